@@ -1,0 +1,227 @@
+//! A client's Fetch request: what is there is gathered, and waited for where it is too little.
+//!
+//! Always: only durable records are handed out, as whole batches shared with the log; an offset in the middle
+//! of a batch gets the whole batch; the first batch goes out however large it is. Whoever waits is woken
+//! by the partitions it asked for, by nothing else but its own deadline. Called by `server`, which may drop
+//! the future at any time (the client has gone).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::select_all;
+
+use super::Broker;
+use super::append::LEADER_EPOCH;
+use super::error::log_code;
+use super::topic::{Partition, Topic};
+use crate::log::LogError;
+use crate::record::{Codec, Offset, PartitionId};
+use crate::wire::error_code;
+
+/// What to fetch of one partition.
+#[derive(Clone, Debug)]
+pub struct FetchPart {
+    /// The topic's name as the client wrote it.
+    pub topic: String,
+    /// The partition's number as the client wrote it.
+    pub partition: i32,
+    /// The first offset wanted.
+    pub offset: i64,
+    /// About how many bytes of it.
+    pub max_bytes: usize,
+    /// The leader epoch the client believes in, or -1.
+    pub leader_epoch: i32,
+}
+
+/// What to fetch, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct FetchSpec {
+    /// Partitions in the order in which room is given to them.
+    pub parts: Vec<FetchPart>,
+    /// About how many bytes in all.
+    pub max_bytes: usize,
+    /// Fewer bytes than this are waited for.
+    pub min_bytes: usize,
+    /// No longer than this.
+    pub max_wait: Duration,
+    /// Whether the version of the request knows zstd (10 on).
+    pub knows_zstd: bool,
+}
+
+/// What was fetched of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedPart {
+    /// 0, or Kafka's error.
+    pub error: i16,
+    /// The end of what may be read, or -1.
+    pub high_watermark: i64,
+    /// The first offset there is, or -1.
+    pub log_start: i64,
+    /// Whole batches.
+    pub records: Vec<Bytes>,
+}
+
+impl FetchedPart {
+    const fn failed(error: i16) -> Self {
+        Self { error, high_watermark: -1, log_start: -1, records: Vec::new() }
+    }
+}
+
+/// A partition that was asked for, or Kafka's error.
+type Found = Result<(Arc<Topic>, Arc<Partition>), i16>;
+
+/// Checks the leader epoch a client believes in against the one there is.
+pub(super) const fn check_epoch(believed: i32) -> Result<(), i16> {
+    match believed {
+        -1 | LEADER_EPOCH => Ok(()),
+        newer if newer > LEADER_EPOCH => Err(error_code::UNKNOWN_LEADER_EPOCH),
+        _ => Err(error_code::FENCED_LEADER_EPOCH),
+    }
+}
+
+impl Broker {
+    /// Fetches; answers part by part, in the order asked.
+    pub async fn fetch(&self, spec: &FetchSpec) -> Vec<FetchedPart> {
+        let found: Vec<_> = spec.parts.iter().map(|part| self.find(part)).collect();
+        let deadline = tokio::time::Instant::now() + spec.max_wait;
+        let partitions: Vec<&Arc<Partition>> = found.iter().flatten().map(|(_, partition)| partition).collect();
+        loop {
+            // Watched before it is read: what comes in between wakes us.
+            let mut watches: Vec<_> = partitions.iter().map(|p| p.log().watch()).collect();
+            watches.iter_mut().for_each(|watch| drop(watch.borrow_and_update()));
+            let (answer, bytes) = self.gather(spec, &found).await;
+            let failed = answer.iter().any(|part| part.error != error_code::NONE);
+            if failed || bytes >= spec.min_bytes || partitions.is_empty() || spec.max_wait.is_zero() {
+                return self.count_out(answer, &found);
+            }
+            let woken = partitions.iter().zip(&mut watches).map(|(partition, watch)| {
+                Box::pin(async move {
+                    tokio::select! {
+                        _ = watch.changed() => {}
+                        () = partition.gone() => {}
+                    }
+                })
+            });
+            if tokio::time::timeout_at(deadline, select_all(woken)).await.is_err() {
+                return self.count_out(answer, &found);
+            }
+        }
+    }
+
+    fn find(&self, part: &FetchPart) -> Found {
+        let topic = self.topic_named(&part.topic).ok_or(error_code::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let partition = topic.partition(PartitionId(part.partition)).ok_or(error_code::UNKNOWN_TOPIC_OR_PARTITION)?;
+        check_epoch(part.leader_epoch)?;
+        Ok((topic, partition))
+    }
+
+    async fn gather(&self, spec: &FetchSpec, found: &[Found]) -> (Vec<FetchedPart>, usize) {
+        let mut left = spec.max_bytes.min(self.config().fetch_max_bytes);
+        let mut total = 0;
+        let mut answer = Vec::with_capacity(found.len());
+        for (part, found) in spec.parts.iter().zip(found) {
+            let (_, partition) = match found {
+                Ok(found) => found,
+                Err(code) => {
+                    answer.push(FetchedPart::failed(*code));
+                    continue;
+                }
+            };
+            let room = Room { bytes: part.max_bytes.min(left), even_if_larger: total == 0 };
+            let one = read_part(partition, Offset(part.offset), room, spec.knows_zstd).await;
+            let bytes: usize = one.records.iter().map(Bytes::len).sum();
+            left = left.saturating_sub(bytes);
+            total += bytes;
+            answer.push(one);
+        }
+        (answer, total)
+    }
+
+    fn count_out(&self, answer: Vec<FetchedPart>, found: &[Found]) -> Vec<FetchedPart> {
+        for (part, found) in answer.iter().zip(found) {
+            if let Ok((topic, _)) = found {
+                let bytes: usize = part.records.iter().map(Bytes::len).sum();
+                topic.traffic.bytes_out.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        answer
+    }
+}
+
+/// How much of a partition fits into the answer.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    bytes: usize,
+    /// Whether one batch goes in however large it is: a consumer must be able to make progress.
+    even_if_larger: bool,
+}
+
+async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_zstd: bool) -> FetchedPart {
+    if partition.is_gone() {
+        return FetchedPart::failed(error_code::UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    let log = partition.log();
+    let empty = |error| FetchedPart { error, high_watermark: log.durable_end().0, log_start: log.start().0, records: Vec::new() };
+    let (start, visible) = (log.start(), log.durable_end());
+    if from == visible || (from > visible && from <= log.end()) {
+        return empty(error_code::NONE);
+    }
+    if from < start || from > visible {
+        return empty(error_code::OFFSET_OUT_OF_RANGE);
+    }
+    if room.bytes == 0 && !room.even_if_larger {
+        return empty(error_code::NONE);
+    }
+    let mut at = from;
+    let fetched = loop {
+        let fetched = if log.read_is_cached(at) {
+            log.read(at, room.bytes)
+        } else {
+            let log = Arc::clone(log);
+            let read = tokio::task::spawn_blocking(move || log.read(at, room.bytes)).await;
+            match read {
+                Ok(fetched) => fetched,
+                // The thread is gone only when the node stops.
+                Err(_) => return empty(error_code::NOT_LEADER_OR_FOLLOWER),
+            }
+        };
+        match &fetched {
+            // A gap, which a client could not get over by itself.
+            Ok(nothing) if nothing.chunks.is_empty() && nothing.next > at => at = nothing.next,
+            _ => break fetched,
+        }
+    };
+    match fetched {
+        Ok(fetched) => {
+            let bytes: usize = fetched.chunks.iter().map(Bytes::len).sum();
+            if bytes > room.bytes && !room.even_if_larger {
+                return empty(error_code::NONE);
+            }
+            let is_zstd = |batch: Result<crate::record::Batch, _>| batch.is_ok_and(|b| b.header().codec().is_ok_and(|c| c == Codec::Zstd));
+            if !knows_zstd && fetched.batches().any(is_zstd) {
+                return empty(error_code::UNSUPPORTED_COMPRESSION_TYPE);
+            }
+            FetchedPart { records: fetched.chunks, ..empty(error_code::NONE) }
+        }
+        Err(error) => {
+            if !matches!(error, LogError::OutOfRange { .. }) {
+                tracing::warn!(partition = %partition.of(), %from, %error, "could not read for a fetch");
+            }
+            empty(log_code(&error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_epoch_is_judged_against_the_only_one_there_is() {
+        assert_eq!(check_epoch(-1), Ok(()));
+        assert_eq!(check_epoch(0), Ok(()));
+        assert_eq!(check_epoch(1), Err(error_code::UNKNOWN_LEADER_EPOCH));
+        assert_eq!(check_epoch(-2), Err(error_code::FENCED_LEADER_EPOCH));
+    }
+}

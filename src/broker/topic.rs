@@ -1,0 +1,268 @@
+//! One topic and its partitions, as everyone in the node sees them: [`Topic`], [`Partition`].
+//!
+//! Owns the lock under which a partition's offsets are given and its producers judged. Always: batches
+//! reach the log in the order in which they got their offsets; a partition that was deleted takes none.
+//! The producers are read back from a snapshot and the log behind it when the first idempotent batch comes,
+//! so that opening a node costs nothing per partition. Made by `catalogue`, used by `append` and readers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::error::BrokerError;
+use super::producers::Producers;
+use super::topic_config::TopicConfig;
+use crate::log::{LogError, PartitionKey, PartitionLog};
+use crate::record::{Batch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+use crate::time::Timestamp;
+
+/// Bytes read at once while the producers are read back.
+const SCAN_BYTES: usize = 4 << 20;
+
+/// One topic.
+pub struct Topic {
+    name: TopicName,
+    id: TopicId,
+    config: RwLock<Arc<TopicConfig>>,
+    partitions: RwLock<Arc<[Arc<Partition>]>>,
+    /// What came in and went out, for `/metrics`.
+    pub traffic: Traffic,
+}
+
+/// Totals since the node started.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Records appended.
+    pub records_in: AtomicU64,
+    /// Bytes of batches appended.
+    pub bytes_in: AtomicU64,
+    /// Bytes of batches handed to clients.
+    pub bytes_out: AtomicU64,
+}
+
+impl Topic {
+    pub(super) fn new(name: TopicName, id: TopicId, config: TopicConfig, partitions: Vec<Arc<Partition>>) -> Self {
+        Self { name, id, config: RwLock::new(Arc::new(config)), partitions: RwLock::new(partitions.into()), traffic: Traffic::default() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// Its identity, which a topic of the same name made later does not share.
+    #[must_use]
+    pub const fn id(&self) -> TopicId {
+        self.id
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// Its partitions, by number.
+    #[must_use]
+    pub fn partitions(&self) -> Arc<[Arc<Partition>]> {
+        Arc::clone(&self.partitions.read())
+    }
+
+    /// One partition.
+    #[must_use]
+    pub fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.partitions.read().get(usize::try_from(id.0).ok()?).cloned()
+    }
+
+    /// How many partitions it has.
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        self.partitions.read().len() as i32
+    }
+
+    pub(super) fn widen(&self, more: Vec<Arc<Partition>>) {
+        let mut partitions = self.partitions.write();
+        *partitions = partitions.iter().cloned().chain(more).collect();
+    }
+
+    pub(super) fn came_in(&self, batch: &Batch) {
+        self.traffic.records_in.fetch_add(batch.header().count.max(0) as u64, Ordering::Relaxed);
+        self.traffic.bytes_in.fetch_add(batch.len_bytes() as u64, Ordering::Relaxed);
+    }
+}
+
+/// One partition.
+pub struct Partition {
+    of: TopicPartition,
+    log: Arc<PartitionLog>,
+    state: Mutex<State>,
+    /// One reader of the producers at a time.
+    loading: tokio::sync::Mutex<()>,
+    gone: CancellationToken,
+    failed: watch::Receiver<Option<String>>,
+    /// Bytes appended since the last snapshot of the producers.
+    since_snapshot: AtomicU64,
+}
+
+/// What the partition's lock protects.
+pub(super) struct State {
+    pub(super) producers: Memory,
+    pub(super) deleted: bool,
+}
+
+/// The producers, or where they are to be read.
+pub(super) enum Memory {
+    /// They are here.
+    Loaded(Producers),
+    /// They are these, and what the log holds between the two offsets.
+    Stored { snapshot: Producers, from: Offset, to: Offset },
+}
+
+impl Partition {
+    /// A partition whose producers were as `snapshot` says when the log had come to `from`.
+    /// `failed` tells when the log is of no more use.
+    pub(super) fn new(
+        of: TopicPartition,
+        log: Arc<PartitionLog>,
+        failed: watch::Receiver<Option<String>>,
+        snapshot: Producers,
+        from: Offset,
+    ) -> Self {
+        let to = log.end();
+        // A snapshot beyond the end of the log is of something that was not acknowledged.
+        let producers = if from >= to { Memory::Loaded(snapshot) } else { Memory::Stored { snapshot, from, to } };
+        Self {
+            of,
+            log,
+            state: Mutex::new(State { producers, deleted: false }),
+            loading: tokio::sync::Mutex::new(()),
+            gone: CancellationToken::new(),
+            failed,
+            since_snapshot: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn of(&self) -> &TopicPartition {
+        &self.of
+    }
+
+    /// Its place in the log.
+    #[must_use]
+    pub fn key(&self) -> PartitionKey {
+        self.log.key()
+    }
+
+    /// Its records.
+    #[must_use]
+    pub const fn log(&self) -> &Arc<PartitionLog> {
+        &self.log
+    }
+
+    /// Completes when the topic is deleted.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Whether the topic is deleted.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// Completes when everything that was submitted before the call is durable and visible, or never will be.
+    pub async fn settled(&self) {
+        let end = self.log.end();
+        self.visible(end).await;
+    }
+
+    /// Completes when records below `end` are visible, with `true`; or with `false` when they never will be: the
+    /// topic is gone, or the log has failed.
+    pub async fn visible(&self, end: Offset) -> bool {
+        let mut durable = self.log.watch();
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            biased;
+            reached = durable.wait_for(|at| *at >= end) => reached.is_ok(),
+            () = self.gone.cancelled() => false,
+            _ = failed.wait_for(Option::is_some) => false,
+        }
+    }
+
+    pub(super) const fn state(&self) -> &Mutex<State> {
+        &self.state
+    }
+
+    pub(super) fn delete(&self) {
+        self.state.lock().deleted = true;
+        self.gone.cancel();
+    }
+
+    pub(super) fn appended(&self, bytes: usize) {
+        self.since_snapshot.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Reads the producers back where that was not done yet.
+    pub(super) async fn load_producers(self: &Arc<Self>, now: Timestamp) -> Result<(), BrokerError> {
+        let stored = |state: &State| match &state.producers {
+            Memory::Loaded(_) => None,
+            Memory::Stored { snapshot, from, to } => Some((snapshot.clone(), *from, *to)),
+        };
+        if stored(&self.state.lock()).is_none() {
+            return Ok(());
+        }
+        let _one = self.loading.lock().await;
+        let Some((snapshot, from, to)) = stored(&self.state.lock()) else { return Ok(()) };
+        let log = Arc::clone(&self.log);
+        let scan = tokio::task::spawn_blocking(move || scan(&log, snapshot, from, to, now));
+        let (producers, bytes) =
+            scan.await.map_err(|e| BrokerError::InvalidRequest(format!("reading producers back was stopped: {e}")))??;
+        self.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        // Nobody appends an idempotent batch before this, so nothing between `to` and now can be missing.
+        self.state.lock().producers = Memory::Loaded(producers);
+        Ok(())
+    }
+
+    /// The producers for a snapshot, and up to where they hold, where more than `bytes` were appended since the last one.
+    pub(super) fn snapshot_if_due(&self, bytes: u64) -> Option<(Producers, Offset)> {
+        if self.since_snapshot.load(Ordering::Relaxed) <= bytes {
+            return None;
+        }
+        let state = self.state.lock();
+        let Memory::Loaded(producers) = &state.producers else { return None };
+        self.since_snapshot.store(0, Ordering::Relaxed);
+        Some((producers.clone(), self.log.end()))
+    }
+
+    /// Forgets producers that wrote nothing since `before`.
+    pub(super) fn expire_producers(&self, before: Timestamp) {
+        if let Memory::Loaded(producers) = &mut self.state.lock().producers {
+            producers.expire(before);
+        }
+    }
+}
+
+fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, now: Timestamp) -> Result<(Producers, u64), LogError> {
+    let mut bytes = 0;
+    let mut at = from.max(log.start());
+    while at < to {
+        let fetched = log.read(at, SCAN_BYTES)?;
+        if fetched.next <= at {
+            break;
+        }
+        for batch in fetched.batches() {
+            let batch = batch.map_err(|e| LogError::Corrupt { place: "a batch of a producer".to_owned(), why: e.to_string() })?;
+            if batch.base_offset() >= at && batch.base_offset() < to {
+                producers.advance(batch.header(), batch.base_offset(), now);
+                bytes += batch.len_bytes() as u64;
+            }
+        }
+        at = fetched.next;
+    }
+    Ok((producers, bytes))
+}

@@ -1,0 +1,367 @@
+//! The node's own broker behind the seam: [`EmbeddedBus`].
+//!
+//! Always: what a reader sees is durable; a commit is one append group; of one task there is one committer,
+//! and when a new one is handed out, everything the old one wrote is visible, and nothing of it comes after.
+//! Called by the engine through [`Bus`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Bus, BusError, BusFuture, Commit, Committer, Reader, TaskId, TopicBatch, TopicSpec, checkpoint_topic};
+use crate::broker::{Broker, BrokerError, NewTopic, Partition};
+use crate::log::{LogError, PartitionLog};
+use crate::record::{Batch, Offset, PartitionId, TopicName, TopicPartition};
+
+/// Settings of a topic of checkpoints: trimmed by its tasks and by nobody else, in small segments, so that what is
+/// trimmed soon goes.
+const CHECKPOINT_CONFIGS: [(&str, &str); 3] = [("retention.ms", "-1"), ("segment.bytes", "16777216"), ("max.message.bytes", "67108864")];
+
+/// The bus over the broker in this process.
+pub struct EmbeddedBus {
+    broker: Arc<Broker>,
+    /// Who holds each task: the number of its committer. The lock of a task is held while its commit is handed
+    /// to the log.
+    holders: Mutex<BTreeMap<TaskId, Arc<Mutex<u64>>>>,
+}
+
+impl EmbeddedBus {
+    /// The seam to `broker`.
+    #[must_use]
+    pub const fn new(broker: Arc<Broker>) -> Self {
+        Self { broker, holders: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn partition(&self, of: &TopicPartition) -> Result<Arc<Partition>, BusError> {
+        self.broker.partition(of).ok_or_else(|| BusError::NoSuchPartition(of.clone()))
+    }
+
+    async fn ensure(&self, topic: &TopicName, spec: &TopicSpec) -> Result<i32, BusError> {
+        if let Some(there) = self.broker.topic(topic) {
+            return Ok(there.partition_count());
+        }
+        let new = NewTopic { name: topic.clone(), partitions: Some(spec.partitions), configs: spec.configs.clone() };
+        match self.broker.create_topic(new).await {
+            Ok(made) => Ok(made.partition_count()),
+            // Someone else was quicker.
+            Err(BrokerError::TopicExists(_)) => Ok(self.broker.topic(topic).map_or(0, |there| there.partition_count())),
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    /// The task's checkpoint partition, made where it is not there.
+    async fn checkpoint(&self, task: &TaskId) -> Result<Arc<Partition>, BusError> {
+        let topic = checkpoint_topic(&task.owner);
+        let count = task.index.checked_add(1).filter(|n| *n > 0).ok_or_else(|| BusError::Invalid(format!("task {task} has no place")))?;
+        let configs = CHECKPOINT_CONFIGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        if self.ensure(&topic, &TopicSpec { partitions: count, configs }).await? < count {
+            match self.broker.create_partitions(&topic, count).await {
+                // Another task of the same owner may have widened it further meanwhile.
+                Ok(_) | Err(BrokerError::InvalidPartitions(_)) => {}
+                Err(error) => return Err(told(error)),
+            }
+        }
+        self.partition(&TopicPartition::new(topic, PartitionId(task.index)))
+    }
+}
+
+/// What the engine can do about it.
+fn told(error: BrokerError) -> BusError {
+    match error {
+        BrokerError::UnknownPartition(of) => BusError::NoSuchPartition(of),
+        BrokerError::UnknownTopic(topic) => BusError::NoSuchTopic(topic),
+        BrokerError::Log(error) => log_told(&error),
+        BrokerError::Internal { .. } => BusError::Corrupt(error.to_string()),
+        error => BusError::Invalid(error.to_string()),
+    }
+}
+
+fn log_told(error: &LogError) -> BusError {
+    if error.is_retriable() {
+        BusError::Retriable(error.to_string())
+    } else if error.is_final() {
+        BusError::Closed(error.to_string())
+    } else {
+        BusError::Corrupt(error.to_string())
+    }
+}
+
+fn finished(batches: Vec<TopicBatch>) -> Vec<(TopicPartition, Batch)> {
+    batches.into_iter().filter(|one| !one.records.is_empty()).map(|one| (one.to, one.records.finish())).collect()
+}
+
+fn length(batches: &[(TopicPartition, Batch)]) -> usize {
+    batches.iter().map(|(_, batch)| batch.len_bytes()).sum()
+}
+
+/// Runs what may read the disk on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(
+    log: &Arc<PartitionLog>,
+    work: impl FnOnce(&PartitionLog) -> Result<T, LogError> + Send + 'static,
+) -> Result<Result<T, LogError>, BusError> {
+    let log = Arc::clone(log);
+    tokio::task::spawn_blocking(move || work(&log)).await.map_err(|e| BusError::Closed(e.to_string()))
+}
+
+impl Bus for EmbeddedBus {
+    fn partitions<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, Option<i32>> {
+        Box::pin(async move { Ok(self.broker.topic(topic).map(|there| there.partition_count())) })
+    }
+
+    fn ensure_topic<'a>(&'a self, topic: &'a TopicName, spec: &'a TopicSpec) -> BusFuture<'a, i32> {
+        Box::pin(self.ensure(topic, spec))
+    }
+
+    fn delete_topic<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            match self.broker.delete_topic(topic).await {
+                Ok(()) | Err(BrokerError::UnknownTopic(_)) => Ok(()),
+                Err(error) => Err(told(error)),
+            }
+        })
+    }
+
+    fn bounds<'a>(&'a self, of: &'a TopicPartition) -> BusFuture<'a, Range<Offset>> {
+        Box::pin(async move {
+            let partition = self.partition(of)?;
+            Ok(partition.log().start()..partition.log().durable_end())
+        })
+    }
+
+    fn offset_at<'a>(&'a self, of: &'a TopicPartition, at: i64) -> BusFuture<'a, Option<Offset>> {
+        Box::pin(async move {
+            let partition = self.partition(of)?;
+            let found = on_a_thread(partition.log(), move |log| log.offset_at(at)).await?.map_err(|e| log_told(&e))?;
+            Ok(found.map(|(offset, _)| offset))
+        })
+    }
+
+    fn open<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let partition = self.partition(of)?;
+            let range = partition.log().start()..partition.log().durable_end();
+            if from < range.start || from > range.end {
+                return Err(BusError::OutOfRange { partition: of.clone(), asked: from, range });
+            }
+            Ok(Box::new(EmbeddedReader { partition, position: from }) as Box<dyn Reader>)
+        })
+    }
+
+    fn wait<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            let partition = self.partition(of)?;
+            if partition.visible(from.plus(1)).await {
+                return Ok(());
+            }
+            Err(if partition.is_gone() { BusError::NoSuchPartition(of.clone()) } else { BusError::Closed("the log has failed".to_owned()) })
+        })
+    }
+
+    fn committer<'a>(&'a self, task: &'a TaskId) -> BusFuture<'a, Box<dyn Committer>> {
+        Box::pin(async move {
+            let checkpoint = self.checkpoint(task).await?;
+            let holder = Arc::clone(self.holders.lock().entry(task.clone()).or_default());
+            let number = {
+                let mut current = holder.lock();
+                *current += 1;
+                *current
+            };
+            // What the older holder handed over before is on its way; the new one begins behind it.
+            checkpoint.settled().await;
+            Ok(Box::new(EmbeddedCommitter { broker: Arc::clone(&self.broker), task: task.clone(), checkpoint, holder, number })
+                as Box<dyn Committer>)
+        })
+    }
+
+    fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            self.broker.append(finished(outputs)).await.map_err(told)?;
+            Ok(())
+        })
+    }
+
+    fn trim<'a>(&'a self, of: &'a TopicPartition, before: Offset) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            let partition = self.partition(of)?;
+            let to = before.min(partition.log().durable_end());
+            if to > partition.log().start() {
+                on_a_thread(partition.log(), move |log| log.advance_start(to)).await?.map_err(|e| log_told(&e))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pin(&self, task: &TaskId, of: &TopicPartition, from: Option<Offset>) {
+        self.broker.pin(&task.to_string(), of, from);
+    }
+}
+
+/// Reads one partition forward.
+struct EmbeddedReader {
+    partition: Arc<Partition>,
+    position: Offset,
+}
+
+impl Reader for EmbeddedReader {
+    fn poll<'a>(&'a mut self, max_bytes: usize) -> BusFuture<'a, Vec<Batch>> {
+        Box::pin(async move {
+            let log = self.partition.log();
+            // A gap in the offsets is passed over: nothing at all means that the end is reached.
+            loop {
+                let from = self.position;
+                if self.partition.is_gone() {
+                    return Err(BusError::NoSuchPartition(self.partition.of().clone()));
+                }
+                if from == log.durable_end() {
+                    return Ok(Vec::new());
+                }
+                let read = if log.read_is_cached(from) {
+                    log.read(from, max_bytes)
+                } else {
+                    on_a_thread(log, move |log| log.read(from, max_bytes)).await?
+                };
+                let fetched = match read {
+                    Ok(fetched) => fetched,
+                    Err(LogError::OutOfRange { asked, start, end }) => {
+                        return Err(BusError::OutOfRange { partition: self.partition.of().clone(), asked, range: start..end });
+                    }
+                    Err(error) => return Err(log_told(&error)),
+                };
+                let batches = fetched.batches().collect::<Result<Vec<_>, _>>().map_err(|e| BusError::Corrupt(e.to_string()))?;
+                let moved = fetched.next > from;
+                self.position = fetched.next;
+                if !batches.is_empty() || !moved {
+                    return Ok(batches);
+                }
+            }
+        })
+    }
+
+    fn position(&self) -> Offset {
+        self.position
+    }
+}
+
+/// The writing side of one task.
+struct EmbeddedCommitter {
+    broker: Arc<Broker>,
+    task: TaskId,
+    checkpoint: Arc<Partition>,
+    holder: Arc<Mutex<u64>>,
+    number: u64,
+}
+
+impl Committer for EmbeddedCommitter {
+    fn commit<'a>(&'a mut self, commit: Commit) -> BusFuture<'a, Option<Offset>> {
+        Box::pin(async move {
+            let mut batches = finished(commit.outputs);
+            let checkpoint = commit.checkpoint.filter(|records| !records.is_empty());
+            let has_checkpoint = checkpoint.is_some();
+            batches.extend(checkpoint.map(|records| (self.checkpoint.of().clone(), records.finish())));
+            let permit = self.broker.room(length(&batches)).await;
+            let pending = {
+                let current = self.holder.lock();
+                if *current != self.number {
+                    return Err(BusError::Fenced(self.task.clone()));
+                }
+                self.broker.submit(batches, permit).map_err(told)?
+            };
+            let bases = pending.durable().await.map_err(told)?;
+            Ok(bases.last().copied().filter(|_| has_checkpoint))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::TestDisk;
+    use crate::record::BatchBuilder;
+
+    fn records(values: &[&str]) -> BatchBuilder {
+        let mut builder = BatchBuilder::new();
+        for value in values {
+            builder.push(0, None, Some(value.as_bytes()), &[]);
+        }
+        builder
+    }
+
+    fn task(index: i32) -> TaskId {
+        TaskId { owner: "query.q".into(), index }
+    }
+
+    async fn bus() -> EmbeddedBus {
+        EmbeddedBus::new(TestDisk::default().broker().await)
+    }
+
+    async fn out(bus: &EmbeddedBus) -> TopicPartition {
+        let topic = TopicName::new("out").unwrap();
+        assert_eq!(bus.ensure_topic(&topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap(), 1);
+        TopicPartition::new(topic, PartitionId(0))
+    }
+
+    async fn values(bus: &EmbeddedBus, of: &TopicPartition) -> Vec<String> {
+        let mut reader = bus.open(of, Offset::ZERO).await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            let batches = reader.poll(1 << 20).await.unwrap();
+            if batches.is_empty() {
+                assert_eq!(reader.position(), bus.bounds(of).await.unwrap().end);
+                return all;
+            }
+            for batch in batches {
+                all.extend(batch.records().unwrap().iter().map(|r| String::from_utf8_lossy(r.unwrap().value.unwrap()).into_owned()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_writes_outputs_and_checkpoint_together() {
+        let bus = bus().await;
+        let out = out(&bus).await;
+        let mut committer = bus.committer(&task(2)).await.unwrap();
+        for expected in [0, 2] {
+            let outputs = vec![TopicBatch { to: out.clone(), records: records(&["row"]) }];
+            let at = committer.commit(Commit { outputs, checkpoint: Some(records(&["a", "b"])) }).await.unwrap();
+            assert_eq!(at, Some(Offset(expected)));
+        }
+        assert_eq!(committer.commit(Commit::default()).await.unwrap(), None);
+        let checkpoint = TopicPartition::new(checkpoint_topic("query.q"), PartitionId(2));
+        assert_eq!(values(&bus, &out).await, ["row", "row"]);
+        assert_eq!(values(&bus, &checkpoint).await, ["a", "b", "a", "b"]);
+        bus.trim(&checkpoint, Offset(3)).await.unwrap();
+        assert_eq!(bus.bounds(&checkpoint).await.unwrap(), Offset(3)..Offset(4));
+        assert!(matches!(bus.open(&checkpoint, Offset(1)).await.err(), Some(BusError::OutOfRange { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_older_holder_of_a_task_is_fenced_and_other_tasks_are_not() {
+        let bus = bus().await;
+        let out = out(&bus).await;
+        let commit =
+            || Commit { outputs: vec![TopicBatch { to: out.clone(), records: records(&["row"]) }], checkpoint: Some(records(&["c"])) };
+        let mut other = bus.committer(&task(1)).await.unwrap();
+        let mut old = bus.committer(&task(0)).await.unwrap();
+        old.commit(commit()).await.unwrap();
+        let mut new = bus.committer(&task(0)).await.unwrap();
+        assert!(matches!(old.commit(commit()).await, Err(BusError::Fenced(_))));
+        new.commit(commit()).await.unwrap();
+        other.commit(commit()).await.unwrap();
+        assert_eq!(values(&bus, &out).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_records_and_by_the_end_of_the_topic() {
+        let bus = bus().await;
+        let out = out(&bus).await;
+        let write = bus.append(vec![TopicBatch { to: out.clone(), records: records(&["x"]) }]);
+        let (waited, written) = tokio::join!(bus.wait(&out, Offset::ZERO), write);
+        assert!(waited.is_ok() && written.is_ok());
+        let (waited, deleted) = tokio::join!(bus.wait(&out, Offset(1)), bus.delete_topic(&out.topic));
+        assert!(matches!(waited, Err(BusError::NoSuchPartition(_))) && deleted.is_ok());
+        assert!(bus.delete_topic(&out.topic).await.is_ok());
+        assert_eq!(bus.partitions(&out.topic).await.unwrap(), None);
+    }
+}

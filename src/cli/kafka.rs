@@ -1,0 +1,130 @@
+//! The command line as a Kafka client: what `produce`, `consume`, `replay`, `topic` and `bench` share.
+//!
+//! All of it goes through librdkafka and the Kafka port, like any other client: the same commands work
+//! against Apache Kafka.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::Failure;
+
+/// How long a request may take before the command gives up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the broker is.
+#[derive(Args, Clone, Debug)]
+pub struct Broker {
+    /// Address of the Kafka port.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092", env = "VITALSQL_KAFKA", help_heading = "Connection")]
+    pub kafka: String,
+}
+
+impl Broker {
+    /// A client configuration for this broker.
+    #[must_use]
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.kafka).set("client.id", "vitalsql").set("log_level", "0");
+        config
+    }
+
+    /// An admin client.
+    pub fn admin(&self) -> Result<AdminClient<DefaultClientContext>, Failure> {
+        self.client().create().map_err(|e| self.failed("could not make a client", &e))
+    }
+
+    /// What to say when the broker did not do what was asked.
+    #[must_use]
+    pub fn failed(&self, what: &str, error: &KafkaError) -> Failure {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::MessageTimedOut,
+            ) => Failure::connection(format!(
+                "{what}: no broker answers at {}. Is a node running (vitalsql serve)? Another address: --kafka HOST:PORT",
+                self.kafka
+            )),
+            _ => Failure::new(format!("{what}: {error}")),
+        }
+    }
+}
+
+/// A runtime for the commands that are clients.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| Failure::new(e.to_string()))
+}
+
+/// Counts what was acknowledged and what was not: a record that was only queued is not yet written.
+#[derive(Default)]
+pub struct Deliveries {
+    acknowledged: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
+        let counter = if result.is_ok() { &self.acknowledged } else { &self.lost };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A producer that knows what was acknowledged.
+pub struct Writer {
+    broker: Broker,
+    producer: ThreadedProducer<Deliveries>,
+}
+
+impl Writer {
+    /// An idempotent producer that waits for durability, with these settings on top. Keys are placed as
+    /// the Java client places them, which streams with a key expect.
+    pub fn new(broker: &Broker, settings: &[(&str, &str)]) -> Result<Self, Failure> {
+        let mut config = broker.client();
+        config.set("acks", "all").set("enable.idempotence", "true").set("linger.ms", "5").set("partitioner", "murmur2_random");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        let producer = config.create_with_context(Deliveries::default()).map_err(|e| broker.failed("could not make a producer", &e))?;
+        Ok(Self { broker: broker.clone(), producer })
+    }
+
+    /// Queues one record; where the queue is full, waits until some of it is acknowledged.
+    pub fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Failure> {
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    record = back;
+                }
+                Err((error, _)) => return Err(self.broker.failed("could not send", &error)),
+            }
+        }
+    }
+
+    /// Waits for everything; answers how many records were acknowledged. An error where one was not.
+    pub fn finish(self) -> Result<u64, Failure> {
+        self.producer.flush(Duration::from_secs(120)).map_err(|e| self.broker.failed("not everything was acknowledged", &e))?;
+        let counts = self.producer.context();
+        match counts.lost.load(Ordering::Relaxed) {
+            0 => Ok(counts.acknowledged.load(Ordering::Relaxed)),
+            lost => Err(Failure::new(format!("{lost} records were not acknowledged"))),
+        }
+    }
+}

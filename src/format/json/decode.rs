@@ -1,0 +1,336 @@
+//! One JSON object into the columns of a row: [`Reader`].
+//!
+//! Schema-directed: each value is read straight into the column that wants it, and what nobody wants is
+//! checked and passed over. Always: on a fault the columns may be uneven, and the caller cuts them back.
+//! A number is never read from a string nor a string from a number; NaN and infinity are no JSON and no
+//! reading; NULL is a null or an absent field and nothing else. Called by the decoder, once a record.
+
+use arrow::datatypes::TimeUnit;
+
+use super::super::base64;
+use super::super::column::{Column, Items, Parts, Values};
+use super::super::number::Number;
+use super::super::temporal;
+use super::scan::{Fault, Names, Read, Scan, Text, unescape};
+use super::shape::{Shape, Target};
+
+/// Reads objects of one shape. Kept between records for its memory.
+#[derive(Debug)]
+pub(in crate::format) struct Reader {
+    shape: Shape,
+    context: Context,
+}
+
+/// What all objects of a record share.
+#[derive(Debug, Default)]
+struct Context {
+    names: Names,
+    scratch: Vec<u8>,
+    /// Counts objects, so that a name can tell whether this one has had it.
+    objects: u64,
+}
+
+impl Reader {
+    /// A reader whose objects' names go where `shape` says.
+    pub(in crate::format) fn new(shape: Shape) -> Self {
+        Self { shape, context: Context::default() }
+    }
+
+    /// Reads one object as row `row`.
+    pub(in crate::format) fn read(&mut self, bytes: &[u8], columns: &mut [Column], row: usize) -> Read<()> {
+        let mut scan = Scan::new(bytes, &mut self.context.names);
+        if !scan.take(b'{') {
+            return if scan.pos() == bytes.len() { scan.fault("empty value") } else { scan.fault("expected an object") };
+        }
+        scan.go_to(object(scan, &mut self.shape, columns, &mut self.context, 0)?);
+        scan.end()?;
+        fill(columns, row, scan.pos())
+    }
+}
+
+/// NULL for each column that the object did not have.
+#[inline]
+fn fill(columns: &mut [Column], row: usize, at: usize) -> Read<()> {
+    for column in columns {
+        if column.len() > row {
+            continue;
+        }
+        if !column.nullable {
+            return Err(Fault::new(at, "missing, and the column is NOT NULL").of(&column.name));
+        }
+        column.push_null();
+    }
+    Ok(())
+}
+
+/// Reads an object whose brace has been passed; answers where it ends.
+fn object(mut scan: Scan<'_>, shape: &mut Shape, columns: &mut [Column], context: &mut Context, depth: u32) -> Read<usize> {
+    scan.deeper(depth)?;
+    context.objects += 1;
+    let (own, opened, mark) = (context.objects, scan.pos(), context.names.mark());
+    if scan.take(b'}') {
+        return Ok(scan.pos());
+    }
+    let mut before = None;
+    let mut guess = shape.first();
+    loop {
+        if !scan.take(b'"') {
+            return scan.unexpected("expected a field's name");
+        }
+        let at = scan.pos();
+        let guessed = shape.guess(guess).is_some_and(|name| scan.take_name(name));
+        let index = if guessed {
+            Some(guess)
+        } else {
+            let (index, end) = name(scan, shape, before, context)?;
+            scan.go_to(end);
+            index
+        };
+        let target = match index {
+            None => Target::Skip,
+            Some(index) => {
+                before = Some(index);
+                guess = shape.after(index);
+                match shape.meet(index, own) {
+                    Some(target) => target,
+                    None => {
+                        let fault = Fault::new(at, "a field comes twice");
+                        return Err(match shape.told(index) {
+                            Some(name) => fault.of(name),
+                            None => fault,
+                        });
+                    }
+                }
+            }
+        };
+        scan.colon()?;
+        match target {
+            Target::Skip => scan.skip(&mut context.names, depth + 1)?,
+            Target::Column(column) => {
+                let column = &mut columns[column];
+                match value(scan, column, context, depth + 1) {
+                    Ok(end) => scan.go_to(end),
+                    Err(fault) => return Err(fault.of(&column.name)),
+                }
+            }
+            Target::Inner(index) => {
+                let (name, inner) = &mut shape.inner[index];
+                let read = match scan.peek() {
+                    b'{' => {
+                        scan.step();
+                        object(scan, inner, columns, context, depth + 1)
+                    }
+                    b'n' => scan.word(b"null").map(|()| scan.pos()),
+                    _ => scan.unexpected("expected an object"),
+                };
+                // A fault that already names a column needs no path: the column says where it lies.
+                scan.go_to(read.map_err(|fault| if fault.path.is_empty() { fault.of(name) } else { fault })?);
+            }
+        }
+        if scan.end_of_item(b'}')? {
+            break;
+        }
+    }
+    if context.names.mark() > mark && context.names.close(mark, scan.bytes()) {
+        return Err(Fault::new(opened, "a field comes twice"));
+    }
+    Ok(scan.pos())
+}
+
+/// Reads a name that was not the guessed one; answers which it is and where it ends.
+#[inline(never)]
+fn name(mut scan: Scan<'_>, shape: &mut Shape, before: Option<usize>, context: &mut Context) -> Read<(Option<usize>, usize)> {
+    let text = scan.string()?;
+    let index = if text.escaped {
+        context.scratch.clear();
+        unescape(text, &mut context.scratch)?;
+        shape.look_up(&context.scratch, before)
+    } else {
+        shape.look_up(text.raw, before)
+    };
+    if index.is_none() {
+        context.names.push(text)?;
+    }
+    Ok((index, scan.pos()))
+}
+
+/// Reads a value into a column; answers where it ends.
+fn value(mut scan: Scan<'_>, column: &mut Column, context: &mut Context, depth: u32) -> Read<usize> {
+    let first = scan.peek();
+    if first == b'n' {
+        scan.word(b"null")?;
+        if !column.nullable {
+            return scan.fault("null, and the column is NOT NULL");
+        }
+        column.push_null();
+        return Ok(scan.pos());
+    }
+    let (at, row) = (scan.pos(), column.len());
+    let range = || Fault::new(at, "number out of range");
+    match &mut column.values {
+        Values::Float64(v) => match scan.short_number() {
+            Some(short) => v.push(short.double()),
+            None => v.push(number(&mut scan, first)?.double().ok_or_else(range)?),
+        },
+        Values::Float32(v) => v.push(number(&mut scan, first)?.single().ok_or_else(range)?),
+        Values::Int64(v) => v.push(integer(&mut scan, first)?),
+        Values::Int32(v) => v.push(integer(&mut scan, first)?.try_into().map_err(|_| range())?),
+        Values::Int16(v) => v.push(integer(&mut scan, first)?.try_into().map_err(|_| range())?),
+        Values::Int8(v) => v.push(integer(&mut scan, first)?.try_into().map_err(|_| range())?),
+        Values::Boolean(v) => match first {
+            b't' => {
+                scan.word(b"true")?;
+                v.push(true);
+            }
+            b'f' => {
+                scan.word(b"false")?;
+                v.push(false);
+            }
+            _ => return scan.unexpected("expected true or false"),
+        },
+        Values::Utf8(run) => {
+            let text = string(&mut scan, first, "expected a string")?;
+            let room = if text.escaped { run.push_with(|out| unescape(text, out))? } else { run.push(text.raw) };
+            if !room {
+                return scan.fault("too much text in one batch");
+            }
+        }
+        Values::Binary(run) => {
+            let text = plain_string(&mut scan, first, &mut context.scratch, "expected a base64 string")?;
+            let room = run.push_with(|out| base64::read(out, text).ok_or_else(|| Fault::new(at, "expected a base64 string")))?;
+            if !room {
+                return scan.fault("too much data in one batch");
+            }
+        }
+        Values::Timestamp(v, own, number) => v.push(timestamp(&mut scan, first, *own, *number, context)?),
+        Values::Date32(v) => {
+            let text = plain_string(&mut scan, first, &mut context.scratch, "expected a date as YYYY-MM-DD")?;
+            v.push(temporal::read_date(text).ok_or_else(|| Fault::new(at, "expected a date as YYYY-MM-DD"))?);
+        }
+        Values::Time32(v, unit) => {
+            let time = time_of_day(&mut scan, first, *unit, context)?;
+            v.push(time.try_into().map_err(|_| range())?);
+        }
+        Values::Time64(v, unit) => v.push(time_of_day(&mut scan, first, *unit, context)?),
+        Values::Decimal128(v, precision, scale) => v.push(decimal(&mut scan, first, *precision, *scale, context)?),
+        Values::Struct(parts) => {
+            if first != b'{' {
+                return scan.unexpected("expected an object");
+            }
+            scan.step();
+            let Parts { shape, columns, .. } = &mut **parts;
+            scan.go_to(object(scan, shape, columns, context, depth)?);
+            fill(columns, row, scan.pos())?;
+        }
+        Values::List(items) => {
+            if first != b'[' {
+                return scan.unexpected("expected a list");
+            }
+            scan.step();
+            scan.go_to(list(scan, items, context, depth)?);
+        }
+    }
+    column.valid();
+    Ok(scan.pos())
+}
+
+/// Reads the items of a list whose bracket has been passed; answers where it ends.
+fn list(mut scan: Scan<'_>, items: &mut Items, context: &mut Context, depth: u32) -> Read<usize> {
+    scan.deeper(depth)?;
+    if !scan.take(b']') {
+        loop {
+            scan.go_to(value(scan, &mut items.item, context, depth + 1).map_err(|fault| fault.of("item"))?);
+            if scan.end_of_item(b']')? {
+                break;
+            }
+        }
+    }
+    if items.close() { Ok(scan.pos()) } else { scan.fault("too many items in one batch") }
+}
+
+#[inline]
+fn number<'a>(scan: &mut Scan<'a>, first: u8) -> Read<Number<'a>> {
+    match first {
+        b'-' | b'0'..=b'9' => scan.number(),
+        _ => scan.unexpected("expected a number"),
+    }
+}
+
+#[inline]
+fn integer(scan: &mut Scan<'_>, first: u8) -> Read<i64> {
+    let at = scan.pos();
+    match first {
+        b'-' | b'0'..=b'9' => {
+            let mut ahead = *scan;
+            if let Some(short) = ahead.short_number().filter(|short| short.plain) {
+                *scan = ahead;
+                return Ok(short.integer());
+            }
+            scan.number()?.integer().ok_or_else(|| Fault::new(at, "expected a whole number in range"))
+        }
+        _ => scan.unexpected("expected a whole number"),
+    }
+}
+
+#[inline]
+fn string<'a>(scan: &mut Scan<'a>, first: u8, expected: &'static str) -> Read<Text<'a>> {
+    if first != b'"' {
+        return scan.unexpected(expected);
+    }
+    scan.step();
+    scan.string()
+}
+
+/// A string with its escapes read.
+#[inline]
+fn plain_string<'s, 'a: 's>(scan: &mut Scan<'a>, first: u8, scratch: &'s mut Vec<u8>, expected: &'static str) -> Read<&'s [u8]> {
+    let text = string(scan, first, expected)?;
+    if !text.escaped {
+        return Ok(text.raw);
+    }
+    scratch.clear();
+    unescape(text, scratch)?;
+    Ok(scratch)
+}
+
+const EXPECTED_TIME: &str = "expected a time in ISO 8601 or a number";
+
+#[inline]
+fn timestamp(scan: &mut Scan<'_>, first: u8, own: TimeUnit, number: TimeUnit, context: &mut Context) -> Read<i64> {
+    let at = scan.pos();
+    if !matches!(first, b'-' | b'0'..=b'9') {
+        let text = plain_string(scan, first, &mut context.scratch, EXPECTED_TIME)?;
+        return temporal::read_timestamp(text, own).ok_or_else(|| Fault::new(at, "expected a time in ISO 8601"));
+    }
+    let written = scan.number()?;
+    let (from, to) = (temporal::per_second(number), temporal::per_second(own));
+    let time = if number == TimeUnit::Second && !written.plain {
+        // Seconds are often written with a fraction, which is cut to the column's unit as that of a text is.
+        written.scaled_down(i64::from(to.ilog10())).and_then(|t| i64::try_from(t).ok())
+    } else {
+        let count = written.integer().ok_or_else(|| Fault::new(at, "expected a whole number of the timestamp's unit"))?;
+        if from <= to { count.checked_mul(to / from) } else { Some(count.div_euclid(from / to)) }
+    };
+    time.filter(|t| temporal::has_four_digit_year(*t, own)).ok_or_else(|| Fault::new(at, "time out of range"))
+}
+
+fn time_of_day(scan: &mut Scan<'_>, first: u8, unit: TimeUnit, context: &mut Context) -> Read<i64> {
+    let at = scan.pos();
+    let text = plain_string(scan, first, &mut context.scratch, "expected a time of day as HH:MM:SS")?;
+    temporal::read_time(text, unit).ok_or_else(|| Fault::new(at, "expected a time of day as HH:MM:SS"))
+}
+
+/// A decimal is read from a number, or from a string, which producers use to keep all its digits.
+fn decimal(scan: &mut Scan<'_>, first: u8, precision: u8, scale: i8, context: &mut Context) -> Read<i128> {
+    let at = scan.pos();
+    let expected = || Fault::new(at, "expected a decimal number");
+    let written = match first {
+        b'"' => {
+            let text = plain_string(scan, first, &mut context.scratch, "expected a decimal number")?;
+            super::super::number::take(text).filter(|n| n.text.len() == text.len()).ok_or_else(expected)?
+        }
+        _ => number(scan, first)?,
+    };
+    let value = written.scaled(i64::from(scale)).ok_or_else(|| Fault::new(at, "a decimal with more digits than the column has"))?;
+    if value.unsigned_abs() < 10_u128.pow(u32::from(precision)) { Ok(value) } else { Err(Fault::new(at, "number out of range")) }
+}

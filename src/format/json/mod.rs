@@ -1,0 +1,16 @@
+//! JSON objects to rows and back.
+//!
+//! `scan` knows the grammar, `shape` the names, `decode` brings values into columns, `encode` writes rows.
+
+mod decode;
+mod encode;
+mod scan;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+pub(super) use decode::Reader;
+pub use encode::{Encoded, JsonEncoder};
+pub use scan::MAX_DEPTH;
+pub(super) use scan::{Fault, Read};
+pub(super) use shape::Shape;

@@ -1,0 +1,165 @@
+//! The HTTP door: API, metrics, health, live events, and the page.
+//!
+//! Thin: it asks the engine, the desk and the board, and turns their answers into JSON. Always: patient data
+//! never stands in a URL; an alert is named by its opaque id, a bed's tile by a tag. Started by `node`.
+
+mod alerts;
+mod board;
+mod events;
+mod sql;
+
+pub use board::{Board, Tile};
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::alerts::Desk;
+use crate::metrics::Metrics;
+use crate::sql::Engine;
+use crate::time::Clock;
+
+/// The page, in one file that works offline.
+const PAGE: &str = include_str!("page.html");
+
+/// A future in a box, for the one trait of this room.
+pub type HostFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One part of the node, and whether it is ready.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// Which part.
+    pub name: &'static str,
+    /// Whether it is ready.
+    pub ok: bool,
+    /// What it waits for, or what is wrong.
+    pub detail: String,
+}
+
+/// A topic, as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: usize,
+    /// How many records it holds.
+    pub records: i64,
+    /// How many bytes they take.
+    pub bytes: u64,
+    /// One of the node's own.
+    pub internal: bool,
+}
+
+/// What this room asks of the node that it stands in.
+pub trait Host: Send + Sync {
+    /// Brings the metrics up to date, just before a scrape.
+    fn refresh_metrics(&self) -> HostFuture<'_, ()>;
+    /// How ready each part is.
+    fn readiness(&self) -> Vec<Check>;
+    /// The topics.
+    fn topics(&self) -> Vec<TopicInfo>;
+}
+
+/// What the handlers share.
+pub struct App {
+    /// Runs SQL.
+    pub engine: Arc<Engine>,
+    /// The open alerts.
+    pub desk: Arc<Desk>,
+    /// The beds.
+    pub board: Arc<Board>,
+    /// What `/metrics` shows.
+    pub metrics: Arc<Metrics>,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The node.
+    pub host: Arc<dyn Host>,
+    /// Ends live streams when the node stops.
+    pub stop: CancellationToken,
+}
+
+/// An answer that says what went wrong.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    /// An error with a status, a stable code and a message.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": { "code": self.code, "message": self.message } }))).into_response()
+    }
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(PAGE)))
+        .route("/metrics", get(scrape))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .route("/api/v1/sql", post(sql::run))
+        .route("/api/v1/queries", get(queries))
+        .route("/api/v1/topics", get(topics))
+        .route("/api/v1/ward", get(ward))
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}/ack", post(alerts::acknowledge))
+        .route("/api/v1/events", get(events::stream))
+        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "HTTP-0404", "there is nothing here; the page is at /, the API under /api/v1/"))
+        .with_state(app)
+}
+
+/// Serves until the token is cancelled; live streams end with it.
+pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
+    let stop = app.stop.clone();
+    axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Opens the listener.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
+    app.host.refresh_metrics().await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
+}
+
+async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let checks = app.host.readiness();
+    let status = if checks.iter().all(|c| c.ok) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let lines = checks.iter().map(|c| format!("[{}] {}{}\n", if c.ok { "+" } else { "-" }, c.name, if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) }));
+    (status, lines.collect::<String>())
+}
+
+async fn queries(State(app): State<Arc<App>>) -> impl IntoResponse {
+    Json(events::query_rows(&app).await)
+}
+
+async fn topics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    Json(app.host.topics())
+}
+
+async fn ward(State(app): State<Arc<App>>) -> impl IntoResponse {
+    Json(events::ward(&app))
+}

@@ -1,0 +1,174 @@
+//! SQL over HTTP: a text in, newline-delimited JSON out.
+//!
+//! Each statement answers with a line `{"columns": [..]}`, a line a row (a JSON array), and a line
+//! `{"done": true, ..}`; an error is a line `{"error": {..}}` and ends the answer. `EMIT CHANGES` goes on until
+//! the reader leaves. The channel between is bounded, so a slow reader slows its query alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::App;
+use crate::sql::{Outcome, SqlError, parse_script, sql_type};
+use crate::stream::millis;
+use crate::time::Timestamp;
+
+/// Lines that may wait for a slow reader.
+const BACKLOG: usize = 64;
+
+/// What the URL may say; never a statement, which may name a patient.
+#[derive(Deserialize)]
+pub struct Wanted {
+    /// At most so many rows a statement.
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+/// `POST /api/v1/sql`.
+pub async fn run(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>, text: String) -> impl IntoResponse {
+    let (tx, rx) = mpsc::channel::<Bytes>(BACKLOG);
+    tokio::spawn(async move {
+        if let Err(error) = answer(&app, &text, wanted.limit.unwrap_or(usize::MAX), &tx).await {
+            let _ = tx.send(line(&error_line(&error, &text))).await;
+        }
+    });
+    let body = futures::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|line| (Ok::<_, std::convert::Infallible>(line), rx)) });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body))
+}
+
+async fn answer(app: &App, text: &str, limit: usize, tx: &mpsc::Sender<Bytes>) -> Result<(), SqlError> {
+    for parsed in parse_script(text)? {
+        let begun = Instant::now();
+        let mut rows = 0_usize;
+        match app.engine.run(parsed).await? {
+            Outcome::Done(message) => {
+                let done = json!({ "done": true, "message": message, "elapsed_ms": begun.elapsed().as_millis() as u64 });
+                if tx.send(line(&done)).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            Outcome::Rows { schema, batches } => {
+                if tx.send(line(&columns(&schema))).await.is_err() {
+                    return Ok(());
+                }
+                for batch in batches {
+                    if !give(&batch, &mut rows, limit, tx).await {
+                        break;
+                    }
+                }
+            }
+            Outcome::Stream { schema, mut rows_rx } => {
+                if tx.send(line(&columns(&schema))).await.is_err() {
+                    return Ok(());
+                }
+                loop {
+                    let next = tokio::select! {
+                        next = rows_rx.recv() => next,
+                        () = tx.closed() => return Ok(()),
+                        () = app.stop.cancelled() => break,
+                    };
+                    match next {
+                        Some(Ok(batch)) => {
+                            if !give(&batch, &mut rows, limit, tx).await {
+                                break;
+                            }
+                        }
+                        Some(Err(error)) => return Err(error),
+                        None => break,
+                    }
+                }
+            }
+        }
+        let done = json!({ "done": true, "rows": rows, "elapsed_ms": begun.elapsed().as_millis() as u64 });
+        if tx.send(line(&done)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Sends a batch's rows; `false` once the limit is reached or nobody reads.
+async fn give(batch: &RecordBatch, rows: &mut usize, limit: usize, tx: &mpsc::Sender<Bytes>) -> bool {
+    let mut text = Vec::new();
+    for row in 0..batch.num_rows() {
+        if *rows >= limit {
+            break;
+        }
+        let values: Vec<Value> = batch.columns().iter().map(|c| value(c, row)).collect();
+        serde_json::to_writer(&mut text, &values).expect("plain values");
+        text.push(b'\n');
+        *rows += 1;
+    }
+    let sent = text.is_empty() || tx.send(Bytes::from(text)).await.is_ok();
+    sent && *rows < limit
+}
+
+fn line(value: &Value) -> Bytes {
+    let mut text = serde_json::to_vec(value).expect("plain values");
+    text.push(b'\n');
+    Bytes::from(text)
+}
+
+fn columns(schema: &SchemaRef) -> Value {
+    let columns = schema.fields().iter().map(|f| json!({ "name": f.name(), "type": sql_type(f.data_type()) }));
+    json!({ "columns": columns.collect::<Vec<_>>() })
+}
+
+fn error_line(error: &SqlError, text: &str) -> Value {
+    let place = error.place.unwrap_or_default();
+    json!({ "error": {
+        "code": error.code.as_str(), "message": error.message, "hint": error.hint, "line": place.line, "column": place.column,
+        "rendered": error.render(text),
+    } })
+}
+
+/// One value as JSON. Times are ISO 8601 in UTC; decimals keep their digits as text.
+fn value(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        DataType::Boolean => json!(column.as_boolean().value(row)),
+        DataType::Int8 => json!(column.as_primitive::<Int8Type>().value(row)),
+        DataType::Int16 => json!(column.as_primitive::<Int16Type>().value(row)),
+        DataType::Int32 => json!(column.as_primitive::<Int32Type>().value(row)),
+        DataType::Int64 => json!(column.as_primitive::<Int64Type>().value(row)),
+        DataType::UInt64 => json!(column.as_primitive::<UInt64Type>().value(row)),
+        DataType::Float32 => json!(column.as_primitive::<Float32Type>().value(row)),
+        DataType::Float64 => json!(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Utf8 => json!(column.as_string::<i32>().value(row)),
+        DataType::LargeUtf8 => json!(column.as_string::<i64>().value(row)),
+        DataType::Utf8View => json!(column.as_string_view().value(row)),
+        DataType::Timestamp(_, _) => match millis(&column.slice(row, 1)) {
+            Ok(at) if at.is_valid(0) => json!(Timestamp(at.value(0)).to_string()),
+            _ => shown(column, row),
+        },
+        DataType::Struct(fields) => {
+            let parts = column.as_struct();
+            let object: Map<String, Value> = fields.iter().enumerate().map(|(i, f)| (f.name().clone(), value(parts.column(i), row))).collect();
+            Value::Object(object)
+        }
+        DataType::List(_) => {
+            let items = column.as_list::<i32>().value(row);
+            Value::Array((0..items.len()).map(|i| value(&items, i)).collect())
+        }
+        _ => shown(column, row),
+    }
+}
+
+/// Whatever has no JSON of its own, as text.
+fn shown(column: &ArrayRef, row: usize) -> Value {
+    let options = FormatOptions::default();
+    ArrayFormatter::try_new(column, &options).map_or(Value::Null, |f| Value::String(f.value(row).to_string()))
+}

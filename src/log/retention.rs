@@ -1,0 +1,95 @@
+//! What may be kept, and what goes: whole segments from the front, by age and by size.
+//!
+//! Age counts from when records were received, not from their timestamps: a recording of last year that is
+//! replayed today is not deleted tomorrow, and a clock in the future keeps nothing for ever. A pin (a running query
+//! that still needs its input) stops both.
+
+use super::LogError;
+use super::partition::PartitionLog;
+use super::segment::Segment;
+use crate::record::Offset;
+use crate::time::Timestamp;
+
+/// What may be kept of one partition. The default keeps everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionLimits {
+    /// For how long, in milliseconds since a record was received.
+    pub retention_ms: Option<i64>,
+    /// How many bytes.
+    pub retention_bytes: Option<u64>,
+    /// From here on somebody still needs it.
+    pub pin: Option<Offset>,
+}
+
+/// How many of the segments may go, from the front. The last one stays: it is written to.
+pub(super) fn expired(segments: &[Segment], now: Timestamp, limits: &RetentionLimits) -> usize {
+    let closed = &segments[..segments.len().saturating_sub(1)];
+    let mut bytes: u64 = segments.iter().map(|s| s.length).sum();
+    let mut gone = 0;
+    for segment in closed {
+        let pinned = limits.pin.is_some_and(|pin| segment.next > pin);
+        let old = limits.retention_ms.is_some_and(|ms| now.0.saturating_sub(segment.last_received) > ms);
+        // Kafka's rule: a segment goes while what is left is still at least the limit.
+        let much = limits.retention_bytes.is_some_and(|most| bytes.saturating_sub(segment.length) >= most);
+        if pinned || !(old || much) {
+            break;
+        }
+        bytes -= segment.length;
+        gone += 1;
+    }
+    gone
+}
+
+/// Whether the last segment must be closed so that what is in it can go in time.
+pub(super) fn must_roll(last: &Segment, segment_ms: i64, now: Timestamp, limits: &RetentionLimits) -> bool {
+    let age = now.0.saturating_sub(last.first_received);
+    let idle = now.0.saturating_sub(last.last_received);
+    last.length > 0 && (age > segment_ms || limits.retention_ms.is_some_and(|ms| idle > ms))
+}
+
+impl PartitionLog {
+    /// Applies the limits; answers how many bytes went.
+    pub(super) fn enforce(&self, now: Timestamp, limits: &RetentionLimits) -> Result<u64, LogError> {
+        let mut inner = self.inner.lock();
+        let segment_ms = inner.config.segment_ms;
+        if inner.unwritten == 0
+            && inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, now, limits))
+        {
+            let next = self.durable_end();
+            inner.segments.push(Segment::new(next));
+        }
+        let gone = expired(&inner.segments, now, limits);
+        if gone == 0 {
+            return Ok(0);
+        }
+        let to = inner.segments[gone].base;
+        drop(inner);
+        let before = self.size_bytes();
+        self.shared.move_start(self, to)?;
+        Ok(before.saturating_sub(self.size_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(base: i64, length: u64, received: i64) -> Segment {
+        Segment { next: Offset(base + 10), length, first_received: received, last_received: received, ..Segment::new(Offset(base)) }
+    }
+
+    #[test]
+    fn age_and_size_take_whole_segments_from_the_front_and_a_pin_stops_them() {
+        let segments = [segment(0, 100, 0), segment(10, 100, 50), segment(20, 100, 90)];
+        let gone = |ms, bytes, pin: Option<i64>| {
+            let limits = RetentionLimits { retention_ms: ms, retention_bytes: bytes, pin: pin.map(Offset) };
+            expired(&segments, Timestamp(100), &limits)
+        };
+        assert_eq!(gone(None, None, None), 0);
+        assert_eq!(gone(Some(99), None, None), 1);
+        assert_eq!(gone(Some(0), None, None), 2, "the last one stays");
+        assert_eq!(gone(None, Some(200), None), 1);
+        assert_eq!(gone(None, Some(201), None), 0);
+        assert_eq!(gone(Some(0), None, Some(15)), 1, "needed from 15 on");
+    }
+}

@@ -1,0 +1,557 @@
+//! The node: opens, starts and stops every room in order, and owns every task and thread.
+//!
+//! Opening goes from the ground up (log, broker, bus, engine), then the doors. Stopping goes from the doors
+//! inwards: listeners, queries (last commit, snapshot), alerts, broker, log. Always: nothing is served before
+//! what it needs is restored, and `/readyz` says what is missing. Called by `cli` and by tests.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
+use crate::broker::{Broker, BrokerConfig};
+use crate::bus::{Bus, EmbeddedBus, TopicBatch, TopicSpec, partition_for_key};
+use crate::config::{Config, Webhook};
+use crate::http::{App, Board, Check, Host, HostFuture, TopicInfo};
+use crate::log::{Log, LogConfig, RealDisk};
+use crate::metrics::{Metrics, raise};
+use crate::record::{BatchBuilder, TopicName, TopicPartition};
+use crate::server::Server;
+use crate::sql::{Engine, EngineOptions, Outcome, SqlError, parse_script};
+use crate::time::{Clock, Timestamp};
+
+/// How many partitions the alerts topic gets.
+const ALERT_PARTITIONS: i32 = 1;
+/// How often retention looks, and the board forgets.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// Why a node does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// An address cannot be listened on.
+    #[error("could not listen on {address}: {why}. Is something else there? Another address: {flag} HOST:PORT")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        why: String,
+        /// The flag that changes it.
+        flag: &'static str,
+    },
+    /// The data directory cannot be opened.
+    #[error("could not open the data directory {}: {why}", dir.display())]
+    Data {
+        /// Which.
+        dir: PathBuf,
+        /// What the log said.
+        why: String,
+    },
+    /// A query file is wrong.
+    #[error("{file}:\n{rendered}")]
+    Query {
+        /// Which file.
+        file: String,
+        /// The error as the SQL room shows it.
+        rendered: String,
+    },
+    /// Something inside could not be started or stopped.
+    #[error("{what}: {why}")]
+    Inside {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        why: String,
+    },
+}
+
+fn inside(what: &'static str) -> impl Fn(String) -> NodeError {
+    move |why| NodeError::Inside { what, why }
+}
+
+/// A file of statements applied at start: unchanged text leaves a query as it is, changed text replaces it.
+#[derive(Clone, Debug)]
+pub struct QueryFile {
+    /// Its name, for messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// How a node is started.
+pub struct NodeOptions {
+    /// The settings.
+    pub config: Config,
+    /// The clock everything runs by.
+    pub clock: Clock,
+    /// Statements applied at start, before those of the configured folder.
+    pub queries: Vec<QueryFile>,
+}
+
+impl NodeOptions {
+    /// A node with these settings and nothing applied but its configured folder.
+    #[must_use]
+    pub const fn new(config: Config, clock: Clock) -> Self {
+        Self { config, clock, queries: Vec::new() }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    inner: Arc<Inner>,
+    kafka_address: SocketAddr,
+    http_address: SocketAddr,
+    ready_after: Duration,
+    doors: CancellationToken,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    server: Server,
+    engine_runtime: Option<tokio::runtime::Runtime>,
+}
+
+struct Inner {
+    broker: Arc<Broker>,
+    bus: Arc<dyn Bus>,
+    engine: Arc<Engine>,
+    desk: Arc<Desk>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    notify: BTreeMap<String, Arc<NotifyStats>>,
+    clock: Clock,
+    draining: AtomicBool,
+    started: AtomicBool,
+}
+
+impl Node {
+    /// Opens everything and serves.
+    pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        let begun = Instant::now();
+        let NodeOptions { config, clock, queries } = options;
+        let files = query_files(&config, queries)?;
+        // The doors are taken first: a port that is in use is known before any file is touched.
+        let listen = |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
+        let kafka = tokio::net::TcpListener::bind(config.kafka_listen).await.map_err(listen(config.kafka_listen, "--kafka"))?;
+        let http = crate::http::bind(config.http_listen).await.map_err(listen(config.http_listen, "--http"))?;
+        let metrics = Metrics::new();
+        let broker = open_broker(&config, clock).await?;
+        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
+        let engine_runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.engine_threads)
+            .thread_name("vitalsql-query")
+            .enable_all()
+            .build()
+            .map_err(|e| inside("could not start the query threads")(e.to_string()))?;
+        let alerts = TopicName::new(ALERTS_TOPIC).expect("a constant name");
+        let spec = TopicSpec { partitions: ALERT_PARTITIONS, configs: engine_topic_configs() };
+        let alert_partitions = bus.ensure_topic(&alerts, &spec).await.map_err(|e| inside("could not make topic alerts")(e.to_string()))?;
+        let engine_options = EngineOptions {
+            commit_interval: config.commit_interval,
+            snapshot_interval: config.snapshot_interval,
+            default_partitions: config.default_partitions,
+            topic_configs: engine_topic_configs(),
+        };
+        let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, engine_runtime.handle().clone(), engine_options)
+            .await
+            .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
+        for file in &files {
+            engine.apply(&file.text).await.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
+        }
+        let notify = config.webhooks.keys().map(|name| (name.clone(), Arc::new(NotifyStats::default()))).collect();
+        let inner = Arc::new(Inner {
+            broker: Arc::clone(&broker),
+            bus,
+            engine,
+            desk: Arc::new(Desk::default()),
+            board: Arc::new(Board::default()),
+            metrics,
+            notify,
+            clock,
+            draining: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = inner.start_tasks(&config, alert_partitions, &stopped);
+        let doors = CancellationToken::new();
+        let kafka_address = kafka.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+        let http_address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+        let server = Server::start(kafka, broker, doors.clone(), config.max_connections);
+        let app = Arc::new(App {
+            engine: Arc::clone(&inner.engine),
+            desk: Arc::clone(&inner.desk),
+            board: Arc::clone(&inner.board),
+            metrics: Arc::clone(&inner.metrics),
+            clock,
+            host: Arc::clone(&inner) as Arc<dyn Host>,
+            stop: doors.clone(),
+        });
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = crate::http::serve(http, app).await {
+                tracing::error!(%error, "the HTTP door closed");
+            }
+        }));
+        inner.started.store(true, Ordering::Release);
+        Ok(Self { inner, kafka_address, http_address, ready_after: begun.elapsed(), doors, stop, tasks: Mutex::new(tasks), server, engine_runtime: Some(engine_runtime) })
+    }
+
+    /// Stops from the doors inwards. What was acknowledged is durable in any case; this makes the next start quick.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
+        self.inner.draining.store(true, Ordering::Release);
+        self.doors.cancel();
+        self.server.stopped().await;
+        self.inner.engine.close().await;
+        // Nobody is left to hear it where a task has ended already.
+        let _ = self.stop.send(true);
+        for task in std::mem::take(&mut *self.tasks.lock()) {
+            // A task that does not end in time is not waited for: its work is behind it or repeated.
+            let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
+        }
+        if let Some(runtime) = self.engine_runtime.take() {
+            runtime.shutdown_background();
+        }
+        self.inner.broker.close().await.map_err(|e| inside("could not close the log")(e.to_string()))
+    }
+
+    /// The Kafka listener's address.
+    #[must_use]
+    pub const fn kafka_address(&self) -> SocketAddr {
+        self.kafka_address
+    }
+
+    /// The HTTP listener's address.
+    #[must_use]
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// How long the start took.
+    #[must_use]
+    pub const fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// How many queries and alerts there are.
+    #[must_use]
+    pub fn running_queries(&self) -> usize {
+        self.inner.engine.count()
+    }
+
+    /// Completes when the log has failed for good, with the reason: nothing may be acknowledged any more.
+    pub async fn failed(&self) -> String {
+        self.inner.broker.log_failed().await
+    }
+
+    /// Every change of an alert from now on.
+    #[must_use]
+    pub fn alert_changes(&self) -> broadcast::Receiver<Arc<AlertRecord>> {
+        self.inner.desk.changes()
+    }
+
+    /// Runs a script and answers the last statement's outcome.
+    pub async fn execute(&self, text: &str) -> Result<Option<Outcome>, SqlError> {
+        let mut last = None;
+        for parsed in parse_script(text)? {
+            last = Some(self.inner.engine.run(parsed).await?);
+        }
+        Ok(last)
+    }
+
+    /// The log under the engine, for whoever embeds the node.
+    #[must_use]
+    pub fn bus(&self) -> Arc<dyn Bus> {
+        Arc::clone(&self.inner.bus)
+    }
+
+    /// How many rows a query has read.
+    pub async fn rows_read(&self, query: &str) -> u64 {
+        self.inner.engine.statuses().await.into_iter().find(|q| q.name == query).map_or(0, |q| q.counts.rows_in)
+    }
+
+    /// Whether topic `vitals` holds anything.
+    pub async fn has_readings(&self) -> bool {
+        let topic = TopicName::new("vitals").expect("a constant name");
+        let count = self.inner.bus.partitions(&topic).await.ok().flatten().unwrap_or(0);
+        for partition in 0..count {
+            let place = TopicPartition::new(topic.clone(), crate::record::PartitionId(partition));
+            if self.inner.bus.bounds(&place).await.is_ok_and(|b| b.end > b.start) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes keyed records to a topic, durable when this returns; the topic is made where it is not there.
+    pub async fn write_simulated(&self, topic: &str, records: Vec<(Timestamp, String, Vec<u8>)>) -> Result<(), NodeError> {
+        let wrong = |why: String| NodeError::Inside { what: "could not write records", why };
+        let topic = TopicName::new(topic).map_err(|e| wrong(e.to_string()))?;
+        let spec = TopicSpec { partitions: 1, configs: engine_topic_configs() };
+        let count = self.inner.bus.ensure_topic(&topic, &spec).await.map_err(|e| wrong(e.to_string()))?;
+        let mut batches: BTreeMap<i32, BatchBuilder> = BTreeMap::new();
+        for (at, key, body) in &records {
+            let partition = partition_for_key(key.as_bytes(), count);
+            batches.entry(partition.0).or_default().push(at.0, Some(key.as_bytes()), Some(body), &[]);
+            if batches.get(&partition.0).is_some_and(|b| b.size() > 512 * 1024) {
+                self.append(&topic, std::mem::take(&mut batches)).await.map_err(&wrong)?;
+            }
+        }
+        self.append(&topic, batches).await.map_err(wrong)
+    }
+
+    async fn append(&self, topic: &TopicName, batches: BTreeMap<i32, BatchBuilder>) -> Result<(), String> {
+        let outputs = batches.into_iter().filter(|(_, records)| !records.is_empty());
+        let outputs = outputs.map(|(p, records)| TopicBatch { to: TopicPartition::new(topic.clone(), crate::record::PartitionId(p)), records });
+        self.inner.bus.append(outputs.collect()).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Topics that VitalSQL makes keep thirty days, counted from when a record was received.
+fn engine_topic_configs() -> BTreeMap<String, String> {
+    BTreeMap::from([("retention.ms".to_owned(), "2592000000".to_owned())])
+}
+
+fn query_files(config: &Config, mut files: Vec<QueryFile>) -> Result<Vec<QueryFile>, NodeError> {
+    let Some(dir) = &config.queries_dir else { return Ok(files) };
+    let unreadable = |path: &std::path::Path, e: std::io::Error| NodeError::Data { dir: path.to_owned(), why: e.to_string() };
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).map_err(|e| unreadable(dir, e))?.flatten().map(|e| e.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "sql"));
+    paths.sort();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+        files.push(QueryFile { name: path.display().to_string(), text });
+    }
+    Ok(files)
+}
+
+async fn open_broker(config: &Config, clock: Clock) -> Result<Arc<Broker>, NodeError> {
+    let data = |why: String| NodeError::Data { dir: config.data_dir.clone(), why };
+    let log_config = LogConfig { cache_bytes: config.cache_bytes as usize, min_free_bytes: config.min_free_bytes, ..LogConfig::default() };
+    let dir = config.data_dir.clone();
+    // Recovery reads files: not on a network thread.
+    let log = tokio::task::spawn_blocking(move || RealDisk::open(&dir).map_err(|e| e.to_string()).and_then(|disk| Log::open(Arc::new(disk), log_config).map_err(|e| e.to_string())))
+        .await
+        .map_err(|e| data(e.to_string()))?
+        .map_err(data)?;
+    let broker_config = BrokerConfig {
+        auto_create_topics: config.auto_create_topics,
+        default_partitions: config.default_partitions,
+        group_initial_rebalance_delay: config.group_initial_rebalance_delay,
+        segment_bytes: config.segment_bytes,
+        ..BrokerConfig::default()
+    };
+    Broker::open(log, broker_config, clock).await.map_err(|e| inside("could not open the broker")(e.to_string()))
+}
+
+/// A webhook over HTTP.
+struct HttpTarget {
+    url: String,
+    bearer: Option<PathBuf>,
+    agent: ureq::Agent,
+}
+
+impl HttpTarget {
+    fn new(hook: &Webhook) -> Self {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
+        Self { url: hook.url.clone(), bearer: hook.bearer_token_file.clone(), agent: ureq::Agent::new_with_config(config) }
+    }
+}
+
+impl Target for HttpTarget {
+    fn send(&self, body: &[u8]) -> Result<(), String> {
+        let mut request = self.agent.post(&self.url).content_type("application/json");
+        if let Some(path) = &self.bearer {
+            // Read each time: a rotated token needs no restart.
+            let token = std::fs::read_to_string(path).map_err(|e| format!("could not read the token file: {e}"))?;
+            request = request.header("authorization", format!("Bearer {}", token.trim()));
+        }
+        request.send(body).map(|_| ()).map_err(|e| e.to_string())
+    }
+}
+
+impl Inner {
+    fn start_tasks(self: &Arc<Self>, config: &Config, alert_partitions: i32, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        let (me, stop) = (Arc::clone(self), stopped.clone());
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = me.desk.run(me.bus.as_ref(), alert_partitions, stop).await {
+                tracing::error!(%error, "the alarm desk stopped reading");
+            }
+        }));
+        let (me, stop) = (Arc::clone(self), stopped.clone());
+        tasks.push(tokio::spawn(async move { me.follow_vitals(stop).await }));
+        let (me, stop) = (Arc::clone(self), stopped.clone());
+        tasks.push(tokio::spawn(async move { me.count_alerts(stop).await }));
+        let (me, stop) = (Arc::clone(self), stopped.clone());
+        tasks.push(tokio::spawn(async move { me.keep_house(stop).await }));
+        for (name, hook) in &config.webhooks {
+            let stats = self.notify.get(name).cloned().unwrap_or_default();
+            let notifier = Notifier { name: name.clone(), target: Arc::new(HttpTarget::new(hook)), bus: Arc::clone(&self.bus), clock: self.clock, stats };
+            let stop = stopped.clone();
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = notifier.run(alert_partitions, stop).await {
+                    tracing::error!(%error, "a notifier stopped");
+                }
+            }));
+        }
+        tasks
+    }
+
+    /// Feeds the board from stream `vitals`, once there is one. It is a view: what it cannot keep up with, it leaves out.
+    async fn follow_vitals(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let feeds = self.engine.feeds("vitals").await;
+            if !feeds.is_empty() {
+                let follow = feeds.iter().map(|feed| self.follow(feed));
+                tokio::select! {
+                    _ = futures::future::join_all(follow) => {}
+                    changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
+            }
+        }
+    }
+
+    /// Reads one partition until something fails; the caller begins again.
+    async fn follow(&self, feed: &crate::stream::Feed) {
+        let since = self.clock.now().plus(-900_000);
+        let Ok(start) = crate::stream::start_of(self.bus.as_ref(), feed.partition(), crate::stream::StartAt::At(since)).await else { return };
+        let mut position = start;
+        loop {
+            match feed.poll(position).await {
+                Ok(Some(chunk)) => {
+                    self.board.take(&chunk.rows);
+                    position = chunk.next;
+                }
+                Ok(None) => {
+                    if self.bus.wait(feed.partition(), position).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn count_alerts(&self, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.desk.changes();
+        loop {
+            let change = tokio::select! {
+                change = changes.recv() => change,
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            match change {
+                Ok(alert) => {
+                    self.metrics.alerts.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
+                    if alert.state == crate::alerts::AlertState::Active
+                        && !alert.stale
+                        && let (Some(event), Some(recorded)) = (Timestamp::parse(&alert.ts), Timestamp::parse(&alert.recorded_at))
+                    {
+                        let seconds = recorded.since(event).max(0) as f64 / 1000.0;
+                        self.metrics.alert_latency_seconds.with_label_values(&[alert.rule.as_str()]).observe(seconds);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn keep_house(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(HOUSEKEEPING) => {}
+                changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
+            }
+            self.board.sweep(self.clock.now());
+            if let Err(error) = self.broker.enforce_retention().await {
+                tracing::warn!(%error, "retention could not be enforced");
+            }
+        }
+    }
+
+    async fn bring_over(&self) {
+        let m = &self.metrics;
+        let now = self.clock.now();
+        m.query_state.reset();
+        for query in self.engine.statuses().await {
+            let name = [query.name.as_str()];
+            raise(&m.query_rows_in.with_label_values(&name), query.counts.rows_in);
+            raise(&m.query_rows_out.with_label_values(&name), query.counts.rows_out);
+            raise(&m.query_late_rows.with_label_values(&name), query.counts.late);
+            raise(&m.query_failed_rows.with_label_values(&name), query.counts.failed);
+            raise(&m.query_ahead_rows.with_label_values(&name), query.counts.ahead);
+            raise(&m.query_commits.with_label_values(&name), query.counts.commits);
+            raise(&m.query_snapshots.with_label_values(&name), query.counts.snapshots);
+            m.query_state_bytes.with_label_values(&name).set(query.counts.state_bytes as i64);
+            m.query_input_lag.with_label_values(&name).set(query.lag);
+            if let Some(watermark) = query.watermark {
+                m.query_watermark_gap_seconds.with_label_values(&name).set(now.since(watermark) as f64 / 1000.0);
+            }
+            m.query_state.with_label_values(&[query.name.as_str(), query.state.as_str()]).set(1);
+        }
+        for (stream, bad) in self.engine.bad_records() {
+            raise(&m.dead_letters.with_label_values(&[stream.as_str()]), bad);
+        }
+        m.alerts_active.reset();
+        for alert in self.desk.open() {
+            m.alerts_active.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
+        }
+        for (target, stats) in &self.notify {
+            for (outcome, count) in [("delivered", &stats.delivered), ("failed_attempt", &stats.failed_attempts), ("given_up", &stats.given_up)] {
+                raise(&m.notifications.with_label_values(&[target.as_str(), outcome]), count.load(Ordering::Relaxed));
+            }
+        }
+        for (ward, numbers) in self.board.wards(now) {
+            let label = [ward.as_str()];
+            m.ward_beds.with_label_values(&label).set(numbers.beds);
+            m.ward_beds_silent.with_label_values(&label).set(numbers.silent);
+            m.ward_beds_high_risk.with_label_values(&label).set(numbers.high_risk);
+            for (vital, (sum, count)) in numbers.vitals {
+                // A mean over a handful would be somebody's value.
+                if count >= 5 {
+                    m.ward_vital_mean.with_label_values(&[ward.as_str(), vital]).set(sum / count as f64);
+                }
+            }
+        }
+        self.broker.export(m);
+    }
+}
+
+impl Host for Inner {
+    fn refresh_metrics(&self) -> HostFuture<'_, ()> {
+        Box::pin(self.bring_over())
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let failed = self.broker.log_failure();
+        let draining = self.draining.load(Ordering::Acquire);
+        let started = self.started.load(Ordering::Acquire);
+        vec![
+            Check { name: "log", ok: failed.is_none(), detail: failed.unwrap_or_default() },
+            Check { name: "queries", ok: started, detail: if started { String::new() } else { "being restored".to_owned() } },
+            Check { name: "alarm desk", ok: self.desk.is_caught_up(), detail: if self.desk.is_caught_up() { String::new() } else { "reading topic alerts".to_owned() } },
+            Check { name: "serving", ok: !draining, detail: if draining { "stopping".to_owned() } else { String::new() } },
+        ]
+    }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        self.broker
+            .topic_sizes()
+            .into_iter()
+            .map(|t| TopicInfo { internal: t.name.is_internal(), name: t.name.as_str().to_owned(), partitions: t.partitions, records: t.records, bytes: t.bytes })
+            .collect()
+    }
+}

@@ -1,0 +1,76 @@
+//! ListOffsets, OffsetForLeaderEpoch, DeleteRecords: where things lie in partitions.
+
+use std::collections::BTreeSet;
+
+use super::dispatch::Caller;
+use crate::wire::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, EpochEndOffset,
+    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, error_code,
+};
+
+pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let broker = &caller.peer.broker;
+    let mut seen = BTreeSet::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for one in topic.partitions {
+            let found = if seen.insert((topic.name.clone(), one.partition_index)) {
+                broker.list_offset(&topic.name, one.partition_index, one.current_leader_epoch, one.timestamp).await
+            } else {
+                Err(error_code::INVALID_REQUEST)
+            };
+            let partition_index = one.partition_index;
+            partitions.push(match found {
+                Ok(found) => ListOffsetsPartitionResponse {
+                    partition_index,
+                    timestamp: found.timestamp,
+                    offset: found.offset,
+                    leader_epoch: found.leader_epoch,
+                    ..Default::default()
+                },
+                Err(error_code) => ListOffsetsPartitionResponse { partition_index, error_code, ..Default::default() },
+            });
+        }
+        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+    }
+    ListOffsetsResponse { topics, ..Default::default() }
+}
+
+pub(super) fn offset_for_leader_epoch(caller: &Caller, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let broker = &caller.peer.broker;
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| {
+            let name = topic.topic;
+            let end = |one: crate::wire::OffsetForLeaderPartition| {
+                let partition = one.partition;
+                match broker.end_of_epoch(&name, partition, one.current_leader_epoch, one.leader_epoch) {
+                    Ok((leader_epoch, end_offset)) => EpochEndOffset { error_code: error_code::NONE, partition, leader_epoch, end_offset },
+                    Err(error_code) => EpochEndOffset { error_code, partition, ..Default::default() },
+                }
+            };
+            let partitions = topic.partitions.into_iter().map(end).collect();
+            OffsetForLeaderTopicResult { topic: name, partitions }
+        })
+        .collect();
+    OffsetForLeaderEpochResponse { topics, ..Default::default() }
+}
+
+pub(super) async fn delete_records(caller: &Caller, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for one in topic.partitions {
+            let partition_index = one.partition_index;
+            partitions.push(match caller.peer.broker.delete_records(&topic.name, partition_index, one.offset).await {
+                Ok(low_watermark) => DeleteRecordsPartitionResult { partition_index, low_watermark, error_code: error_code::NONE },
+                Err(error_code) => DeleteRecordsPartitionResult { partition_index, low_watermark: -1, error_code },
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    }
+    DeleteRecordsResponse { topics, ..Default::default() }
+}

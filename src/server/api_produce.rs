@@ -1,0 +1,68 @@
+//! Produce, in two steps: place the batches, then wait for the disk.
+
+use crate::broker::{Broker, Incoming, ProduceTerms, Produced};
+use crate::wire::{BatchIndexError, ProducePartitionResponse, ProduceRequest, ProduceResponse, ProduceTopicResponse};
+
+/// From this version on the request may carry zstd.
+const KNOWS_ZSTD: i16 = 7;
+
+/// A Produce request whose batches have their place, with what its answer needs.
+pub(super) struct Acknowledgement {
+    /// The topics of the request, and which partitions of each.
+    asked: Vec<(String, Vec<i32>)>,
+    produced: Produced,
+}
+
+/// Gives the batches their place. In the order of the requests of a connection.
+pub(super) async fn produce(broker: &Broker, request: ProduceRequest, version: i16) -> Acknowledgement {
+    let terms = ProduceTerms { acks: request.acks, transactional: request.transactional_id.is_some(), knows_zstd: version >= KNOWS_ZSTD };
+    let asked = request.topics.iter().map(|t| (t.name.clone(), t.partitions.iter().map(|p| p.index).collect())).collect();
+    let incoming = request
+        .topics
+        .into_iter()
+        .flat_map(|topic| {
+            let name = topic.name;
+            topic.partitions.into_iter().map(move |p| Incoming { topic: name.clone(), partition: p.index, records: p.records })
+        })
+        .collect();
+    Acknowledgement { asked, produced: broker.produce(terms, incoming).await }
+}
+
+impl Acknowledgement {
+    /// Why a batch was refused, if one was: all that a request without acknowledgement can be told by is the
+    /// closing of its connection.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.produced.first_refusal().map(|refusal| refusal.message.clone())
+    }
+
+    /// The answer, when the batches are durable.
+    pub(super) async fn response(self) -> ProduceResponse {
+        let mut outcomes = self.produced.durable().await.into_iter();
+        let mut answer = |index: i32| match outcomes.next().expect("every batch has its outcome") {
+            Ok(placed) => ProducePartitionResponse {
+                index,
+                base_offset: placed.base.0,
+                log_append_time_ms: placed.append_time.map_or(-1, |at| at.0),
+                log_start_offset: placed.log_start.0,
+                ..Default::default()
+            },
+            Err(refusal) => ProducePartitionResponse {
+                index,
+                error_code: refusal.code,
+                record_errors: refusal
+                    .records
+                    .iter()
+                    .map(|at| BatchIndexError { batch_index: *at, message: Some(refusal.message.clone()) })
+                    .collect(),
+                error_message: Some(refusal.message),
+                ..Default::default()
+            },
+        };
+        let responses = self
+            .asked
+            .into_iter()
+            .map(|(name, partitions)| ProduceTopicResponse { name, partitions: partitions.into_iter().map(&mut answer).collect() })
+            .collect();
+        ProduceResponse { responses, ..Default::default() }
+    }
+}

@@ -1,0 +1,436 @@
+//! What has been created: streams and tables, queries and alerts, who uses whom, and how it is kept.
+//!
+//! Owns [`Catalog`], plain values without IO: a change is first checked ([`Catalog::create`], [`Catalog::drop_object`],
+//! [`Catalog::pause`] give a [`Change`]), then written to topic `__catalog` by the engine ([`Change::record`]), then
+//! applied ([`Catalog::apply`]). At the start the records are [replayed](Catalog::replay). Always: what is in here
+//! parses, and whatever a query or alert reads is in here too.
+//!
+//! Streams and tables share one space of names, queries and alerts another: a query may be called like the
+//! stream it writes.
+
+mod record;
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use record::{CATALOG_TOPIC, CatalogRecord, RecordError};
+pub use stream::StreamDef;
+
+use super::dialect::split_script;
+use super::dialect::tokens::{is_word, word, words_at};
+use super::error::{Code, SqlError, did_you_mean};
+use super::parse::parse_statement;
+use super::statement::{DropObject, Kind, Name, Parsed, Statement};
+use crate::time::Timestamp;
+
+/// One thing that was created.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Stream, table, query or alert.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The statement as its user wrote it.
+    pub text: String,
+    /// Counts from 1, one up with each replacement.
+    pub version: u64,
+    /// When this version was created.
+    pub created: Timestamp,
+    /// Whether a query or alert was told to pause.
+    pub paused: bool,
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// For a stream or table: what it is made of.
+    pub stream: Option<Arc<StreamDef>>,
+}
+
+impl Entry {
+    /// The streams and tables it reads.
+    #[must_use]
+    pub fn reads(&self) -> &[Name] {
+        match &*self.statement {
+            Statement::CreateQuery(q) => &q.select.reads,
+            Statement::CreateAlert(a) => &a.select.reads,
+            _ => &[],
+        }
+    }
+
+    /// The stream it writes.
+    #[must_use]
+    pub fn writes(&self) -> Option<&str> {
+        match &*self.statement {
+            Statement::CreateQuery(q) => Some(&q.insert_into.text),
+            _ => None,
+        }
+    }
+}
+
+/// What to do where the name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Go by what the statement says: OR REPLACE, IF NOT EXISTS, else an error.
+    AsWritten,
+    /// Replace it, as a changed query file does, unless the statement says IF NOT EXISTS.
+    Replace,
+}
+
+/// A change that was checked and not made yet.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Something new.
+    Create(Arc<Entry>),
+    /// A new version of what is there.
+    Replace {
+        /// What is there.
+        old: Arc<Entry>,
+        /// What takes its place.
+        new: Arc<Entry>,
+    },
+    /// The same is there already.
+    Unchanged(Arc<Entry>),
+    /// Another of this name is there, and IF NOT EXISTS leaves it.
+    Left(Arc<Entry>),
+    /// It goes.
+    Drop(Arc<Entry>),
+    /// There is nothing to drop, and IF EXISTS does not mind.
+    Absent,
+    /// It is paused or resumed.
+    Pause(Arc<Entry>),
+}
+
+impl Change {
+    /// What to write to [`CATALOG_TOPIC`]; `None` where nothing changes.
+    #[must_use]
+    pub fn record(&self) -> Option<CatalogRecord> {
+        match self {
+            Self::Create(entry) | Self::Replace { new: entry, .. } | Self::Pause(entry) => Some(CatalogRecord::of(entry)),
+            Self::Drop(entry) => Some(CatalogRecord::tombstone(entry)),
+            Self::Unchanged(_) | Self::Left(_) | Self::Absent => None,
+        }
+    }
+
+    /// What the user is told.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let what = |entry: &Entry| format!("{} \"{}\"", entry.kind.word(), entry.name);
+        match self {
+            Self::Create(entry) => format!("created {}", what(entry)),
+            Self::Replace { new, .. } => format!("replaced {} (version {})", what(new), new.version),
+            Self::Unchanged(entry) => format!("{} is unchanged", what(entry)),
+            Self::Left(entry) => format!("{} exists and was left as it is", what(entry)),
+            Self::Drop(entry) if matches!(entry.kind, Kind::Stream | Kind::Table) => format!("dropped {}; its topic is kept", what(entry)),
+            Self::Drop(entry) => format!("dropped {}", what(entry)),
+            Self::Absent => "there was nothing to drop".to_owned(),
+            Self::Pause(entry) => format!("{} {}", if entry.paused { "paused" } else { "resumed" }, what(entry)),
+        }
+    }
+}
+
+/// Everything that was created.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    relations: BTreeMap<String, Arc<Entry>>,
+    tasks: BTreeMap<String, Arc<Entry>>,
+}
+
+impl Catalog {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks a CREATE statement against what is there. Errors name what is missing or in the way.
+    pub fn create(&self, parsed: &Parsed, existing: Existing, now: Timestamp) -> Result<Change, SqlError> {
+        let Some((kind, name)) = parsed.statement.creates() else {
+            return Err(SqlError::new(Code::Internal, "the statement creates nothing"));
+        };
+        let (or_replace, if_not_exists) = intent(&parsed.statement);
+        let Some(old) = self.space(kind).get(&name.text) else {
+            let entry = self.entry(parsed, kind, name, 1, now)?;
+            return Ok(Change::Create(entry));
+        };
+        if old.kind == kind && same_text(&old.text, &parsed.text) {
+            return Ok(Change::Unchanged(Arc::clone(old)));
+        }
+        if if_not_exists {
+            return Ok(Change::Left(Arc::clone(old)));
+        }
+        let taken = |hint: String| {
+            SqlError::new(Code::NameTaken, format!("there is already a {} \"{name}\"", old.kind.word())).at(name.place).hint(hint)
+        };
+        if old.kind != kind {
+            return Err(taken(format!("choose another name, or DROP {} {name} first", old.kind.word().to_uppercase())));
+        }
+        if existing == Existing::AsWritten && !or_replace {
+            let upper = kind.word().to_uppercase();
+            return Err(taken(match kind {
+                Kind::Query | Kind::Alert => format!("write CREATE OR REPLACE {upper}, or IF NOT EXISTS to leave it"),
+                _ => format!("write CREATE {upper} IF NOT EXISTS to leave it, or DROP {upper} {name} first"),
+            }));
+        }
+        let mut entry = self.entry(parsed, kind, name, old.version + 1, now)?;
+        Arc::make_mut(&mut entry).paused = old.paused;
+        Ok(Change::Replace { old: Arc::clone(old), new: entry })
+    }
+
+    /// Checks a DROP: refused while it is used, the users named.
+    pub fn drop_object(&self, drop: &DropObject) -> Result<Change, SqlError> {
+        let Some(entry) = self.space(drop.kind).get(&drop.name.text).filter(|e| e.kind == drop.kind) else {
+            if drop.if_exists {
+                return Ok(Change::Absent);
+            }
+            return Err(self.missing(drop.kind, &drop.name));
+        };
+        let users = self.users(entry);
+        if users.is_empty() {
+            return Ok(Change::Drop(Arc::clone(entry)));
+        }
+        let named = users.iter().map(|u| format!("{} \"{}\"", u.kind.word(), u.name)).collect::<Vec<_>>();
+        let first = &users[0];
+        Err(SqlError::new(Code::InUse, format!("{} \"{}\" is used by {}", entry.kind.word(), entry.name, named.join(", ")))
+            .at(drop.name.place)
+            .hint(format!("DROP {} {} first", first.kind.word().to_uppercase(), first.name)))
+    }
+
+    /// Checks a PAUSE or RESUME.
+    pub fn pause(&self, kind: Kind, name: &Name, paused: bool) -> Result<Change, SqlError> {
+        let entry = self.space(kind).get(&name.text).filter(|e| e.kind == kind).ok_or_else(|| self.missing(kind, name))?;
+        if entry.paused == paused {
+            return Ok(Change::Unchanged(Arc::clone(entry)));
+        }
+        let mut entry = Arc::clone(entry);
+        Arc::make_mut(&mut entry).paused = paused;
+        Ok(Change::Pause(entry))
+    }
+
+    /// Makes a change that was checked, once it is durable.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Create(entry) | Change::Replace { new: entry, .. } | Change::Pause(entry) => {
+                self.space_mut(entry.kind).insert(entry.name.clone(), Arc::clone(entry));
+            }
+            Change::Drop(entry) => {
+                self.space_mut(entry.kind).remove(&entry.name);
+            }
+            Change::Unchanged(_) | Change::Left(_) | Change::Absent => {}
+        }
+    }
+
+    /// Takes one record of [`CATALOG_TOPIC`], in the topic's order. An error leaves the catalogue as it was.
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+        let (kind, name) = record::read_key(key)?;
+        let Some(value) = value else {
+            self.space_mut(kind).remove(&name);
+            return Ok(());
+        };
+        let record = record::read_value(value)?;
+        let parsed =
+            parse_statement(&record.text).map_err(|error| RecordError::Statement { name: name.clone(), error: Box::new(error) })?;
+        let right = parsed.statement.creates().is_some_and(|(k, n)| k == kind && n.text == name);
+        if !right {
+            return Err(RecordError::Mismatch { name });
+        }
+        let entry = Entry {
+            kind,
+            name: name.clone(),
+            text: record.text,
+            version: record.version,
+            created: record.created,
+            paused: record.paused,
+            stream: StreamDef::of(&parsed.statement).map(Arc::new),
+            statement: Arc::new(parsed.statement),
+        };
+        self.space_mut(kind).insert(name, Arc::new(entry));
+        Ok(())
+    }
+
+    /// The stream or table of a name.
+    #[must_use]
+    pub fn relation(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.relations.get(name).and_then(|e| e.stream.as_ref())
+    }
+
+    /// The stream or table of a name, or an error with a suggestion.
+    pub fn relation_or_error(&self, name: &Name) -> Result<&Arc<StreamDef>, SqlError> {
+        self.relation(&name.text).ok_or_else(|| self.missing(Kind::Stream, name))
+    }
+
+    /// The entry of a kind and name.
+    #[must_use]
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Entry>> {
+        self.space(kind).get(name).filter(|e| e.kind == kind)
+    }
+
+    /// The entry of a name, of any kind: a stream or table before a query or alert.
+    pub fn find(&self, name: &Name) -> Result<&Arc<Entry>, SqlError> {
+        let found = self.relations.get(&name.text).or_else(|| self.tasks.get(&name.text));
+        found.ok_or_else(|| {
+            let known = self.relations.keys().chain(self.tasks.keys()).map(String::as_str);
+            SqlError::new(Code::NoSuchName, format!("there is no stream, table, query or alert \"{name}\""))
+                .at(name.place)
+                .hint_opt(did_you_mean(&name.text, known))
+        })
+    }
+
+    /// The entry that SHOW CREATE and the like mean: of the kind that was said, else of any.
+    pub fn find_kind(&self, kind: Option<Kind>, name: &Name) -> Result<&Arc<Entry>, SqlError> {
+        match kind {
+            None => self.find(name),
+            Some(kind) => self.get(kind, &name.text).ok_or_else(|| self.missing(kind, name)),
+        }
+    }
+
+    /// All of a kind, by name.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Entry>> {
+        self.space(kind).values().filter(move |e| e.kind == kind)
+    }
+
+    /// The queries and alerts that read or write a stream or table.
+    #[must_use]
+    pub fn users(&self, of: &Entry) -> Vec<&Arc<Entry>> {
+        if !matches!(of.kind, Kind::Stream | Kind::Table) {
+            return Vec::new();
+        }
+        self.tasks.values().filter(|t| t.writes() == Some(of.name.as_str()) || t.reads().iter().any(|r| r.text == of.name)).collect()
+    }
+
+    /// The relations whose topic this is.
+    pub fn over_topic<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a Arc<StreamDef>> {
+        self.relations.values().filter_map(|e| e.stream.as_ref()).filter(move |s| s.topic.as_str() == topic)
+    }
+
+    fn entry(&self, parsed: &Parsed, kind: Kind, name: &Name, version: u64, created: Timestamp) -> Result<Arc<Entry>, SqlError> {
+        let entry = Entry {
+            kind,
+            name: name.text.clone(),
+            text: parsed.text.clone(),
+            version,
+            created,
+            paused: false,
+            stream: StreamDef::of(&parsed.statement).map(Arc::new),
+            statement: Arc::new(parsed.statement.clone()),
+        };
+        if let Some(stream) = &entry.stream {
+            // What the decoder would refuse is refused now. The count of partitions is of no matter here.
+            stream.schema(1).map_err(|e| e.at(name.place))?;
+        }
+        for read in entry.reads() {
+            self.relation_or_error(read)?;
+        }
+        if let Statement::CreateQuery(query) = &*entry.statement {
+            self.check_sink(&query.insert_into, &query.insert_columns)?;
+            self.check_circle(&entry, &query.insert_into)?;
+        }
+        Ok(Arc::new(entry))
+    }
+
+    /// A query writes a stream (a new one is made for a new name), and only columns that lie in the record's value.
+    fn check_sink(&self, into: &Name, columns: &[Name]) -> Result<(), SqlError> {
+        let Some(sink) = self.relation(&into.text) else { return Ok(()) };
+        for column in columns {
+            if !sink.written_columns().any(|c| c.name == *column) {
+                let known: Vec<&str> = sink.written_columns().map(|c| c.name.text.as_str()).collect();
+                return Err(SqlError::no_such("column", &column.text, known.iter().copied())
+                    .at(column.place)
+                    .note(format!("columns: {}", known.join(", "))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a query that would feed itself through others.
+    fn check_circle(&self, entry: &Entry, into: &Name) -> Result<(), SqlError> {
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut open: Vec<&str> = entry.reads().iter().map(|r| r.text.as_str()).collect();
+        while let Some(stream) = open.pop() {
+            if stream == into.text {
+                return Err(SqlError::new(
+                    Code::BadDefinition,
+                    format!("query \"{}\" would feed itself: what it reads is made from \"{into}\"", entry.name),
+                )
+                .at(into.place)
+                .hint("write into another stream"));
+            }
+            if !seen.insert(stream) {
+                continue;
+            }
+            for task in self.tasks.values().filter(|t| t.name != entry.name && t.writes() == Some(stream)) {
+                open.extend(task.reads().iter().map(|r| r.text.as_str()));
+            }
+        }
+        Ok(())
+    }
+
+    /// "No such": with the kind it has instead, or a suggestion.
+    fn missing(&self, kind: Kind, name: &Name) -> SqlError {
+        let other = self.relations.get(&name.text).into_iter().chain(self.tasks.get(&name.text)).find(|e| e.kind != kind);
+        if let Some(other) = other {
+            return SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(format!(
+                "\"{name}\" is {} {}",
+                if other.kind == Kind::Alert { "an" } else { "a" },
+                other.kind.word()
+            ));
+        }
+        let known = self.space(kind).values().map(|e| e.name.as_str());
+        let hint = did_you_mean(&name.text, known).unwrap_or_else(|| match kind {
+            Kind::Stream | Kind::Table => "SHOW STREAMS lists what there is".to_owned(),
+            Kind::Query => "SHOW QUERIES lists what there is".to_owned(),
+            Kind::Alert => "SHOW ALERTS lists what there is".to_owned(),
+            Kind::View | Kind::Function => "none can be created yet".to_owned(),
+        });
+        SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(hint)
+    }
+
+    const fn space(&self, kind: Kind) -> &BTreeMap<String, Arc<Entry>> {
+        match kind {
+            Kind::Stream | Kind::Table | Kind::View => &self.relations,
+            Kind::Query | Kind::Alert | Kind::Function => &self.tasks,
+        }
+    }
+
+    const fn space_mut(&mut self, kind: Kind) -> &mut BTreeMap<String, Arc<Entry>> {
+        match kind {
+            Kind::Stream | Kind::Table | Kind::View => &mut self.relations,
+            Kind::Query | Kind::Alert | Kind::Function => &mut self.tasks,
+        }
+    }
+}
+
+/// Whether OR REPLACE and IF NOT EXISTS were said.
+fn intent(statement: &Statement) -> (bool, bool) {
+    match statement {
+        Statement::CreateStream(s) => (false, s.if_not_exists),
+        Statement::CreateTable(t) => (false, t.if_not_exists),
+        Statement::CreateQuery(q) => (q.or_replace, q.if_not_exists),
+        Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
+        _ => (false, false),
+    }
+}
+
+/// Whether two statements say the same: blanks, comments, the case of words, OR REPLACE and IF NOT EXISTS aside.
+#[must_use]
+pub fn same_text(a: &str, b: &str) -> bool {
+    a == b || matches!((essence(a), essence(b)), (Some(a), Some(b)) if a == b)
+}
+
+/// The words and signs of a statement.
+fn essence(text: &str) -> Option<Vec<String>> {
+    let piece = split_script(text).ok()?.into_iter().next()?;
+    let mut tokens = piece.tokens;
+    if words_at(&tokens, 1, &["OR", "REPLACE"]) {
+        tokens.drain(1..3);
+    }
+    if words_at(&tokens, 2, &["IF", "NOT", "EXISTS"]) {
+        tokens.drain(2..5);
+    }
+    if tokens.get(1).is_some_and(|t| is_word(t, "SOURCE")) {
+        tokens[1] = super::dialect::tokens::made_word("STREAM", tokens[1].span);
+    }
+    // Case means nothing outside quotes.
+    Some(tokens.iter().map(|t| word(t).map_or_else(|| t.token.to_string(), str::to_ascii_lowercase)).collect())
+}
+
+#[cfg(test)]
+mod tests;

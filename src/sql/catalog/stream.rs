@@ -1,0 +1,184 @@
+//! A stream or table as the engine needs it: names resolved, defaults filled in.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
+
+use crate::format::{self, FieldSource, FieldSpec, KeyRule, Partitioner, StreamSchema};
+use crate::record::TopicName;
+use crate::sql::error::{Code, SqlError};
+use crate::sql::lower::{Source, SourceColumn};
+use crate::sql::options::{EpochUnit, FormatName, KeyPartitioner, StreamOptions};
+use crate::sql::statement::{Column, ColumnSource, Kind, Metadata, Statement, Watermark};
+
+/// A stream or table.
+#[derive(Clone, Debug)]
+pub struct StreamDef {
+    /// Its name in SQL.
+    pub name: String,
+    /// [`Kind::Stream`] or [`Kind::Table`].
+    pub kind: Kind,
+    /// The topic behind it.
+    pub topic: TopicName,
+    /// Where its bad records go.
+    pub dlq_topic: TopicName,
+    /// Its columns in the order they were declared.
+    pub columns: Vec<Column>,
+    /// A table's key columns; a stream has none.
+    pub primary_key: Vec<String>,
+    /// Its event time.
+    pub watermark: Option<Watermark>,
+    /// What stood in WITH.
+    pub options: StreamOptions,
+}
+
+impl StreamDef {
+    /// What a CREATE STREAM or CREATE TABLE describes; `None` for any other statement.
+    #[must_use]
+    pub fn of(statement: &Statement) -> Option<Self> {
+        let (name, kind, columns, primary_key, watermark, options) = match statement {
+            Statement::CreateStream(s) => (&s.name, Kind::Stream, &s.columns, Vec::new(), &s.watermark, &s.options),
+            Statement::CreateTable(t) => {
+                (&t.name, Kind::Table, &t.columns, t.primary_key.iter().map(|k| k.text.clone()).collect(), &t.watermark, &t.options)
+            }
+            _ => return None,
+        };
+        let topic = options.topic.clone().or_else(|| TopicName::new(&name.text).ok())?;
+        let dlq_topic = options.dlq_topic.clone().unwrap_or_else(|| dead_letters(&topic));
+        Some(Self {
+            name: name.text.clone(),
+            kind,
+            topic,
+            dlq_topic,
+            columns: columns.clone(),
+            primary_key,
+            watermark: watermark.clone(),
+            options: options.clone(),
+        })
+    }
+
+    /// The columns that a decoder yields, in order: those of the record's value and of its metadata.
+    pub fn decoded_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|c| !matches!(c.source, ColumnSource::Computed(_)))
+    }
+
+    /// The columns that lie in the record's value: what INSERT writes.
+    pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|c| matches!(c.source, ColumnSource::Value))
+    }
+
+    /// The decoded columns as an Arrow schema.
+    #[must_use]
+    pub fn decoded(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.decoded_columns().filter_map(field).collect::<Vec<_>>()))
+    }
+
+    /// The written columns as an Arrow schema.
+    #[must_use]
+    pub fn written(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.written_columns().filter_map(field).collect::<Vec<_>>()))
+    }
+
+    /// The columns that a record's key is made of: the `key` option, or a table's primary key. Empty where nothing is promised.
+    #[must_use]
+    pub fn key_columns(&self) -> &[String] {
+        if self.primary_key.is_empty() { &self.options.key } else { &self.primary_key }
+    }
+
+    /// The column all of whose equal values lie in one partition, where it is one column.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self.key_columns() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    /// How its records are read, where its topic has so many partitions.
+    pub fn schema(&self, partitions: i32) -> Result<StreamSchema, SqlError> {
+        let format = match self.options.format {
+            FormatName::Json => format::Format::Json,
+            FormatName::Raw => format::Format::Raw,
+        };
+        let unit = match self.options.timestamp_unit {
+            EpochUnit::Seconds => TimeUnit::Second,
+            EpochUnit::Millis => TimeUnit::Millisecond,
+            EpochUnit::Micros => TimeUnit::Microsecond,
+            EpochUnit::Nanos => TimeUnit::Nanosecond,
+        };
+        let fields = self.decoded_columns().filter_map(|column| {
+            let source = match column.source {
+                ColumnSource::Metadata(what) => FieldSource::Metadata(match what {
+                    Metadata::Partition => format::Metadata::Partition,
+                    Metadata::Offset => format::Metadata::Offset,
+                    Metadata::Timestamp => format::Metadata::Timestamp,
+                    Metadata::Key => format::Metadata::Key,
+                }),
+                ColumnSource::Value | ColumnSource::Computed(_) => FieldSource::Value,
+            };
+            Some(FieldSpec {
+                name: column.name.text.clone(),
+                data_type: column.data_type.clone()?,
+                nullable: column.nullable,
+                json_path: self.options.json_paths.get(&column.name.text).cloned().unwrap_or_default(),
+                source,
+                timestamp_unit: unit,
+            })
+        });
+        let bad = |e: format::SchemaError| SqlError::new(Code::BadDefinition, e.to_string());
+        let mut schema = StreamSchema::new(format, fields.collect()).map_err(bad)?;
+        if !self.key_columns().is_empty() {
+            let partitioner = self.options.key_partitioner.map(|p| match p {
+                KeyPartitioner::Murmur2 => Partitioner::Murmur2,
+                KeyPartitioner::Crc32 => Partitioner::Crc32,
+            });
+            schema = schema.with_key(KeyRule { columns: self.key_columns().to_vec(), partitioner, partitions }).map_err(bad)?;
+        }
+        Ok(if self.kind == Kind::Table { schema.with_tombstones() } else { schema })
+    }
+
+    /// The same as planning sees it.
+    #[must_use]
+    pub fn source(&self, partitions: i32) -> Source {
+        let computed = |c: &Column| match &c.source {
+            ColumnSource::Computed(expr) => Some((**expr).clone()),
+            ColumnSource::Value | ColumnSource::Metadata(_) => None,
+        };
+        Source {
+            name: self.name.clone(),
+            topic: self.topic.clone(),
+            partitions,
+            decoded: self.decoded(),
+            columns: self.columns.iter().map(|c| SourceColumn { name: c.name.text.clone(), computed: computed(c) }).collect(),
+            key: self.key().map(str::to_owned),
+            time: self.time().map(str::to_owned),
+            watermark: self.watermark.as_ref().map(|w| w.expr.clone()),
+            max_future_ms: self.max_future_ms(),
+            primary_key: self.primary_key.clone(),
+        }
+    }
+
+    /// The event time column.
+    #[must_use]
+    pub fn time(&self) -> Option<&str> {
+        self.watermark.as_ref().map(|w| w.column.text.as_str())
+    }
+
+    /// How far ahead of the clock a row may move the watermark, in milliseconds; `None`: any distance.
+    #[must_use]
+    pub fn max_future_ms(&self) -> Option<i64> {
+        self.options.max_future.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+fn field(column: &Column) -> Option<Field> {
+    // A computed column, the only kind without a type, is not decoded.
+    let data_type = column.data_type.clone()?;
+    Some(Field::new(&column.name.text, data_type, column.nullable))
+}
+
+/// `<topic>.dlq`, cut where the name would become too long.
+fn dead_letters(topic: &TopicName) -> TopicName {
+    let base = &topic.as_str()[..topic.as_str().len().min(245)];
+    TopicName::new(&format!("{base}.dlq")).unwrap_or_else(|_| topic.clone())
+}

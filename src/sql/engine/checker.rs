@@ -1,0 +1,97 @@
+//! `vitalsql check`: statements against a catalogue in memory, planned and never run.
+
+use std::collections::BTreeMap;
+
+use super::RuleFactory;
+use crate::sql::catalog::{Catalog, Existing};
+use crate::sql::error::{Code, SqlError};
+use crate::sql::lower::{Purpose, QueryPlan, Source, plan};
+use crate::sql::parse::parse_script;
+use crate::sql::show::derived_stream;
+use crate::sql::statement::{Parsed, Select, Statement};
+use crate::time::Timestamp;
+
+/// How many partitions a topic is taken to have; more than one, so that keys matter.
+const PARTITIONS: i32 = 4;
+
+/// Checks scripts, each against what the ones before it have made.
+pub struct Checker {
+    catalog: Catalog,
+    rules: Box<dyn RuleFactory>,
+}
+
+impl Checker {
+    /// A checker that knows nothing yet.
+    #[must_use]
+    pub fn new(rules: Box<dyn RuleFactory>) -> Self {
+        Self { catalog: Catalog::new(), rules }
+    }
+
+    /// Checks a script; answers how many statements it has.
+    pub fn check(&mut self, text: &str) -> Result<usize, SqlError> {
+        let statements = parse_script(text)?;
+        for parsed in &statements {
+            self.statement(parsed).map_err(|e| parsed.locate(e))?;
+        }
+        Ok(statements.len())
+    }
+
+    fn statement(&mut self, parsed: &Parsed) -> Result<(), SqlError> {
+        match &parsed.statement {
+            Statement::CreateQuery(query) => {
+                let planned = self.plan(&query.select)?;
+                if self.catalog.relation(&query.insert_into.text).is_none() {
+                    let made = super::statements::derived_options(&planned, PARTITIONS, None);
+                    let made: Vec<(&str, &str)> = made.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let text = derived_stream(&query.insert_into.text, &planned.schema, None, &made);
+                    for derived in parse_script(&text)? {
+                        self.create(&derived)?;
+                    }
+                }
+                self.create(parsed)
+            }
+            Statement::CreateAlert(alert) => {
+                let planned = self.plan(&alert.select)?;
+                self.rules.check(&planned.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
+                self.create(parsed)
+            }
+            Statement::CreateStream(_) | Statement::CreateTable(_) => {
+                self.create(parsed)?;
+                // What is computed is typed now.
+                if let Some((_, name)) = parsed.statement.creates()
+                    && let Some(def) = self.catalog.relation(&name.text)
+                {
+                    def.source(PARTITIONS).shape()?;
+                }
+                Ok(())
+            }
+            Statement::Select(select) if select.emit == crate::sql::statement::Emit::Changes => self.plan(select).map(|_| ()),
+            Statement::Select(select) => {
+                for name in &select.reads {
+                    self.catalog.relation_or_error(name)?;
+                }
+                Ok(())
+            }
+            Statement::Drop(drop) => {
+                let change = self.catalog.drop_object(drop)?;
+                self.catalog.apply(&change);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&mut self, parsed: &Parsed) -> Result<(), SqlError> {
+        let change = self.catalog.create(parsed, Existing::Replace, Timestamp(0))?;
+        self.catalog.apply(&change);
+        Ok(())
+    }
+
+    fn plan(&self, select: &Select) -> Result<QueryPlan, SqlError> {
+        let mut sources: BTreeMap<String, Source> = BTreeMap::new();
+        for name in &select.reads {
+            sources.insert(name.text.clone(), self.catalog.relation_or_error(name)?.source(PARTITIONS));
+        }
+        plan(select, &|name: &str| sources.get(name).cloned(), Purpose::ExactlyOnce)
+    }
+}

@@ -1,0 +1,347 @@
+//! Starting a query or alert: its topics, its feeds, its tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use arrow::datatypes::SchemaRef;
+use tokio::sync::watch;
+
+use super::running::{OpenTask, Watched};
+use super::{Engine, RuleSpec, Running, StreamIntake, storage};
+use crate::bus::{TaskId, TopicSpec, checkpoint_topic};
+use crate::format::JsonEncoder;
+use crate::record::{PartitionId, TopicName, TopicPartition};
+use crate::sql::catalog::{Entry, StreamDef};
+use crate::sql::error::{Code, SqlError};
+use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
+use crate::sql::options::{BadRecords as BadOption, Start};
+use crate::sql::statement::{Kind, Select, Statement};
+use crate::stream::{BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, StartAt, StreamError, Task, TaskSpec, TaskStats, TopicSink};
+
+/// A plan with the stream it reads, found in the catalogue.
+pub(super) struct Planned {
+    pub(super) plan: QueryPlan,
+    pub(super) stream: Arc<StreamDef>,
+    pub(super) partitions: i32,
+}
+
+impl Engine {
+    /// Plans a continuous SELECT. Makes the topic of the stream it reads where that is not there yet.
+    pub(super) async fn planned(&self, select: &Select, purpose: Purpose) -> Result<Planned, SqlError> {
+        let mut sources: BTreeMap<String, Source> = BTreeMap::new();
+        for name in &select.reads {
+            let def = Arc::clone(self.catalog.read().relation_or_error(name)?);
+            let partitions = self.topic_of(&def).await?;
+            sources.insert(name.text.clone(), def.source(partitions));
+        }
+        let find = |name: &str| sources.get(name).cloned();
+        let plan = plan(select, &find, purpose)?;
+        let stream = self.catalog.read().relation(&plan.source).cloned();
+        let stream = stream.ok_or_else(|| SqlError::new(Code::NoSuchName, format!("there is no stream \"{}\"", plan.source)))?;
+        let partitions = sources.get(&plan.source).map_or(1, |s| s.partitions);
+        Ok(Planned { plan, stream, partitions })
+    }
+
+    /// The partitions of a stream's topic, which is made where it is not there.
+    pub(super) async fn topic_of(&self, def: &StreamDef) -> Result<i32, SqlError> {
+        let mut configs = self.options.topic_configs.clone();
+        if def.kind == Kind::Table {
+            configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        }
+        let partitions = def.options.partitions.unwrap_or(self.options.default_partitions);
+        self.ensure(&def.topic, partitions, configs).await
+    }
+
+    async fn ensure(&self, topic: &TopicName, partitions: i32, configs: BTreeMap<String, String>) -> Result<i32, SqlError> {
+        self.bus.ensure_topic(topic, &TopicSpec { partitions, configs }).await.map_err(|e| storage(&e))
+    }
+
+    /// The feeds of a stream whose topic has so many partitions.
+    pub(super) fn feeds_of(&self, def: &StreamDef, partitions: i32) -> Result<Vec<Arc<Feed>>, SqlError> {
+        let mut feeds = self.feeds.lock();
+        (0..partitions)
+            .map(|partition| {
+                if let Some(feed) = feeds.get(&(def.name.clone(), partition)) {
+                    return Ok(Arc::clone(feed));
+                }
+                let schema = Arc::new(def.schema(partitions)?);
+                let place = TopicPartition::new(def.topic.clone(), PartitionId(partition));
+                let feed = Arc::new(Feed::new(Arc::clone(&self.bus), place, schema));
+                feeds.insert((def.name.clone(), partition), Arc::clone(&feed));
+                Ok(feed)
+            })
+            .collect()
+    }
+
+    /// Forgets a stream's feeds: it was replaced or dropped.
+    pub(super) fn forget_feeds(&self, stream: &str) {
+        self.feeds.lock().retain(|(name, _), _| name != stream);
+    }
+
+    /// Starts a query or alert from its last checkpoint. `replaced` says that the checkpoint is of an older version, whose
+    /// positions are kept, and whose state is where it fits.
+    pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, replaced: bool) -> Result<(), SqlError> {
+        let select = match &*entry.statement {
+            Statement::CreateQuery(q) => &q.select,
+            Statement::CreateAlert(a) => &a.select,
+            _ => return Err(SqlError::new(Code::Internal, "only queries and alerts run")),
+        };
+        let planned = self.planned(select, Purpose::ExactlyOnce).await?;
+        let (sink_name, sink) = self.sink_of(entry, &planned).await?;
+        let source_topic = planned.stream.topic.clone();
+        let mut running = Running { entry: Arc::clone(entry), source: planned.stream.name.clone(), source_topic, sink: sink_name, tasks: Vec::new() };
+        if !entry.paused {
+            running.tasks = self.tasks_of(entry, planned, sink, replaced).await?;
+            self.hold_intake(&running.source).await?;
+        }
+        self.running.lock().insert(entry.name.clone(), running);
+        Ok(())
+    }
+
+    /// A query that could not be started is still there, and says why.
+    pub(super) fn note_unstarted(&self, entry: &Arc<Entry>, error: &SqlError) {
+        let source = entry.reads().first().map(|n| n.text.clone()).unwrap_or_default();
+        let topic = TopicName::new("unknown").expect("a constant name");
+        let failed = Watched::failed(error.message.clone());
+        let running = Running { entry: Arc::clone(entry), source, source_topic: topic, sink: entry.writes().unwrap_or_default().to_owned(), tasks: vec![failed] };
+        self.running.lock().insert(entry.name.clone(), running);
+    }
+
+    /// Stops a query or alert, with a last commit and a snapshot; what it leaves stays.
+    pub(super) async fn halt(&self, name: &str) {
+        let running = self.running.lock().remove(name);
+        if let Some(mut running) = running {
+            let held = running.tasks.iter().any(|t| !t.is_note());
+            running.stop().await;
+            if held {
+                self.release_intake(&running.source).await;
+            }
+        }
+    }
+
+    /// Where an entry's results go, and what makes a sink for one task.
+    async fn sink_of(&self, entry: &Entry, planned: &Planned) -> Result<(String, MakeSink), SqlError> {
+        match &*entry.statement {
+            Statement::CreateAlert(alert) => {
+                self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
+                let rule = RuleSpec { name: entry.name.clone(), version: entry.version, options: alert.options.clone() };
+                let rules = Arc::clone(&self.rules);
+                Ok((rules.topic().to_string(), Arc::new(move || rules.sink(&rule))))
+            }
+            Statement::CreateQuery(query) => {
+                let def = Arc::clone(self.catalog.read().relation_or_error(&query.insert_into)?);
+                let partitions = self.topic_of(&def).await?;
+                let schema = sink_schema(&planned.plan, &def, &query.insert_columns)?;
+                let keys = key_columns(&planned.plan, &def, &schema);
+                let topic = def.topic.clone();
+                let make: MakeSink = Arc::new(move || {
+                    Box::new(TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone())) as Box<dyn Sink>
+                });
+                Ok((query.insert_into.text.clone(), make))
+            }
+            _ => Err(SqlError::new(Code::Internal, "only queries and alerts have a sink")),
+        }
+    }
+
+    async fn tasks_of(self: &Arc<Self>, entry: &Arc<Entry>, planned: Planned, sink: MakeSink, replaced: bool) -> Result<Vec<Watched>, SqlError> {
+        let Planned { plan, stream, partitions } = planned;
+        let feeds = self.feeds_of(&stream, partitions)?;
+        let scopes: Vec<(Scope, Vec<Arc<Feed>>)> = match plan.placement {
+            Placement::Partition => feeds.iter().map(|f| (Scope::Partition(f.partition().partition), vec![Arc::clone(f)])).collect(),
+            Placement::Merged => vec![(Scope::Merged, feeds)],
+        };
+        let owner: Arc<str> = format!("{}.{}", entry.kind.word(), entry.name).into();
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
+        let count = scopes.len() as i32;
+        let there = self.ensure(&checkpoint_topic(&owner), count, configs.clone()).await?;
+        if there != count {
+            // Its tasks are cut in another way now: the old checkpoints fit none of them.
+            self.bus.delete_topic(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
+            self.ensure(&checkpoint_topic(&owner), count, configs).await?;
+        }
+        let letters = self.letters_of(entry, &stream, partitions).await?;
+        let (start, commit_interval) = match &*entry.statement {
+            Statement::CreateQuery(q) => (q.options.start, q.options.commit_interval),
+            Statement::CreateAlert(a) => (a.options.start, None),
+            _ => (Start::Earliest, None),
+        };
+        let pace = Pace {
+            commit_interval: commit_interval.unwrap_or(self.options.commit_interval),
+            snapshot_interval: self.options.snapshot_interval,
+            ..Pace::default()
+        };
+        let plan = Arc::new(plan);
+        let mut tasks = Vec::new();
+        for (index, (scope, inputs)) in scopes.into_iter().enumerate() {
+            let id = TaskId { owner: Arc::clone(&owner), index: index as i32 };
+            let stats = Arc::new(TaskStats::default());
+            let (me, plan, entry, stream, letters, sink, counted) =
+                (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&stream), letters.clone(), Arc::clone(&sink), Arc::clone(&stats));
+            let name = id.to_string();
+            let open: OpenTask = Arc::new(move || {
+                let spec = TaskSpec {
+                    id: id.clone(),
+                    inputs: inputs.clone(),
+                    scope,
+                    time: plan.time.clone(),
+                    idle_timeout: stream.options.idle_timeout,
+                    timeout: plan.timeout,
+                    start: start_at(start),
+                    fingerprint: me.fingerprint(&entry, &plan),
+                    adopt_positions: replaced,
+                    letters: letters.clone(),
+                    pace,
+                };
+                let chain = me.chain_of(&entry, &plan, scope);
+                let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
+                Box::pin(async move { Task::open(spec, chain?, sink, bus, clock, stats).await })
+            });
+            tasks.push(Watched::start(&self.runtime, name, stats, open));
+        }
+        Ok(tasks)
+    }
+
+    fn fingerprint(&self, entry: &Entry, plan: &QueryPlan) -> String {
+        match &*entry.statement {
+            // A rule's state is its alerts, which a new version goes on with; what it reads must be the same.
+            Statement::CreateAlert(_) => format!("alert {}", plan.fingerprint()),
+            _ => plan.fingerprint(),
+        }
+    }
+
+    fn chain_of(&self, entry: &Entry, plan: &QueryPlan, scope: Scope) -> Result<Chain, StreamError> {
+        let made = |e: SqlError| StreamError::Limit(e.message);
+        let mut operators = plan.operators(scope).map_err(made)?;
+        if let Statement::CreateAlert(alert) = &*entry.statement {
+            let rule = RuleSpec { name: entry.name.clone(), version: entry.version, options: alert.options.clone() };
+            operators.push(self.rules.operator(&rule, &plan.schema)?);
+        }
+        Ok(Chain::new(operators))
+    }
+
+    /// The letter boxes of a query: the stream's late topic, and dead letters of its own.
+    async fn letters_of(&self, entry: &Entry, stream: &StreamDef, partitions: i32) -> Result<Letters, SqlError> {
+        let configs = &self.options.topic_configs;
+        let late = match &stream.options.late_topic {
+            Some(topic) => Some(LetterBox { topic: topic.clone(), partitions: self.ensure(topic, partitions, configs.clone()).await? }),
+            None => None,
+        };
+        let name = format!("{}.dlq", entry.name);
+        let failed = match TopicName::new(&name) {
+            Ok(topic) => {
+                let partitions = self.ensure(&topic, 1, configs.clone()).await?;
+                Some(LetterBox { topic, partitions })
+            }
+            // A quoted name that no topic can have: failed rows are counted only.
+            Err(_) => None,
+        };
+        Ok(Letters { query: entry.name.clone(), source: stream.topic.clone(), late, failed })
+    }
+
+    /// Starts a stream's intake with its first user.
+    pub(super) async fn hold_intake(self: &Arc<Self>, stream: &str) -> Result<(), SqlError> {
+        if let Some(intake) = self.intakes.lock().get_mut(stream) {
+            intake.users += 1;
+            return Ok(());
+        }
+        let Some(def) = self.catalog.read().relation(stream).cloned() else { return Ok(()) };
+        let partitions = self.topic_of(&def).await?;
+        let owner: Arc<str> = format!("intake.{stream}").into();
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "1048576".to_owned())]);
+        self.ensure(&checkpoint_topic(&owner), partitions, configs).await?;
+        let bad = match def.options.bad_records {
+            BadOption::Dlq => {
+                let there = self.ensure(&def.dlq_topic, partitions, self.options.topic_configs.clone()).await?;
+                BadRecords::DeadLetter(LetterBox { topic: def.dlq_topic.clone(), partitions: there })
+            }
+            BadOption::Skip | BadOption::Fail => BadRecords::Skip,
+        };
+        let count = Arc::clone(self.bad.lock().entry(stream.to_owned()).or_insert_with(|| Arc::new(AtomicU64::new(0))));
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        for feed in self.feeds_of(&def, partitions)? {
+            let intake = Intake {
+                id: TaskId { owner: Arc::clone(&owner), index: feed.partition().partition.0 },
+                stream: stream.to_owned(),
+                feed,
+                bad: bad.clone(),
+                count: Arc::clone(&count),
+                bus: Arc::clone(&self.bus),
+                clock: self.clock,
+            };
+            let stopped = stopped.clone();
+            tasks.push(self.runtime.spawn(async move {
+                let name = intake.id.to_string();
+                if let Err(error) = intake.run(stopped).await {
+                    tracing::error!(task = %name, %error, "an intake stopped");
+                }
+            }));
+        }
+        self.intakes.lock().insert(stream.to_owned(), StreamIntake { users: 1, stop, tasks });
+        Ok(())
+    }
+
+    async fn release_intake(&self, stream: &str) {
+        let last = {
+            let mut intakes = self.intakes.lock();
+            let Some(intake) = intakes.get_mut(stream) else { return };
+            intake.users -= 1;
+            if intake.users == 0 { intakes.remove(stream) } else { None }
+        };
+        if let Some(intake) = last {
+            intake.stop().await;
+        }
+    }
+}
+
+/// Makes a sink for one task.
+pub(super) type MakeSink = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
+
+fn start_at(start: Start) -> StartAt {
+    match start {
+        Start::Earliest => StartAt::Earliest,
+        Start::Latest => StartAt::Latest,
+        Start::At(at) => StartAt::At(at),
+    }
+}
+
+/// The columns as the sink's stream names them: by name, or by position where INSERT INTO lists them.
+fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[crate::sql::statement::Name]) -> Result<SchemaRef, SqlError> {
+    let written = def.written();
+    let names: Vec<String> = if listed.is_empty() {
+        plan.schema.fields().iter().map(|f| f.name().clone()).collect()
+    } else if listed.len() == plan.schema.fields().len() {
+        listed.iter().map(|n| n.text.clone()).collect()
+    } else {
+        let message = format!("INSERT INTO lists {} columns and the SELECT gives {}", listed.len(), plan.schema.fields().len());
+        return Err(SqlError::new(Code::BadDefinition, message));
+    };
+    let mut fields = Vec::new();
+    for (name, field) in names.iter().zip(plan.schema.fields()) {
+        let known = written.fields().iter().map(|f| f.name().as_str());
+        let target = written.field_with_name(name).map_err(|_| SqlError::no_such("column", name, known).note(format!("it should be in stream \"{}\"", def.name)))?;
+        let same_kind = target.data_type() == field.data_type() || (target.data_type().is_numeric() && field.data_type().is_numeric());
+        let both_times = matches!(target.data_type(), arrow::datatypes::DataType::Timestamp(..)) && matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..));
+        if !same_kind && !both_times {
+            let message = format!("column \"{name}\" of stream \"{}\" is {} and the SELECT gives {}", def.name, crate::sql::types::sql_type(target.data_type()), crate::sql::types::sql_type(field.data_type()));
+            return Err(SqlError::new(Code::TypeMismatch, message).hint("CAST it in the SELECT"));
+        }
+        fields.push(field.as_ref().clone().with_name(name));
+    }
+    if let Some(missing) = written.fields().iter().find(|f| !f.is_nullable() && !names.contains(f.name())) {
+        let message = format!("column \"{}\" of stream \"{}\" is NOT NULL and the SELECT does not give it", missing.name(), def.name);
+        return Err(SqlError::new(Code::BadDefinition, message));
+    }
+    Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
+}
+
+/// Which columns make the record's key: what the sink's stream promises, else the plan's own key.
+fn key_columns(plan: &QueryPlan, def: &StreamDef, schema: &SchemaRef) -> Vec<usize> {
+    let named: Vec<&String> = if def.key_columns().is_empty() { plan.key_columns.iter().collect() } else { def.key_columns().iter().collect() };
+    let places: Vec<usize> = named
+        .iter()
+        .filter_map(|name| schema.index_of(name).ok().or_else(|| plan.schema.index_of(name).ok()))
+        .collect();
+    if places.len() == named.len() { places } else { Vec::new() }
+}

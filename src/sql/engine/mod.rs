@@ -1,0 +1,262 @@
+//! The engine: runs statements, and owns what runs.
+//!
+//! Owns the catalogue (kept in topic `__catalog`), the feeds that decode each stream once, the intakes, and the tasks of
+//! every query and alert. Always: a change of the catalogue is durable before it is acted on; after a restart everything that
+//! ran runs again, from where its last commit stood. One statement that changes anything runs at a time. Called by
+//! `http` and `node`.
+
+mod checker;
+mod launch;
+mod rules;
+mod running;
+mod statements;
+mod status;
+mod why;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use checker::Checker;
+pub use rules::{RuleFactory, RuleSpec};
+pub use running::QueryState;
+pub use status::QueryStatus;
+
+use super::catalog::{CATALOG_TOPIC, Catalog, Entry, Existing};
+use super::error::{Code, SqlError};
+use super::parse::parse_script;
+use super::statement::{Kind, Parsed};
+use crate::bus::{Bus, BusError, TopicBatch, TopicSpec};
+use crate::record::{BatchBuilder, PartitionId, TopicName, TopicPartition};
+use crate::stream::Feed;
+use crate::time::Clock;
+use running::Watched;
+
+/// How the engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// A commit without output waits this long.
+    pub commit_interval: Duration,
+    /// A busy task snapshots at least this often.
+    pub snapshot_interval: Duration,
+    /// Partitions of a stream's topic that is made without a count.
+    pub default_partitions: i32,
+    /// Configs of topics that the engine makes.
+    pub topic_configs: BTreeMap<String, String>,
+}
+
+/// What a statement came to.
+pub enum Outcome {
+    /// Done; the message says what.
+    Done(String),
+    /// Rows that are all there.
+    Rows {
+        /// Their columns.
+        schema: SchemaRef,
+        /// The rows.
+        batches: Vec<RecordBatch>,
+    },
+    /// Rows as they are found, or as they come.
+    Stream {
+        /// Their columns.
+        schema: SchemaRef,
+        /// The rows. Dropping the receiver ends whatever makes them.
+        rows_rx: mpsc::Receiver<Result<RecordBatch, SqlError>>,
+    },
+}
+
+/// A query or alert that was started.
+struct Running {
+    entry: Arc<Entry>,
+    source: String,
+    source_topic: TopicName,
+    sink: String,
+    tasks: Vec<Watched>,
+}
+
+/// The intake tasks of one stream, and how many queries and alerts need them.
+struct StreamIntake {
+    users: usize,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The engine.
+pub struct Engine {
+    bus: Arc<dyn Bus>,
+    rules: Arc<dyn RuleFactory>,
+    clock: Clock,
+    runtime: Handle,
+    options: EngineOptions,
+    catalog: RwLock<Catalog>,
+    running: Mutex<BTreeMap<String, Running>>,
+    feeds: Mutex<HashMap<(String, i32), Arc<Feed>>>,
+    intakes: Mutex<HashMap<String, StreamIntake>>,
+    bad: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    /// Held by a statement that changes something.
+    change: tokio::sync::Mutex<()>,
+}
+
+impl Engine {
+    /// Reads the catalogue back and starts what ran.
+    pub async fn open(
+        bus: Arc<dyn Bus>,
+        rules: Arc<dyn RuleFactory>,
+        clock: Clock,
+        runtime: Handle,
+        options: EngineOptions,
+    ) -> Result<Arc<Self>, BusError> {
+        let topic = catalog_topic();
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        bus.ensure_topic(&topic, &TopicSpec { partitions: 1, configs }).await?;
+        let catalog = replay(bus.as_ref(), &TopicPartition::new(topic, PartitionId(0))).await?;
+        let engine = Arc::new(Self {
+            bus,
+            rules,
+            clock,
+            runtime,
+            options,
+            catalog: RwLock::new(catalog),
+            running: Mutex::default(),
+            feeds: Mutex::default(),
+            intakes: Mutex::default(),
+            bad: Mutex::default(),
+            change: tokio::sync::Mutex::new(()),
+        });
+        let entries: Vec<Arc<Entry>> = {
+            let catalog = engine.catalog.read();
+            catalog.all(Kind::Query).chain(catalog.all(Kind::Alert)).cloned().collect()
+        };
+        for entry in entries {
+            if let Err(error) = engine.launch(&entry, false).await {
+                // Its statement was right once; it is shown as failed, and the others run.
+                tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "could not start a query");
+                engine.note_unstarted(&entry, &error);
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Runs one statement.
+    pub async fn run(self: &Arc<Self>, parsed: Parsed) -> Result<Outcome, SqlError> {
+        self.statement(&parsed, Existing::AsWritten).await.map_err(|e| parsed.locate(e))
+    }
+
+    /// Applies a query file: what it creates and is there unchanged is left alone, what has changed is replaced.
+    pub async fn apply(self: &Arc<Self>, text: &str) -> Result<(), SqlError> {
+        for parsed in parse_script(text)? {
+            self.statement(&parsed, Existing::Replace).await.map_err(|e| parsed.locate(e))?;
+        }
+        Ok(())
+    }
+
+    /// How many queries and alerts there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// Steps an alert's operators from outside; answers once it is durable.
+    pub async fn external(&self, rule: &str, body: String) -> Result<(), SqlError> {
+        let controls = {
+            let running = self.running.lock();
+            let rule = running.get(rule).filter(|r| r.entry.kind == Kind::Alert);
+            let rule = rule.ok_or_else(|| SqlError::new(Code::NoSuchName, "the rule is not there any more"))?;
+            rule.tasks.iter().map(Watched::control).collect::<Vec<_>>()
+        };
+        // The subject lives in one of the tasks; the others have nothing to do.
+        for control in controls {
+            running::external(control, body.clone()).await.map_err(|why| SqlError::new(Code::Execution, why))?;
+        }
+        Ok(())
+    }
+
+    /// How many records of each stream were no row of it.
+    #[must_use]
+    pub fn bad_records(&self) -> Vec<(String, u64)> {
+        let bad = self.bad.lock();
+        bad.iter().map(|(name, count)| (name.clone(), count.load(std::sync::atomic::Ordering::Relaxed))).collect()
+    }
+
+    /// The feeds of a stream, one a partition; none where there is no such stream or its topic is not there.
+    pub async fn feeds(&self, stream: &str) -> Vec<Arc<Feed>> {
+        let Some(def) = self.catalog.read().relation(stream).cloned() else { return Vec::new() };
+        let Ok(Some(partitions)) = self.bus.partitions(&def.topic).await else { return Vec::new() };
+        self.feeds_of(&def, partitions).unwrap_or_default()
+    }
+
+    /// Last commits and snapshots of everything, then nothing runs.
+    pub async fn close(&self) {
+        let _one = self.change.lock().await;
+        let all = std::mem::take(&mut *self.running.lock());
+        let stops = all.into_values().map(|mut running| async move { running.stop().await });
+        futures::future::join_all(stops).await;
+        let intakes = std::mem::take(&mut *self.intakes.lock());
+        for intake in intakes.into_values() {
+            intake.stop().await;
+        }
+    }
+
+    /// Writes a change of the catalogue.
+    async fn record(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), SqlError> {
+        let mut records = BatchBuilder::new();
+        records.push(self.clock.now().0, Some(key), value, &[]);
+        let to = TopicPartition::new(catalog_topic(), PartitionId(0));
+        self.bus.append(vec![TopicBatch { to, records }]).await.map_err(|e| storage(&e))
+    }
+}
+
+impl Running {
+    async fn stop(&mut self) {
+        let stops = self.tasks.iter_mut().map(Watched::stop);
+        futures::future::join_all(stops).await;
+    }
+}
+
+impl StreamIntake {
+    async fn stop(self) {
+        // Nobody listens where they have ended already.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+        }
+    }
+}
+
+fn catalog_topic() -> TopicName {
+    TopicName::new(CATALOG_TOPIC).expect("a constant name")
+}
+
+fn storage(error: &BusError) -> SqlError {
+    SqlError::new(Code::Storage, error.to_string())
+}
+
+async fn replay(bus: &dyn Bus, of: &TopicPartition) -> Result<Catalog, BusError> {
+    let bounds = bus.bounds(of).await?;
+    let mut catalog = Catalog::new();
+    let mut reader = bus.open(of, bounds.start).await?;
+    while reader.position() < bounds.end {
+        let batches = reader.poll(4 << 20).await?;
+        if batches.is_empty() {
+            break;
+        }
+        for batch in batches {
+            let records = batch.records().map_err(|e| BusError::Corrupt(e.to_string()))?;
+            for record in records.iter() {
+                let record = record.map_err(|e| BusError::Corrupt(e.to_string()))?;
+                if let Err(error) = catalog.replay(record.key.unwrap_or_default(), record.value) {
+                    tracing::error!(%error, "a statement of the catalogue cannot be read any more");
+                }
+            }
+        }
+    }
+    Ok(catalog)
+}

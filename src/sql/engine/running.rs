@@ -1,0 +1,214 @@
+//! What runs: the tasks of one query or alert, each watched over.
+//!
+//! A task that fails (an error, a panic) fails its query visibly and is tried again from its checkpoint, with
+//! a back-off; nothing else is touched. A failure that trying again cannot mend (a checkpoint that does not
+//! fit, input that is gone) is final until somebody acts.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::bus::BusError;
+use crate::stream::{Control, StreamError, Task, TaskStats};
+
+/// The first wait after a failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait after a failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How long a task may take for its last commit and snapshot.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The state of a query as `SHOW QUERIES` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryState {
+    /// Being restored.
+    Starting,
+    /// Reading and writing.
+    Running,
+    /// Stopped by PAUSE; its place and state are kept.
+    Paused,
+    /// Something went wrong; the error says what, and whether it is tried again.
+    Failed,
+}
+
+impl QueryState {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Opens one task, as often as it takes.
+pub type OpenTask = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Task, StreamError>> + Send>> + Send + Sync>;
+
+/// What one task is doing.
+#[derive(Clone, Debug, Default)]
+struct Doing {
+    running: bool,
+    error: Option<String>,
+    control: Option<mpsc::Sender<Control>>,
+}
+
+/// One task with its watcher.
+pub struct Watched {
+    /// Its counters, which outlive its attempts.
+    pub stats: Arc<TaskStats>,
+    doing: Arc<Mutex<Doing>>,
+    stop: watch::Sender<bool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Watched {
+    /// Starts a task and the one who watches over it.
+    pub fn start(runtime: &Handle, name: String, stats: Arc<TaskStats>, open: OpenTask) -> Self {
+        let doing = Arc::new(Mutex::new(Doing::default()));
+        let (stop, stopped) = watch::channel(false);
+        let watcher = runtime.spawn(watch_over(name, open, Arc::clone(&doing), stopped));
+        Self { stats, doing, stop, watcher: Some(watcher) }
+    }
+
+    /// Its state, and what went wrong last.
+    #[must_use]
+    pub fn state(&self) -> (QueryState, Option<String>) {
+        let doing = self.doing.lock();
+        match (&doing.error, doing.running) {
+            (Some(error), _) => (QueryState::Failed, Some(error.clone())),
+            (None, true) => (QueryState::Running, None),
+            (None, false) => (QueryState::Starting, None),
+        }
+    }
+
+    /// A query that could not be started, and why.
+    pub fn failed(why: String) -> Self {
+        let doing = Doing { running: false, error: Some(why), control: None };
+        Self { stats: Arc::default(), doing: Arc::new(Mutex::new(doing)), stop: watch::channel(false).0, watcher: None }
+    }
+
+    /// Whether there is only a note of a failure, and no task.
+    pub fn is_note(&self) -> bool {
+        self.watcher.is_none()
+    }
+
+    /// The way to the task, where it runs.
+    pub fn control(&self) -> Option<mpsc::Sender<Control>> {
+        self.doing.lock().control.clone()
+    }
+
+    /// Last commit, snapshot, end.
+    pub async fn stop(&mut self) {
+        // Nobody listens where the watcher has ended already.
+        let _ = self.stop.send(true);
+        let control = self.doing.lock().control.take();
+        if let Some(control) = control {
+            let _ = control.send(Control::Stop).await;
+        }
+        if let Some(mut watcher) = self.watcher.take()
+            && tokio::time::timeout(STOP_PATIENCE, &mut watcher).await.is_err()
+        {
+            // Its last commit stands; what came after is done again at the next start.
+            watcher.abort();
+        }
+    }
+}
+
+/// Steps a task's operators from outside; answers once that is committed.
+pub async fn external(control: Option<mpsc::Sender<Control>>, body: String) -> Result<(), String> {
+    let control = control.ok_or("it is not running")?;
+    let (done, outcome) = oneshot::channel();
+    control.send(Control::External { body, done }).await.map_err(|_| "it is not running")?;
+    match outcome.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it ended before it answered".to_owned()),
+    }
+}
+
+async fn watch_over(name: String, open: OpenTask, doing: Arc<Mutex<Doing>>, mut stopped: watch::Receiver<bool>) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let (control, told) = mpsc::channel(16);
+        let attempt = {
+            let (open, doing) = (Arc::clone(&open), Arc::clone(&doing));
+            // A task of its own, so that a panic ends it and not its watcher.
+            tokio::spawn(async move {
+                let task = open().await?;
+                {
+                    let mut now = doing.lock();
+                    now.running = true;
+                    now.error = None;
+                    now.control = Some(control);
+                }
+                task.run(told).await
+            })
+        };
+        let aborter = attempt.abort_handle();
+        let ended = tokio::select! {
+            ended = attempt => ended,
+            () = stopped_while_starting(&doing, &mut stopped) => {
+                aborter.abort();
+                return;
+            }
+        };
+        let failure = match ended {
+            Ok(Ok(())) => {
+                *doing.lock() = Doing::default();
+                return;
+            }
+            Ok(Err(error)) => (error.to_string(), is_final(&error)),
+            Err(panic) if panic.is_panic() => (format!("a bug: the task panicked ({})", panic_text(panic)), false),
+            Err(_) => return,
+        };
+        let (reason, last) = failure;
+        let text = if last { reason.clone() } else { format!("{reason}; trying again in {} s", wait.as_secs_f64()) };
+        tracing::error!(task = %name, reason = %text, "query task failed");
+        *doing.lock() = Doing { running: false, error: Some(text), control: None };
+        if *stopped.borrow() {
+            return;
+        }
+        if last {
+            let _ = stopped.wait_for(|stop| *stop).await;
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Completes when a stop is asked for before the task has come as far as taking one itself.
+async fn stopped_while_starting(doing: &Mutex<Doing>, stopped: &mut watch::Receiver<bool>) {
+    let asked = stopped.wait_for(|stop| *stop).await.is_ok();
+    if asked && !doing.lock().running {
+        return;
+    }
+    // It runs, and has been told: it ends by itself.
+    std::future::pending::<()>().await;
+}
+
+fn is_final(error: &StreamError) -> bool {
+    matches!(
+        error,
+        StreamError::Restore { .. }
+            | StreamError::Bus(BusError::OutOfRange { .. } | BusError::NoSuchTopic(_) | BusError::NoSuchPartition(_) | BusError::Corrupt(_) | BusError::Closed(_))
+    )
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}

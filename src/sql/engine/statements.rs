@@ -1,0 +1,362 @@
+//! One statement: what it changes, what it answers.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::launch::Planned;
+use super::{Engine, Outcome, storage};
+use crate::bus::{TaskId, TopicBatch, partition_for_key};
+use crate::format::JsonEncoder;
+use crate::record::{BatchBuilder, PartitionId, TopicPartition};
+use crate::sql::batch::{explain_history, insert_values, select_history};
+use crate::sql::catalog::{Change, Entry, Existing};
+use crate::sql::error::{Code, SqlError};
+use crate::sql::lower::{Placement, Purpose, QueryPlan};
+use crate::sql::parse::parse_statement;
+use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
+use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
+use crate::stream::{Chain, ChannelSink, Letters, Pace, Scope, Sink, StartAt, Task, TaskSpec, TaskStats, TopicSink};
+
+/// Batches that may wait for a slow reader.
+const BACKLOG: usize = 8;
+
+impl Engine {
+    pub(super) async fn statement(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
+        match &parsed.statement {
+            Statement::CreateStream(_) | Statement::CreateTable(_) | Statement::CreateQuery(_) | Statement::CreateAlert(_) => {
+                let _one = self.change.lock().await;
+                self.create(parsed, existing).await
+            }
+            Statement::Drop(drop) => {
+                let _one = self.change.lock().await;
+                self.drop_object(drop).await
+            }
+            Statement::Pause(kind, name) => {
+                let _one = self.change.lock().await;
+                self.pause(*kind, name, true).await
+            }
+            Statement::Resume(kind, name) => {
+                let _one = self.change.lock().await;
+                self.pause(*kind, name, false).await
+            }
+            Statement::Select(select) if select.emit == Emit::Changes => self.watch(select).await,
+            Statement::Select(select) => self.history(select).await,
+            Statement::Insert(insert) => self.insert(insert).await,
+            Statement::Show(Show::All(kind)) => self.show(*kind).await,
+            Statement::Show(Show::Create { kind, name }) => {
+                let catalog = self.catalog.read();
+                Ok(rows(lines("statement", &show_create(catalog.find_kind(*kind, name)?))))
+            }
+            Statement::Describe(name) => self.describe(name).await,
+            Statement::Explain(explain) => self.explain(explain).await,
+            Statement::WhyQuery(name) => self.why(name).await,
+        }
+    }
+
+    async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
+        if let Statement::CreateQuery(query) = &parsed.statement {
+            self.make_sink(query, parsed, existing).await?;
+        }
+        let change = self.catalog.read().create(parsed, existing, self.clock.now())?;
+        let entry = match &change {
+            Change::Create(entry) | Change::Replace { new: entry, .. } => Arc::clone(entry),
+            other => return Ok(Outcome::Done(other.message())),
+        };
+        // Everything that can be wrong is found before anything is written.
+        match &*entry.statement {
+            Statement::CreateQuery(q) => drop(self.planned(&q.select, Purpose::ExactlyOnce).await?),
+            Statement::CreateAlert(a) => {
+                let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
+                self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
+            }
+            _ => {
+                if let Some(def) = &entry.stream {
+                    let partitions = self.topic_of(def).await?;
+                    def.source(partitions).shape()?;
+                }
+            }
+        }
+        if let Some(record) = change.record() {
+            self.record(&record.key, record.value.as_deref()).await?;
+        }
+        self.catalog.write().apply(&change);
+        let replaced = matches!(change, Change::Replace { .. });
+        if matches!(entry.kind, Kind::Query | Kind::Alert) {
+            if replaced {
+                self.halt(&entry.name).await;
+            }
+            self.launch(&entry, replaced).await?;
+        } else if replaced {
+            self.restart_users(&entry).await?;
+        }
+        Ok(Outcome::Done(change.message()))
+    }
+
+    /// A stream has changed: whoever reads or writes it starts again with the new one.
+    async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
+        let users: Vec<Arc<Entry>> = self.catalog.read().users(entry).into_iter().cloned().collect();
+        for user in &users {
+            self.halt(&user.name).await;
+        }
+        self.forget_feeds(&entry.name);
+        for user in &users {
+            self.launch(user, true).await?;
+        }
+        Ok(())
+    }
+
+    /// `INSERT INTO` a name that is not there makes a stream of it.
+    async fn make_sink(self: &Arc<Self>, query: &CreateQuery, parsed: &Parsed, existing: Existing) -> Result<(), SqlError> {
+        if self.catalog.read().relation(&query.insert_into.text).is_some() {
+            return Ok(());
+        }
+        let planned = self.planned(&query.select, Purpose::ExactlyOnce).await?;
+        // The query itself must be one that would be taken, or the stream would be left behind.
+        let options = derived_options(&planned.plan, planned.partitions, Some(&query.insert_into.text));
+        let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let text = derived_stream(&query.insert_into.text, &planned.plan.schema, None, &options);
+        let made = parse_statement(&text)?;
+        let change = self.catalog.read().create(&made, Existing::AsWritten, self.clock.now())?;
+        {
+            let mut tried = self.catalog.read().clone();
+            tried.apply(&change);
+            tried.create(parsed, existing, self.clock.now())?;
+        }
+        if let Change::Create(entry) = &change
+            && let Some(def) = &entry.stream
+        {
+            self.topic_of(def).await?;
+        }
+        if let Some(record) = change.record() {
+            self.record(&record.key, record.value.as_deref()).await?;
+        }
+        self.catalog.write().apply(&change);
+        Ok(())
+    }
+
+    async fn drop_object(self: &Arc<Self>, drop: &DropObject) -> Result<Outcome, SqlError> {
+        let change = self.catalog.read().drop_object(drop)?;
+        if let Change::Drop(entry) = &change {
+            self.halt(&entry.name).await;
+            if let Some(record) = change.record() {
+                self.record(&record.key, record.value.as_deref()).await?;
+            }
+            self.catalog.write().apply(&change);
+            if matches!(entry.kind, Kind::Query | Kind::Alert) {
+                let owner = format!("{}.{}", entry.kind.word(), entry.name);
+                self.bus.delete_topic(&crate::bus::checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
+            } else {
+                self.forget_feeds(&entry.name);
+            }
+        }
+        Ok(Outcome::Done(change.message()))
+    }
+
+    async fn pause(self: &Arc<Self>, kind: Kind, name: &Name, paused: bool) -> Result<Outcome, SqlError> {
+        let change = self.catalog.read().pause(kind, name, paused)?;
+        if let Change::Pause(entry) = &change {
+            if let Some(record) = change.record() {
+                self.record(&record.key, record.value.as_deref()).await?;
+            }
+            self.catalog.write().apply(&change);
+            self.halt(&entry.name).await;
+            self.launch(entry, false).await?;
+        }
+        Ok(Outcome::Done(change.message()))
+    }
+
+    async fn history(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
+        let catalog = self.catalog.read().clone();
+        for name in &select.reads {
+            let def = Arc::clone(catalog.relation_or_error(name)?);
+            self.topic_of(&def).await?;
+        }
+        let history = select_history(select, &catalog, &self.bus, self.clock.now()).await?;
+        let (tx, rows_rx) = mpsc::channel(BACKLOG);
+        let mut found = history.rows;
+        self.runtime.spawn(async move {
+            while let Some(batch) = found.next().await {
+                let last = batch.is_err();
+                if tx.send(batch).await.is_err() || last {
+                    break;
+                }
+            }
+        });
+        Ok(Outcome::Stream { schema: history.schema, rows_rx })
+    }
+
+    /// `EMIT CHANGES`: tasks that leave no trace, as long as somebody reads.
+    async fn watch(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
+        let Planned { plan, stream, partitions } = self.planned(select, Purpose::Watch).await?;
+        let feeds = self.feeds_of(&stream, partitions)?;
+        let scopes: Vec<(Scope, Vec<_>)> = match plan.placement {
+            Placement::Partition => feeds.iter().map(|f| (Scope::Partition(f.partition().partition), vec![Arc::clone(f)])).collect(),
+            Placement::Merged => vec![(Scope::Merged, feeds)],
+        };
+        let (batches_tx, mut batches) = mpsc::channel::<RecordBatch>(BACKLOG);
+        let mut tasks = Vec::new();
+        for (index, (scope, inputs)) in scopes.into_iter().enumerate() {
+            let spec = TaskSpec {
+                id: TaskId { owner: format!("watch.{}", uuid::Uuid::new_v4().simple()).into(), index: index as i32 },
+                inputs,
+                scope,
+                time: plan.time.clone(),
+                idle_timeout: stream.options.idle_timeout,
+                timeout: plan.timeout,
+                start: StartAt::Latest,
+                fingerprint: String::new(),
+                adopt_positions: false,
+                letters: Letters { query: String::new(), source: stream.topic.clone(), late: None, failed: None },
+                pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
+            };
+            let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
+            let chain = Chain::new(plan.operators(scope)?);
+            let task = Task::watch(spec, chain, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
+            tasks.push(task.await.map_err(|e| SqlError::new(Code::Execution, e.to_string()))?);
+        }
+        drop(batches_tx);
+        let (tx, rows_rx) = mpsc::channel(BACKLOG);
+        for task in tasks {
+            let tx = tx.clone();
+            self.runtime.spawn(async move {
+                // Dropping the control would stop the task: it is held as long as somebody reads.
+                let (control, told) = mpsc::channel(1);
+                tokio::select! {
+                    ended = task.run(told) => if let Err(error) = ended {
+                        // Where nobody reads any more there is nobody to tell.
+                        let _ = tx.send(Err(SqlError::new(Code::Execution, error.to_string()))).await;
+                    },
+                    () = tx.closed() => {}
+                }
+                drop(control);
+            });
+        }
+        self.runtime.spawn(async move {
+            while let Some(batch) = batches.recv().await {
+                if tx.send(Ok(batch)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Outcome::Stream { schema: plan.schema, rows_rx })
+    }
+
+    async fn insert(&self, insert: &Insert) -> Result<Outcome, SqlError> {
+        let def = Arc::clone(self.catalog.read().relation_or_error(&insert.into)?);
+        let partitions = self.topic_of(&def).await?;
+        let schema = def.written();
+        let batch = insert_values(&insert.values, &schema, &insert.columns, self.clock.now()).await?;
+        let encoded = JsonEncoder::new(Arc::clone(&schema)).encode(&batch);
+        let keys: Vec<usize> = def.key_columns().iter().filter_map(|k| schema.index_of(k).ok()).collect();
+        let keys = TopicSink::keys_of(&batch, &keys).map_err(|e| SqlError::new(Code::Execution, e.to_string()))?;
+        let now = self.clock.now();
+        let mut outputs: std::collections::BTreeMap<PartitionId, BatchBuilder> = std::collections::BTreeMap::new();
+        for (row, key) in keys.iter().enumerate() {
+            let value = encoded.row(row).map_err(|why| SqlError::new(Code::Execution, format!("row {}: {why}", row + 1)))?;
+            let partition = key.as_deref().map_or(PartitionId(row as i32 % partitions.max(1)), |k| partition_for_key(k, partitions));
+            outputs.entry(partition).or_default().push(now.0, key.as_deref(), Some(value), &[]);
+        }
+        let outputs = outputs.into_iter().map(|(p, records)| TopicBatch { to: TopicPartition::new(def.topic.clone(), p), records });
+        self.bus.append(outputs.collect()).await.map_err(|e| storage(&e))?;
+        Ok(Outcome::Done(format!("inserted {} rows into \"{}\"", batch.num_rows(), def.name)))
+    }
+
+    async fn show(&self, kind: Kind) -> Result<Outcome, SqlError> {
+        let statuses = self.statuses().await;
+        let catalog = self.catalog.read();
+        let shown = show_all(&catalog, kind, |name| {
+            let Some(status) = statuses.iter().find(|s| s.name == name) else { return TaskLine::default() };
+            TaskLine {
+                state: status.state.as_str().to_owned(),
+                rows_in: status.counts.rows_in,
+                rows_out: status.counts.rows_out,
+                late: status.counts.late,
+                watermark: status.watermark,
+                lag: Some(status.lag),
+                error: status.error.clone(),
+            }
+        });
+        Ok(rows(shown))
+    }
+
+    async fn describe(&self, name: &Name) -> Result<Outcome, SqlError> {
+        let entry = Arc::clone(self.catalog.read().find(name)?);
+        if let Some(def) = &entry.stream {
+            let partitions = self.topic_of(def).await?;
+            let shape = def.source(partitions).shape()?;
+            return Ok(rows(describe_stream(def, |column| shape.schema.field_with_name(column).ok().map(|f| f.data_type().clone()))));
+        }
+        let select = select_of(&entry)?;
+        let planned = self.planned(select, Purpose::ExactlyOnce).await?;
+        Ok(rows(describe_schema(&planned.plan.schema)))
+    }
+
+    async fn explain(&self, explain: &Explain) -> Result<Outcome, SqlError> {
+        let text = match explain {
+            Explain::Select(select) => match self.planned(select, Purpose::Watch).await {
+                Ok(planned) => planned.plan.explain(),
+                // What cannot run over a stream is explained as what it is over stored data.
+                Err(error) if select.emit == Emit::Changes => return Err(error),
+                Err(_) => {
+                    let catalog = self.catalog.read().clone();
+                    explain_history(select, &catalog, &self.bus, self.clock.now()).await?
+                }
+            },
+            Explain::Query { analyze, name } => {
+                let entry = Arc::clone(self.catalog.read().find(name)?);
+                let planned = self.planned(select_of(&entry)?, Purpose::ExactlyOnce).await?;
+                let mut text = planned.plan.explain();
+                if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
+                    text.push_str(&format!("sink     {}\nstate    {}\n", status.sink, status.state.as_str()));
+                    if *analyze {
+                        let c = status.counts;
+                        text.push_str(&format!(
+                            "figures  rows in {}, out {}, late {}, failed {}; commits {}, snapshots {}, state {} bytes; lag {} records\n",
+                            c.rows_in, c.rows_out, c.late, c.failed, c.commits, c.snapshots, c.state_bytes, status.lag
+                        ));
+                    }
+                }
+                text
+            }
+        };
+        Ok(rows(lines("plan", &text)))
+    }
+
+    /// Why a query is silent: what it waits for, and what to do.
+    async fn why(&self, name: &Name) -> Result<Outcome, SqlError> {
+        let entry = Arc::clone(self.catalog.read().find(name)?);
+        let status = self.statuses().await.into_iter().find(|s| s.name == entry.name);
+        let Some(status) = status else {
+            return Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is not a query or alert", entry.name)));
+        };
+        let planned = self.planned(select_of(&entry)?, Purpose::ExactlyOnce).await?;
+        Ok(rows(lines("why", &super::why::explain(&status, &planned.plan, self.clock.now()))))
+    }
+}
+
+fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
+    match &*entry.statement {
+        Statement::CreateQuery(q) => Ok(&q.select),
+        Statement::CreateAlert(a) => Ok(&a.select),
+        _ => Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is a {}, not a query or alert", entry.name, entry.kind.word()))),
+    }
+}
+
+fn rows(batch: RecordBatch) -> Outcome {
+    Outcome::Rows { schema: batch.schema(), batches: vec![batch] }
+}
+
+/// The options of a stream that a query makes by writing to it.
+pub(super) fn derived_options(plan: &QueryPlan, partitions: i32, topic: Option<&str>) -> Vec<(String, String)> {
+    let mut options = vec![("partitions".to_owned(), partitions.to_string())];
+    if let Some(topic) = topic {
+        options.insert(0, ("topic".to_owned(), topic.to_owned()));
+    }
+    if let [key] = plan.key_columns.as_slice() {
+        options.push(("key".to_owned(), key.clone()));
+    }
+    options
+}

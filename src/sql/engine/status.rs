@@ -1,0 +1,116 @@
+//! How queries and alerts are doing, put together from their tasks.
+
+use std::sync::Arc;
+
+use super::running::QueryState;
+use super::{Engine, Running};
+use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
+use crate::sql::statement::Kind;
+use crate::stream::{InputProgress, TaskCounts};
+use crate::time::Timestamp;
+
+/// What runs, as `SHOW QUERIES`, `/metrics` and the page show it.
+#[derive(Clone, Debug)]
+pub struct QueryStatus {
+    /// Its name.
+    pub name: String,
+    /// Query or alert.
+    pub kind: KindWord,
+    /// Counts up with each replacement.
+    pub version: u64,
+    /// Its state: the worst of its tasks.
+    pub state: QueryState,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The stream it reads.
+    pub source: String,
+    /// Where its results go.
+    pub sink: String,
+    /// Sums over its tasks.
+    pub counts: TaskCounts,
+    /// Where it stands in each partition.
+    pub inputs: Vec<(i32, InputProgress)>,
+    /// Records it has still to read.
+    pub lag: i64,
+    /// The least watermark of its partitions that have one.
+    pub watermark: Option<Timestamp>,
+}
+
+/// Query or alert, as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindWord(pub(super) Kind);
+
+impl KindWord {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0.word()
+    }
+}
+
+impl Engine {
+    /// Everything that runs, by name.
+    pub async fn statuses(&self) -> Vec<QueryStatus> {
+        let mut found: Vec<(QueryStatus, TopicName)> = self.running.lock().values().map(|r| (r.status(), r.source_topic.clone())).collect();
+        let mut ends: std::collections::HashMap<TopicPartition, Offset> = std::collections::HashMap::new();
+        for (status, topic) in &mut found {
+            let mut lag = 0;
+            for (partition, input) in &status.inputs {
+                let place = TopicPartition::new(topic.clone(), PartitionId(*partition));
+                let end = match ends.get(&place) {
+                    Some(end) => *end,
+                    None => {
+                        let end = self.bus.bounds(&place).await.map_or(input.position, |b| b.end);
+                        ends.insert(place, end);
+                        end
+                    }
+                };
+                lag += (end.0 - input.position.0).max(0);
+            }
+            status.lag = lag;
+        }
+        found.into_iter().map(|(status, _)| status).collect()
+    }
+}
+
+impl Running {
+    fn status(&self) -> QueryStatus {
+        let mut counts = TaskCounts::default();
+        let mut inputs = Vec::new();
+        let (mut state, mut error) = (QueryState::Running, None);
+        for task in &self.tasks {
+            let one = task.stats.counts();
+            counts.rows_in += one.rows_in;
+            counts.rows_out += one.rows_out;
+            counts.late += one.late;
+            counts.failed += one.failed;
+            counts.ahead += one.ahead;
+            counts.commits += one.commits;
+            counts.snapshots += one.snapshots;
+            counts.state_bytes += one.state_bytes;
+            inputs.extend(task.stats.inputs());
+            match task.state() {
+                (QueryState::Failed, why) => (state, error) = (QueryState::Failed, why),
+                (QueryState::Starting, _) if state == QueryState::Running => state = QueryState::Starting,
+                _ => {}
+            }
+        }
+        if self.entry.paused {
+            state = QueryState::Paused;
+        }
+        let watermark = inputs.iter().map(|(_, i): &(i32, InputProgress)| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
+        QueryStatus {
+            name: Arc::clone(&self.entry).name.clone(),
+            kind: KindWord(self.entry.kind),
+            version: self.entry.version,
+            state,
+            error,
+            source: self.source.clone(),
+            sink: self.sink.clone(),
+            counts,
+            inputs,
+            lag: 0,
+            watermark,
+        }
+    }
+}

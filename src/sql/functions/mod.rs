@@ -1,0 +1,28 @@
+//! Functions beyond DataFusion's: the clinic's, and those that remember a key's past.
+//!
+//! Owns their registration. `scalar` and `scores` wrap room `clinical`, where the numbers and their sources are; `stateful`
+//! ones are planned here and run by `stream`. Called by `session`, once.
+
+mod cells;
+mod scalar;
+mod scores;
+pub(super) mod stateful;
+#[cfg(test)]
+mod tests;
+
+pub use scalar::set_pseudonym_key;
+
+use datafusion::common::Result as DfResult;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::SessionState;
+
+/// Makes every function known.
+pub(super) fn register(state: &mut SessionState) -> DfResult<()> {
+    for function in scalar::all().into_iter().chain(scores::all()) {
+        state.register_udf(function)?;
+    }
+    for function in stateful::all() {
+        state.register_udwf(function)?;
+    }
+    Ok(())
+}

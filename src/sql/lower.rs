@@ -1,0 +1,220 @@
+//! From a query to the steps that answer it continuously.
+//!
+//! Owns [`plan`] and [`QueryPlan`]. DataFusion parses, types and optimizes; `walk` turns what it hands back into
+//! steps, and every clause that has no operator is refused by name. Always: a plan that is made can be run: its
+//! expressions are typed and each of its accumulators has been made once. Called by the engine for CREATE QUERY,
+//! CREATE ALERT and EMIT CHANGES, and by `batch` for windows over stored data.
+
+mod check;
+pub(super) mod over;
+mod source;
+mod step;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::compute::can_cast_types;
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use sha2::{Digest, Sha256};
+
+pub use source::{Shape, Source, SourceColumn, Sources};
+
+use self::step::Step;
+use self::walk::{Chain, Walk};
+use super::error::{Code, SqlError};
+use super::expr::{cast_column, null_column};
+use super::session::Session;
+use super::statement::{Emit, Name, Select};
+use super::types::sql_type;
+use crate::stream::{Chain as OperatorChain, Operator, Scope, TimeRule};
+
+/// What a plan is for: some clauses are right in one place and wrong in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A query or alert whose results are written once and must be the same after a restart.
+    ExactlyOnce,
+    /// Rows shown to someone who watches.
+    Watch,
+}
+
+/// Whether a partition can be worked alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// One task a partition.
+    Partition,
+    /// One task over all partitions.
+    Merged,
+}
+
+/// A query, ready to run.
+#[derive(Clone, Debug)]
+pub struct QueryPlan {
+    /// The stream it reads.
+    pub source: String,
+    /// Whether each partition is a task of its own.
+    pub placement: Placement,
+    /// The columns of its results.
+    pub schema: SchemaRef,
+    /// Which of them are the key of the results: the group or PARTITION BY columns, else the stream's key. Empty
+    /// where the query does not select them.
+    pub key_columns: Vec<String>,
+    /// How its stream tells time.
+    pub time: TimeRule,
+    /// The columns of the stream that are read.
+    pub reads: Vec<String>,
+    /// After how long of silence the clock moves a partition on.
+    pub timeout: Option<Duration>,
+    /// Whether anything in it waits for time to pass.
+    pub waits: bool,
+    steps: Arc<[Step]>,
+}
+
+impl QueryPlan {
+    /// Fresh operators for one task, in the order the rows meet them.
+    pub fn operators(&self, scope: Scope) -> Result<Vec<Box<dyn Operator>>, SqlError> {
+        let made = self.steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>();
+        made.map_err(|e| SqlError::new(Code::Plan, e.to_string()))
+    }
+
+    /// The same as one chain.
+    pub fn chain(&self, scope: Scope) -> Result<OperatorChain, SqlError> {
+        Ok(OperatorChain::new(self.operators(scope)?))
+    }
+
+    /// The same query, its results in the columns of a stream that is there already: by position, or as `listed`
+    /// names them. Values are cast where they must be; columns that are not listed are NULL.
+    pub fn into_columns(self, target: &SchemaRef, listed: &[Name]) -> Result<Self, SqlError> {
+        let found = self.schema.fields().len();
+        let places: Vec<usize> = if listed.is_empty() {
+            (0..target.fields().len()).collect()
+        } else {
+            let place = |name: &Name| {
+                let known = target.fields().iter().map(|f| f.name().as_str());
+                target.index_of(&name.text).map_err(|_| SqlError::no_such("column", &name.text, known).at(name.place))
+            };
+            listed.iter().map(place).collect::<Result<_, _>>()?
+        };
+        if places.len() != found {
+            let names = places.iter().map(|i| target.field(*i).name().as_str()).collect::<Vec<_>>().join(", ");
+            let error = SqlError::new(Code::BadDefinition, format!("the SELECT has {found} columns and {} are written", places.len()));
+            return Err(error.hint("list the columns: INSERT INTO s (a, b) SELECT ..").note(format!("written: {names}")));
+        }
+        let mut columns = Vec::with_capacity(target.fields().len());
+        let mut keys = Vec::new();
+        for (i, field) in target.fields().iter().enumerate() {
+            let Some(from) = places.iter().position(|place| *place == i) else {
+                if !field.is_nullable() {
+                    let error =
+                        SqlError::new(Code::BadDefinition, format!("column \"{}\" is NOT NULL and nothing is written to it", field.name()));
+                    return Err(error.hint("add it to the SELECT list"));
+                }
+                columns.push(null_column(field.data_type())?);
+                continue;
+            };
+            let given = self.schema.field(from);
+            if !can_cast_types(given.data_type(), field.data_type()) {
+                let (given_type, wanted) = (sql_type(given.data_type()), sql_type(field.data_type()));
+                let error = SqlError::new(
+                    Code::TypeMismatch,
+                    format!("\"{}\" is {given_type} and column \"{}\" is {wanted}", given.name(), field.name()),
+                );
+                return Err(error.hint("cast it in the SELECT list"));
+            }
+            if self.key_columns.contains(given.name()) {
+                keys.push(field.name().clone());
+            }
+            columns.push(cast_column(&self.schema, from, field.data_type())?);
+        }
+        let as_is = self.schema == *target;
+        let mut steps = self.steps.to_vec();
+        if !as_is {
+            steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
+        }
+        Ok(Self { schema: Arc::clone(target), key_columns: keys, steps: steps.into(), ..self })
+    }
+
+    /// The plan as EXPLAIN shows it.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut out = String::new();
+        let tasks = match self.placement {
+            Placement::Partition => "one task a partition",
+            Placement::Merged => "one task over all partitions",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "stream   {} ({tasks}): {}", self.source, self.reads.join(", "));
+        for step in self.steps.iter() {
+            step.explain(&mut out);
+        }
+        if let Some(timeout) = self.timeout {
+            let _ = writeln!(out, "timeout  {timeout:?}");
+        }
+        if !self.key_columns.is_empty() {
+            let _ = writeln!(out, "key      {}", self.key_columns.join(", "));
+        }
+        out
+    }
+
+    /// Tells this plan's state from another's: equal where a checkpoint of the one fits the other.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut text = format!("{} {:?} datafusion 55.2.0\n", self.source, self.placement);
+        for step in self.steps.iter() {
+            step.fingerprint(&mut text);
+        }
+        let digest = Sha256::digest(text.as_bytes());
+        digest.iter().take(8).fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+/// Plans a continuous query.
+pub fn plan(select: &Select, sources: &dyn Sources, purpose: Purpose) -> Result<QueryPlan, SqlError> {
+    let mut query = select.query.as_ref().clone();
+    over::fill_over(&mut query, sources)?;
+    let mut tables = Vec::new();
+    for name in &select.reads {
+        let source = sources.source(&name.text).ok_or_else(|| SqlError::no_such("stream", &name.text, []).at(name.place))?;
+        tables.push((name.text.clone(), source.shape()?.table()?));
+    }
+    let session = Session::new(tables);
+    let logical = session.logical(&query)?;
+    check::continuous(&logical, purpose)?;
+    let optimized = session.optimize(&logical)?;
+    let mut plan = lower(&session, &optimized, sources)?;
+    if let Emit::WindowClose { timeout } = select.emit {
+        plan.timeout = timeout;
+    }
+    Ok(plan)
+}
+
+/// Lowers an optimized plan.
+pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources) -> Result<QueryPlan, SqlError> {
+    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)? }.lower(optimized)?;
+    let Chain { source, shape, steps, columns, local, reads } = chain;
+    let schema = Arc::clone(optimized.schema().inner());
+    check::names(&schema)?;
+    let placement = if local || source.partitions == 1 { Placement::Partition } else { Placement::Merged };
+    let keys = columns.iter().zip(schema.fields()).filter(|(lineage, _)| lineage.key);
+    let plan = QueryPlan {
+        source: source.name,
+        placement,
+        key_columns: keys.map(|(_, field)| field.name().clone()).collect(),
+        schema,
+        time: shape.rule,
+        reads,
+        timeout: None,
+        waits: steps.iter().any(Step::is_stateful),
+        steps: steps.into(),
+    };
+    // What an operator refuses is refused now and not when the first task starts.
+    plan.operators(Scope::Merged)?;
+    Ok(plan)
+}

@@ -1,0 +1,138 @@
+//! The steps of a continuous query: what lowering finds in a plan, and the operators of `stream` made of it.
+//!
+//! A [`Step`] is shared by all tasks of a query and holds no state; [`Step::operator`] makes a fresh operator. Always:
+//! a step's schema is what its operator hands on. Made by `walk`, kept by `QueryPlan`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::sql::windows::{Cut, Length};
+use crate::stream::{
+    Absent, AbsentColumn, AbsentSpec, ExpandColumn, Expr, FilterProject, FoldFactory, Keyed, KeyedFunction, KeyedSpec, KeysFactory,
+    Operator, Scope, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
+};
+
+/// One step.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// A condition, then columns.
+    Map { filter: Option<Arc<dyn Expr>>, columns: Option<Vec<Arc<dyn Expr>>>, schema: SchemaRef },
+    /// Functions over a key's past.
+    Keyed { keys: Vec<Arc<dyn Expr>>, functions: Vec<KeyedFunction>, names: Vec<String>, schema: SchemaRef },
+    /// Aggregates by key and window.
+    Window {
+        cut: Cut,
+        keys: Vec<Arc<dyn Expr>>,
+        keys_factory: Option<Arc<dyn KeysFactory>>,
+        folds: Vec<Arc<dyn FoldFactory>>,
+        schema: SchemaRef,
+    },
+    /// Each row with every window it lies in.
+    Expand { cut: Cut, columns: Vec<ExpandColumn>, schema: SchemaRef },
+    /// Silences.
+    Absent { keys: Vec<Arc<dyn Expr>>, after_ms: i64, returns: bool, schema: SchemaRef },
+}
+
+fn rule(cut: Cut) -> Result<WindowRule, StreamError> {
+    match cut {
+        Cut::Tumble { size, offset } => WindowRule::tumble(size, offset),
+        Cut::Hop { slide, size, offset } => WindowRule::hop(slide, size, offset),
+    }
+}
+
+impl Step {
+    /// The columns it hands on.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Map { schema, .. }
+            | Self::Keyed { schema, .. }
+            | Self::Window { schema, .. }
+            | Self::Expand { schema, .. }
+            | Self::Absent { schema, .. } => schema,
+        }
+    }
+
+    /// A fresh operator for one task.
+    pub(super) fn operator(&self, scope: Scope) -> Result<Box<dyn Operator>, StreamError> {
+        Ok(match self {
+            Self::Map { filter, columns, schema } => Box::new(FilterProject::new(filter.clone(), columns.clone(), Arc::clone(schema))),
+            Self::Keyed { keys, functions, schema, .. } => {
+                Box::new(Keyed::new(KeyedSpec { keys: keys.clone(), functions: functions.clone(), schema: Arc::clone(schema) })?)
+            }
+            Self::Window { cut, keys, keys_factory, folds, schema } => {
+                let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
+                let columns = (0..keys.len()).map(WindowColumn::Key).chain(window).chain((0..folds.len()).map(WindowColumn::Agg));
+                Box::new(WindowAggregate::new(WindowAggregateSpec {
+                    rule: rule(*cut)?,
+                    scope,
+                    keys: keys.clone(),
+                    keys_factory: keys_factory.clone(),
+                    folds: folds.clone(),
+                    columns: columns.collect(),
+                    schema: Arc::clone(schema),
+                })?)
+            }
+            Self::Expand { cut, columns, schema } => Box::new(WindowExpand::new(rule(*cut)?, columns.clone(), Arc::clone(schema))),
+            Self::Absent { keys, after_ms, returns, schema } => {
+                // `absent_since` of a return is when the key came back: each row's own time.
+                let own = [AbsentColumn::LastTs, AbsentColumn::At, AbsentColumn::Absent];
+                Box::new(Absent::new(AbsentSpec {
+                    scope,
+                    keys: keys.clone(),
+                    interval_ms: *after_ms,
+                    returns: *returns,
+                    columns: (0..keys.len()).map(AbsentColumn::Key).chain(own).collect(),
+                    schema: Arc::clone(schema),
+                })?)
+            }
+        })
+    }
+
+    /// The step as EXPLAIN shows it, one or more lines.
+    pub(super) fn explain(&self, out: &mut String) {
+        let list = |exprs: &[Arc<dyn Expr>]| exprs.iter().map(|e| e.text()).collect::<Vec<_>>().join(", ");
+        // Writing to a String cannot fail.
+        let _ = match self {
+            Self::Map { filter, columns, schema } => {
+                if let Some(filter) = filter {
+                    let _ = writeln!(out, "keep     {}", filter.text());
+                }
+                let Some(columns) = columns else { return };
+                let named = columns.iter().zip(schema.fields()).map(|(expr, field)| {
+                    let text = expr.text();
+                    let plain = text == *field.name() || text.rsplit_once('.').is_some_and(|(_, last)| last == field.name());
+                    if plain || field.name().starts_with("__") { text } else { format!("{text} AS {}", field.name()) }
+                });
+                writeln!(out, "columns  {}", named.collect::<Vec<_>>().join(", "))
+            }
+            Self::Keyed { keys, names, .. } => writeln!(out, "over     [{}] by time: {}", list(keys), names.join(", ")),
+            Self::Window { cut, keys, folds, .. } => {
+                let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
+                writeln!(out, "window   {cut} by [{}]: {folds}", list(keys))
+            }
+            Self::Expand { cut, .. } => writeln!(out, "windows  {cut}: each row with every window it lies in"),
+            Self::Absent { keys, after_ms, returns, .. } => {
+                let told = if *returns { "silences and returns" } else { "silences" };
+                writeln!(out, "absent   {told}, after {} by [{}]", Length(*after_ms), list(keys))
+            }
+        };
+    }
+
+    /// What tells this step's state from another's: its text and the types it keeps.
+    pub(super) fn fingerprint(&self, out: &mut String) {
+        self.explain(out);
+        let _ = writeln!(out, "{:?}", self.schema().fields());
+        if let Self::Window { folds, .. } = self {
+            for fold in folds {
+                let _ = writeln!(out, "{:?}", fold.state_fields());
+            }
+        }
+    }
+
+    /// Whether it keeps anything between rows.
+    pub(super) const fn is_stateful(&self) -> bool {
+        matches!(self, Self::Keyed { .. } | Self::Window { .. } | Self::Absent { .. })
+    }
+}

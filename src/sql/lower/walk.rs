@@ -1,0 +1,453 @@
+//! From an optimized logical plan to steps: one branch a node, everything else refused by the name of its clause.
+//!
+//! Owns [`Walk`] and the lineage of columns: which are the event time, which is the stream's key, which make up the
+//! key of the results. Always: the steps' last schema is the plan's. Called by `lower`'s `plan` and by `batch`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchemaRef, ScalarValue};
+use datafusion::logical_expr::expr::{NullTreatment, Sort, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::{
+    Expr as LogicalExpr, ExprSchemable, Extension, Filter, LogicalPlan, Projection, TableScan, UserDefinedLogicalNodeCore, Window,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast,
+};
+
+use super::source::{Shape, Source, Sources};
+use super::step::Step;
+use crate::sql::analyze::WindowAggregate;
+use crate::sql::error::{Code, SqlError};
+use crate::sql::expr::{Exprs, PlannedExpr, plain_text};
+use crate::sql::fold::{PlannedFold, PlannedKeys};
+use crate::sql::functions::stateful::{self, Argument};
+use crate::sql::session::Session;
+use crate::sql::types::sql_type;
+use crate::sql::windows::{ABSENT, AbsentTable, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
+use crate::stream::{ExpandColumn, Expr, FoldFactory, KeyedFunction, KeysFactory};
+
+/// `held_for`'s gap where a query does not say.
+const DEFAULT_MAX_GAP_MS: i64 = 30_000;
+
+/// Where a column comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// It is the event time that the rows carry.
+    pub time: bool,
+    /// It is the column by which the stream's rows are placed in partitions.
+    pub placed: bool,
+    /// It is part of the results' key.
+    pub key: bool,
+}
+
+/// What has been lowered so far.
+pub(super) struct Chain {
+    pub source: Source,
+    pub shape: Shape,
+    pub steps: Vec<Step>,
+    pub columns: Vec<Lineage>,
+    /// Every step with state goes by keys of which one places the stream's rows, so a partition can be worked alone.
+    pub local: bool,
+    /// The columns of the source that are read.
+    pub reads: Vec<String>,
+}
+
+/// Walks plans of one session.
+pub(super) struct Walk<'a> {
+    pub session: &'a Session,
+    pub sources: &'a dyn Sources,
+    /// Whether the query asks for the column `absent`, and so for returns beside silences.
+    pub returns: bool,
+}
+
+type Lowered = Result<Chain, SqlError>;
+
+impl Walk<'_> {
+    /// Lowers a plan.
+    pub(super) fn lower(&self, plan: &LogicalPlan) -> Lowered {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Projection(projection) => self.project(projection),
+            LogicalPlan::Window(window) => self.over(window),
+            LogicalPlan::Extension(Extension { node }) => {
+                let node = node.as_any();
+                if let Some(aggregate) = node.downcast_ref::<WindowAggregate>() {
+                    self.aggregate(aggregate)
+                } else if let Some(table) = node.downcast_ref::<WindowTable>() {
+                    self.expand(table)
+                } else if let Some(table) = node.downcast_ref::<AbsentTable>() {
+                    self.absent(table)
+                } else {
+                    Err(refused("this clause", "leave it out"))
+                }
+            }
+            other => Err(refuse(other)),
+        }
+    }
+
+    fn scan(&self, scan: &TableScan) -> Lowered {
+        let name = scan.table_name.table();
+        let source = self.sources.source(name).ok_or_else(|| SqlError::no_such("stream", name, []))?;
+        if !source.primary_key.is_empty() {
+            return Err(refused(
+                &format!("reading the table \"{name}\" as a stream"),
+                "read a stream; a table can be read over stored data",
+            ));
+        }
+        if scan.fetch.is_some() {
+            return Err(refused("LIMIT", "leave it out: a stream has no end"));
+        }
+        let shape = source.shape()?;
+        let indexes: Vec<usize> = match &scan.projection {
+            Some(indexes) => indexes.clone(),
+            None => (0..shape.schema.fields().len()).collect(),
+        };
+        let (columns, as_is) = shape.columns(&indexes, &source.decoded);
+        let lineage = |i: &usize| Lineage { time: shape.time == Some(*i), placed: shape.key == Some(*i), key: shape.key == Some(*i) };
+        let lineage = indexes.iter().map(lineage).collect();
+        let reads = indexes.iter().map(|i| shape.schema.field(*i).name().clone()).collect();
+        let mut chain = Chain { source, shape, steps: Vec::new(), columns: lineage, local: true, reads };
+        if !as_is {
+            let schema = Arc::clone(scan.projected_schema.inner());
+            chain.steps.push(Step::Map { filter: None, columns: Some(columns), schema });
+        }
+        if let Some(filter) = scan.filters.first() {
+            return Err(SqlError::new(Code::Internal, format!("a condition was left at the stream: {filter}")));
+        }
+        Ok(chain)
+    }
+
+    fn expr(&self, expr: &LogicalExpr, schema: &DFSchemaRef) -> Result<Arc<dyn Expr>, SqlError> {
+        Ok(PlannedExpr::plan(self.session, expr, schema)?)
+    }
+
+    fn filter(&self, filter: &Filter) -> Lowered {
+        let mut chain = self.lower(&filter.input)?;
+        let schema = filter.input.schema();
+        let condition = self.expr(&filter.predicate, schema)?;
+        chain.steps.push(Step::Map { filter: Some(condition), columns: None, schema: Arc::clone(schema.inner()) });
+        Ok(chain)
+    }
+
+    fn project(&self, projection: &Projection) -> Lowered {
+        let mut chain = self.lower(&projection.input)?;
+        let input = projection.input.schema();
+        let columns = projection.expr.iter().map(|e| self.expr(e, input)).collect::<Result<Vec<_>, _>>()?;
+        let lineage = projection.expr.iter().map(|e| lineage_of(e, input, &chain.columns)).collect();
+        chain.columns = lineage;
+        let schema = Arc::clone(projection.schema.inner());
+        // A condition and the columns behind it are one operator.
+        if let Some(Step::Map { columns: none @ None, schema: old, .. }) = chain.steps.last_mut() {
+            *none = Some(columns);
+            *old = schema;
+        } else {
+            chain.steps.push(Step::Map { filter: None, columns: Some(columns), schema });
+        }
+        Ok(chain)
+    }
+
+    /// A window's or a silence's column must be the time that the rows carry.
+    fn check_time(&self, time: &LogicalExpr, schema: &DFSchemaRef, chain: &Chain) -> Result<(), SqlError> {
+        if lineage_of(time, schema, &chain.columns).time {
+            return Ok(());
+        }
+        let shown = time.human_display().to_string();
+        let name = shown.rsplit('.').next().unwrap_or(&shown);
+        let error = SqlError::new(Code::NotOnAStream, format!("\"{name}\" is not the event time of \"{}\"", chain.source.name));
+        Err(match &chain.source.time {
+            Some(time) => error.hint(format!("take \"{time}\", or a window's window_start, window_end or window_time")),
+            None => error.hint("declare one: WATERMARK FOR ts AS ts - INTERVAL '5' SECOND"),
+        })
+    }
+
+    /// Notes that a step with state goes by these keys.
+    fn keyed_by(chain: &mut Chain, keys: &[LogicalExpr], schema: &DFSchemaRef) {
+        let placed = keys.iter().any(|key| lineage_of(key, schema, &chain.columns).placed);
+        chain.local &= placed;
+    }
+
+    fn aggregate(&self, node: &WindowAggregate) -> Lowered {
+        let mut chain = self.lower(&node.input)?;
+        let input = node.input.schema();
+        self.check_time(&node.time, input, &chain)?;
+        Self::keyed_by(&mut chain, &node.keys, input);
+        let schema = node_schema(node);
+        let mut exprs = Exprs::default();
+        let keys = node.keys.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
+        let keys_factory: Option<Arc<dyn KeysFactory>> = if keys.is_empty() {
+            None
+        } else {
+            Some(Arc::new(PlannedKeys::new(schema.fields().iter().take(keys.len()).cloned().collect())?))
+        };
+        let mut folds: Vec<Arc<dyn FoldFactory>> = Vec::with_capacity(node.aggregates.len());
+        for (aggregate, name) in node.aggregates.iter().zip(node.aggregate_names()) {
+            folds.push(Arc::new(PlannedFold::plan(self.session, aggregate, name, input, &mut exprs)?));
+        }
+        let window = Lineage { time: true, ..Lineage::default() };
+        let mut lineage: Vec<Lineage> = Vec::with_capacity(schema.fields().len());
+        lineage.extend(node.keys.iter().map(|key| Lineage { key: true, time: false, ..lineage_of(key, input, &chain.columns) }));
+        lineage.extend([window; 3]);
+        lineage.resize(schema.fields().len(), Lineage::default());
+        chain.columns = lineage;
+        chain.steps.push(Step::Window { cut: node.cut, keys, keys_factory, folds, schema });
+        Ok(chain)
+    }
+
+    fn expand(&self, table: &WindowTable) -> Lowered {
+        let mut chain = self.lower(&table.input)?;
+        self.check_time(&table.time, table.input.schema(), &chain)?;
+        let own = [ExpandColumn::WindowStart, ExpandColumn::WindowEnd, ExpandColumn::WindowTime];
+        let columns = table.shown().iter().map(|i| ExpandColumn::Input(*i)).chain(own).collect();
+        let shown = table.shown().iter().map(|i| chain.columns[*i]);
+        // The rows keep their own time: a window's columns are no event time here.
+        chain.columns = shown.chain([Lineage::default(); 3]).collect();
+        chain.steps.push(Step::Expand { cut: table.cut, columns, schema: Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner()) });
+        Ok(chain)
+    }
+
+    fn absent(&self, table: &AbsentTable) -> Lowered {
+        let mut chain = self.lower(&table.input)?;
+        let input = table.input.schema();
+        self.check_time(&table.time, input, &chain)?;
+        Self::keyed_by(&mut chain, &table.keys, input);
+        let keys = table.keys.iter().map(|key| self.expr(key, input)).collect::<Result<Vec<_>, _>>()?;
+        let mut lineage: Vec<Lineage> =
+            table.keys.iter().map(|key| Lineage { key: true, ..lineage_of(key, input, &chain.columns) }).collect();
+        lineage.extend([Lineage::default(), Lineage { time: true, ..Lineage::default() }, Lineage::default()]);
+        chain.columns = lineage;
+        let schema = Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner());
+        chain.steps.push(Step::Absent { keys, after_ms: table.after, returns: self.returns, schema });
+        Ok(chain)
+    }
+
+    fn over(&self, window: &Window) -> Lowered {
+        let mut chain = self.lower(&window.input)?;
+        let input = window.input.schema();
+        let calls = window.window_expr.iter().map(window_call).collect::<Result<Vec<_>, _>>()?;
+        let width = input.fields().len();
+        let mut from = 0;
+        while from < calls.len() {
+            let params = &calls[from].params;
+            let same = |call: &&&WindowFunction| call.params.partition_by == params.partition_by && call.params.order_by == params.order_by;
+            let run = calls[from..].iter().take_while(same).count();
+            self.check_order(&params.order_by, input, &chain)?;
+            Self::keyed_by(&mut chain, &params.partition_by, input);
+            for (i, column) in chain.columns.iter_mut().enumerate() {
+                column.key = params.partition_by.iter().any(|key| column_of(key, input) == Some(i));
+            }
+            let keys = params.partition_by.iter().map(|key| self.expr(key, input)).collect::<Result<Vec<_>, _>>()?;
+            let functions = calls[from..from + run].iter().map(|call| self.keyed_function(call, input)).collect::<Result<Vec<_>, _>>()?;
+            let names = calls[from..from + run].iter().map(|call| call_text(call, input)).collect();
+            let fields: Vec<_> = window.schema.fields().iter().take(width + from + run).cloned().collect();
+            chain.columns.extend(std::iter::repeat_n(Lineage::default(), run));
+            chain.steps.push(Step::Keyed { keys, functions, names, schema: Arc::new(Schema::new(fields)) });
+            from += run;
+        }
+        Ok(chain)
+    }
+
+    fn check_order(&self, order: &[Sort], input: &DFSchemaRef, chain: &Chain) -> Result<(), SqlError> {
+        match order {
+            [Sort { expr, asc: true, .. }] => self.check_time(expr, input, chain),
+            [] => Err(refused("OVER without ORDER BY", "ORDER BY the event time, as in OVER (PARTITION BY patient_id ORDER BY ts)")),
+            [_] => Err(refused("OVER (.. ORDER BY .. DESC)", "order by the event time, ascending: a stream knows no later rows")),
+            _ => Err(refused("OVER with more than one ORDER BY column", "order by the event time alone")),
+        }
+    }
+
+    fn keyed_function(&self, call: &WindowFunction, input: &DFSchemaRef) -> Result<KeyedFunction, SqlError> {
+        let WindowFunctionParams { args, window_frame, filter, null_treatment, distinct, .. } = &call.params;
+        let name = call.fun.name();
+        let WindowFunctionDefinition::WindowUDF(_) = &call.fun else {
+            return Err(refused(&format!("the aggregate {name}(..) OVER"), "aggregate over TUMBLE or HOP windows instead")
+                .note("over a stream: lag, held_for, hysteresis, locf, twa_below, rate_of_change"));
+        };
+        if filter.is_some() || *distinct {
+            return Err(refused(&format!("FILTER or DISTINCT in {name}(..) OVER"), "filter in a subquery below"));
+        }
+        if null_treatment.is_some_and(|t| t == NullTreatment::IgnoreNulls) {
+            return Err(refused(&format!("IGNORE NULLS in {name}(..)"), "filter the NULLs out in a subquery below, or use locf"));
+        }
+        if !is_default_frame(window_frame) {
+            return Err(refused(&format!("a window frame (ROWS or RANGE) with {name}"), "leave the frame out"));
+        }
+        if name == "lag" {
+            return self.lag(args, input);
+        }
+        let Some(function) = stateful::find(name) else {
+            return Err(refused(&format!("{name}(..) OVER"), "it would need rows that have not come, or all that ever came")
+                .note("over a stream: lag, held_for, hysteresis, locf, twa_below, rate_of_change"));
+        };
+        if args.len() < function.required || args.len() > function.arguments.len() {
+            return Err(
+                SqlError::new(Code::BadDefinition, format!("{name} takes other arguments")).hint(format!("write {}", function.usage))
+            );
+        }
+        let given = args[0].get_type(input.as_ref())?;
+        let fits = match function.arguments[0] {
+            Argument::Condition => matches!(given, DataType::Boolean | DataType::Null),
+            Argument::Number => given.is_numeric() || given.is_null(),
+            _ => true,
+        };
+        if !fits {
+            let error = SqlError::new(Code::TypeMismatch, format!("{name} does not take {} there", sql_type(&given)));
+            return Err(error.hint(format!("write {}", function.usage)));
+        }
+        let value = self.expr(&args[0], input)?;
+        let constant = |at: usize| -> Result<Option<i64>, SqlError> {
+            match args.get(at) {
+                None => Ok(None),
+                Some(arg) => length(arg).map(Some).ok_or_else(|| argument_error(function, at)),
+            }
+        };
+        let number = |at: usize| args.get(at).and_then(as_number).ok_or_else(|| argument_error(function, at));
+        let needed = |at: usize| constant(at)?.ok_or_else(|| argument_error(function, at));
+        Ok(match name {
+            "held_for" => {
+                KeyedFunction::HeldFor { condition: value, interval_ms: needed(1)?, max_gap_ms: constant(2)?.unwrap_or(DEFAULT_MAX_GAP_MS) }
+            }
+            "hysteresis" => KeyedFunction::Hysteresis { value, enter: number(1)?, exit: number(2)? },
+            "locf" => KeyedFunction::Locf { value, ttl_ms: needed(1)? },
+            "twa_below" => KeyedFunction::TwaBelow { value, limit: number(1)?, max_gap_ms: needed(2)? },
+            _ => KeyedFunction::RateOfChange { value, interval_ms: needed(1)? },
+        })
+    }
+
+    fn lag(&self, args: &[LogicalExpr], input: &DFSchemaRef) -> Result<KeyedFunction, SqlError> {
+        let usage = || {
+            SqlError::new(Code::BadDefinition, "lag takes a value, a constant count and a default")
+                .hint("write lag(value), lag(value, 2) or lag(value, 1, 0.0)")
+        };
+        let value = args.first().ok_or_else(usage)?;
+        let n = match args.get(1) {
+            None => 1,
+            Some(n) => as_number(n).filter(|n| *n >= 1.0 && *n <= 10_000.0 && n.fract() == 0.0).ok_or_else(usage)? as usize,
+        };
+        let default = match args.get(2) {
+            None => None,
+            Some(LogicalExpr::Literal(value, _)) if value.is_null() => None,
+            Some(default) => {
+                let to = value.get_type(input.as_ref())?;
+                Some(self.expr(&cast(default.clone(), to), input)?)
+            }
+        };
+        Ok(KeyedFunction::Lag { value: self.expr(value, input)?, n, default })
+    }
+}
+
+fn node_schema(node: &WindowAggregate) -> SchemaRef {
+    let schema = Arc::clone(UserDefinedLogicalNodeCore::schema(node).inner());
+    debug_assert!(schema.column_with_name(WINDOW_START).is_some() && schema.column_with_name(WINDOW_END).is_some());
+    schema
+}
+
+/// Whether anything in a plan reads the column `absent` of a silence, or hands it on.
+pub(super) fn reads_absent(plan: &LogicalPlan) -> Result<bool, SqlError> {
+    let mut found = plan.schema().fields().iter().any(|field| field.name() == ABSENT);
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.column_refs().iter().any(|column| column.name == ABSENT);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(found)
+}
+
+/// The index of the input column that an expression is, if it is nothing more.
+fn column_of(expr: &LogicalExpr, schema: &DFSchemaRef) -> Option<usize> {
+    match expr {
+        LogicalExpr::Column(column) => schema.maybe_index_of_column(column),
+        LogicalExpr::Alias(alias) => column_of(&alias.expr, schema),
+        _ => None,
+    }
+}
+
+fn lineage_of(expr: &LogicalExpr, schema: &DFSchemaRef, columns: &[Lineage]) -> Lineage {
+    column_of(expr, schema).and_then(|i| columns.get(i).copied()).unwrap_or_default()
+}
+
+fn window_call(expr: &LogicalExpr) -> Result<&WindowFunction, SqlError> {
+    match expr {
+        LogicalExpr::WindowFunction(call) => Ok(call),
+        LogicalExpr::Alias(alias) => window_call(&alias.expr),
+        other => Err(SqlError::new(Code::Internal, format!("{} is not a call with OVER", other.human_display()))),
+    }
+}
+
+fn call_text(call: &WindowFunction, input: &DFSchemaRef) -> String {
+    let args = call.params.args.iter().map(|arg| plain_text(arg, input)).collect::<Vec<_>>().join(", ");
+    format!("{}({args})", call.fun.name())
+}
+
+/// The frame that a call without one gets: nothing was said.
+fn is_default_frame(frame: &WindowFrame) -> bool {
+    frame.units == WindowFrameUnits::Range
+        && matches!(&frame.start_bound, WindowFrameBound::Preceding(bound) if bound.is_null())
+        && matches!(frame.end_bound, WindowFrameBound::CurrentRow)
+}
+
+fn argument_error(function: &stateful::Stateful, at: usize) -> SqlError {
+    let what = match function.arguments.get(at) {
+        Some(Argument::Length) => "an INTERVAL of a fixed length",
+        _ => "a number",
+    };
+    SqlError::new(Code::BadDefinition, format!("argument {} of {} is {what}, the same for all rows", at + 1, function.name))
+        .hint(format!("write {}", function.usage))
+}
+
+/// The positive milliseconds of a constant INTERVAL.
+fn length(expr: &LogicalExpr) -> Option<i64> {
+    match expr {
+        LogicalExpr::Literal(value, _) => interval_millis(value).filter(|ms| *ms > 0),
+        LogicalExpr::Cast(cast) => length(&cast.expr),
+        _ => None,
+    }
+}
+
+/// A constant number.
+fn as_number(expr: &LogicalExpr) -> Option<f64> {
+    match expr {
+        LogicalExpr::Literal(value, _) => match value.cast_to(&DataType::Float64) {
+            Ok(ScalarValue::Float64(Some(number))) if number.is_finite() => Some(number),
+            _ => None,
+        },
+        LogicalExpr::Negative(inner) => as_number(inner).map(|n| -n),
+        LogicalExpr::Cast(cast) => as_number(&cast.expr),
+        _ => None,
+    }
+}
+
+fn refused(clause: &str, instead: &str) -> SqlError {
+    SqlError::new(Code::NotOnAStream, format!("{clause} is not supported over a stream")).hint(instead)
+}
+
+/// The error for a node that no operator stands for.
+fn refuse(plan: &LogicalPlan) -> SqlError {
+    const STORED: &str = "leave it out, or ask over stored data (a SELECT without EMIT CHANGES)";
+    match plan {
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => refused(
+            "an aggregate without a window",
+            "aggregate over a window: FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
+        ),
+        LogicalPlan::Aggregate(_) => refused(
+            "GROUP BY without a window",
+            "read FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) and add window_start, window_end to the GROUP BY",
+        ),
+        LogicalPlan::Join(_) => refused("JOIN (and IN or EXISTS with a subquery)", STORED),
+        LogicalPlan::Sort(_) => refused("ORDER BY", "leave it out: rows come as time goes on"),
+        LogicalPlan::Limit(_) => refused("LIMIT", "leave it out: a stream has no end"),
+        LogicalPlan::Distinct(_) => refused("DISTINCT", "GROUP BY the columns in a window"),
+        LogicalPlan::Union(_) => refused("UNION", "write one query for each, with INSERT INTO the same stream"),
+        LogicalPlan::Subquery(_) => refused("a subquery in an expression", STORED),
+        LogicalPlan::Unnest(_) => refused("UNNEST", STORED),
+        LogicalPlan::RecursiveQuery(_) => refused("WITH RECURSIVE", STORED),
+        LogicalPlan::Values(_) => refused("VALUES", "read FROM a stream"),
+        LogicalPlan::EmptyRelation(_) => {
+            refused("a query that reads no stream or keeps no row", "read FROM a stream, and see that its WHERE can be true")
+        }
+        LogicalPlan::Repartition(_) => refused("DISTRIBUTE BY", "leave it out"),
+        other => refused(&format!("this clause ({})", other.display()), "leave it out"),
+    }
+}

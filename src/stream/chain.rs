@@ -1,0 +1,241 @@
+//! The operators of one task, one behind the other.
+//!
+//! Always: an operator sees the rows that its predecessor made of a watermark before it sees that
+//! watermark, and it sees the watermark its predecessor lets it rely on. Owned by the task.
+
+use arrow::datatypes::SchemaRef;
+
+use super::element::{Output, Rows};
+use super::operator::{Operator, StateReader, StateWriter, StreamError};
+use crate::time::Timestamp;
+
+/// A run of operators that acts as one. Without any it hands rows on as they are.
+#[derive(Default)]
+pub struct Chain {
+    operators: Vec<Box<dyn Operator>>,
+}
+
+impl Chain {
+    /// The operators in the order the rows meet them.
+    #[must_use]
+    pub const fn new(operators: Vec<Box<dyn Operator>>) -> Self {
+        Self { operators }
+    }
+
+    /// The columns the last operator hands on; `None` where there is none.
+    #[must_use]
+    pub fn schema(&self) -> Option<SchemaRef> {
+        self.operators.last().map(|last| last.schema())
+    }
+
+    /// Rows of one partition, in offset order, through all operators.
+    pub fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+        feed(&mut self.operators, rows, out)
+    }
+
+    /// A watermark through all operators.
+    pub fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        let mut at = at;
+        let mut behind = self.operators.as_mut_slice();
+        while let Some((first, rest)) = behind.split_first_mut() {
+            let mut made = Output::default();
+            first.watermark(at, &mut made)?;
+            at = made.watermark.unwrap_or(at);
+            hand_on(rest, made, out)?;
+            behind = rest;
+        }
+        Ok(())
+    }
+
+    /// A step from outside: every operator is offered it.
+    pub fn external(&mut self, body: &str, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        let mut behind = self.operators.as_mut_slice();
+        while let Some((first, rest)) = behind.split_first_mut() {
+            let mut made = Output::default();
+            first.external(body, at, &mut made)?;
+            hand_on(rest, made, out)?;
+            behind = rest;
+        }
+        Ok(())
+    }
+
+    /// The least watermark that lets out everything whose end `now` has passed, over all operators.
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.operators.iter().filter_map(|operator| operator.due(now)).max()
+    }
+
+    /// Writes the state of every operator, its place in the chain before each name.
+    pub fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
+        for (place, operator) in self.operators.iter_mut().enumerate() {
+            let mut own = StateWriter::default();
+            operator.save(&mut own)?;
+            state.parts.extend(own.parts.into_iter().map(|(name, batch)| (format!("{place}/{name}"), batch)));
+        }
+        Ok(())
+    }
+
+    /// Gives every operator back what it wrote.
+    pub fn restore(&mut self, state: &StateReader) -> Result<(), StreamError> {
+        let mut own: Vec<StateReader> = self.operators.iter().map(|_| StateReader::default()).collect();
+        for (name, batch) in &state.parts {
+            let place = name.split_once('/').and_then(|(place, rest)| Some((place.parse::<usize>().ok()?, rest)));
+            let reader = place.and_then(|(place, rest)| Some((own.get_mut(place)?, rest)));
+            let Some((reader, rest)) = reader else {
+                let why = format!("part {name} belongs to no operator");
+                return Err(StreamError::Restore { operator: "the query".to_owned(), why });
+            };
+            reader.parts.push((rest.to_owned(), batch.clone()));
+        }
+        for (operator, state) in self.operators.iter_mut().zip(&own) {
+            operator.restore(state)?;
+        }
+        Ok(())
+    }
+
+    /// About how many bytes of state all operators hold.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.operators.iter().map(|operator| operator.state_bytes()).sum()
+    }
+}
+
+fn feed(operators: &mut [Box<dyn Operator>], rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+    let Some((first, rest)) = operators.split_first_mut() else {
+        out.rows.push(rows.clone());
+        return Ok(());
+    };
+    let mut made = Output::default();
+    first.rows(rows, &mut made)?;
+    hand_on(rest, made, out)
+}
+
+fn hand_on(rest: &mut [Box<dyn Operator>], made: Output, out: &mut Output) -> Result<(), StreamError> {
+    out.aside.extend(made.aside);
+    out.failed.extend(made.failed);
+    for rows in made.rows.iter().filter(|rows| !rows.is_empty()) {
+        feed(rest, rows, out)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::record::PartitionId;
+    use crate::stream::doubles::{Below, Column, Kind, Numbering, Partition, aggregate, check_always, reading_schema, readings, time_type};
+    use crate::stream::{
+        Absent, AbsentColumn, AbsentSpec, Expr, FilterProject, Keyed, KeyedFunction, KeyedSpec, Scope, WindowAggregate,
+        WindowAggregateSpec, WindowColumn, WindowRule,
+    };
+
+    /// Readings of at least nothing, each beside the one before it, summed up by windows, and the keys that
+    /// have had no window for long.
+    fn whole(scope: Scope) -> Chain {
+        let key = || Arc::new(Column(0)) as Arc<dyn Expr>;
+        let filter = FilterProject::new(Some(Arc::new(Below(2, 9.0))), None, reading_schema());
+        let mut fields: Vec<Field> = reading_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.push(Field::new("before", DataType::Float64, true));
+        let lag = KeyedFunction::Lag { value: Arc::new(Column(2)), n: 1, default: None };
+        let keyed = Keyed::new(KeyedSpec { keys: vec![key()], functions: vec![lag], schema: Arc::new(Schema::new(fields)) });
+        let windows = WindowAggregate::new(WindowAggregateSpec {
+            rule: WindowRule::hop(4, 10, 1).unwrap(),
+            scope,
+            keys: vec![key()],
+            keys_factory: Some(Arc::new(Numbering(vec![DataType::Utf8]))),
+            folds: vec![aggregate(Kind::Words, Arc::new(Column(3)), None)],
+            columns: vec![WindowColumn::Key(0), WindowColumn::WindowTime, WindowColumn::Agg(0)],
+            schema: Arc::new(Schema::new(vec![
+                Field::new("key", DataType::Utf8, true),
+                Field::new("at", time_type(), false),
+                Field::new("words", DataType::Utf8, true),
+            ])),
+        });
+        let absent = Absent::new(AbsentSpec {
+            scope,
+            keys: vec![key()],
+            interval_ms: 6,
+            returns: true,
+            columns: vec![AbsentColumn::Key(0), AbsentColumn::At, AbsentColumn::Absent],
+            schema: Arc::new(Schema::new(vec![
+                Field::new("key", DataType::Utf8, true),
+                Field::new("at", time_type(), false),
+                Field::new("absent", DataType::Boolean, false),
+            ])),
+        });
+        Chain::new(vec![Box::new(filter), Box::new(keyed.unwrap()), Box::new(windows.unwrap()), Box::new(absent.unwrap())])
+    }
+
+    #[test]
+    fn a_whole_chain_gives_the_same_for_any_cut_interleaving_and_restart() {
+        for seed in 0..3 {
+            let partition = |p: i32| Partition::new(p, 8, &readings(seed * 10 + p as u64, 80, 6, 12));
+            let one = check_always(&|| whole(Scope::Partition(PartitionId(0))), &[partition(0)], false);
+            assert!(one.rows.iter().any(|row| row.ends_with("false")), "some key has come back: {:?}", one.rows);
+            let merged = check_always(&|| whole(Scope::Merged), &[partition(0), partition(1)], true);
+            // Only what the source brought late is late: what operators make is late for none behind them.
+            assert!(merged.others.iter().all(|line| !line.contains("@-1")));
+        }
+    }
+
+    struct HoldsBack;
+
+    impl Operator for HoldsBack {
+        fn schema(&self) -> SchemaRef {
+            reading_schema()
+        }
+        fn rows(&mut self, _: &Rows, _: &mut Output) -> Result<(), StreamError> {
+            Ok(())
+        }
+        fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+            out.watermark = Some(at.plus(-5));
+            Ok(())
+        }
+        fn due(&self, now: Timestamp) -> Option<Timestamp> {
+            Some(now.plus(-1))
+        }
+    }
+
+    struct Notes(Arc<std::sync::Mutex<Vec<i64>>>, &'static str);
+
+    impl Operator for Notes {
+        fn schema(&self) -> SchemaRef {
+            reading_schema()
+        }
+        fn rows(&mut self, _: &Rows, _: &mut Output) -> Result<(), StreamError> {
+            Ok(())
+        }
+        fn watermark(&mut self, at: Timestamp, _: &mut Output) -> Result<(), StreamError> {
+            self.0.lock().unwrap().push(at.0);
+            Ok(())
+        }
+        fn external(&mut self, body: &str, at: Timestamp, _: &mut Output) -> Result<(), StreamError> {
+            assert_eq!(body, self.1);
+            self.0.lock().unwrap().push(at.0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_watermark_held_back_is_what_the_next_operators_see() {
+        let (first, second) = (Arc::default(), Arc::default());
+        let mut chain =
+            Chain::new(vec![Box::new(Notes(Arc::clone(&first), "")), Box::new(HoldsBack), Box::new(Notes(Arc::clone(&second), ""))]);
+        chain.watermark(Timestamp(20), &mut Output::default()).unwrap();
+        assert_eq!((first.lock().unwrap().clone(), second.lock().unwrap().clone()), (vec![20], vec![15]));
+        assert_eq!(chain.due(Timestamp(9)), Some(Timestamp(8)));
+    }
+
+    #[test]
+    fn a_step_from_outside_reaches_every_operator() {
+        let notes = Arc::default();
+        let mut chain =
+            Chain::new(vec![Box::new(Notes(Arc::clone(&notes), "ack")), Box::new(HoldsBack), Box::new(Notes(Arc::clone(&notes), "ack"))]);
+        chain.external("ack", Timestamp(3), &mut Output::default()).unwrap();
+        assert_eq!(*notes.lock().unwrap(), [3, 3]);
+    }
+}

@@ -1,0 +1,246 @@
+//! What a task's checkpoint partition holds, and how it is read back.
+//!
+//! Three kinds of record, told apart by their key: a *commit* (epoch, positions, what the clock decided),
+//! a *part* of a snapshot (at most [`PART_BYTES`] of the state), and a snapshot's *manifest*, which alone
+//! makes its parts valid. Always: a task's state is the newest snapshot with a manifest, and then every
+//! commit behind it, replayed. A snapshot without its manifest (a crash between them) counts for nothing.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use arrow::ipc::reader::StreamReader as IpcReader;
+use arrow::ipc::writer::StreamWriter as IpcWriter;
+use serde::{Deserialize, Serialize};
+
+use super::operator::{StateReader, StateWriter, StreamError};
+use super::source::AheadRows;
+use crate::bus::{Bus, BusError};
+use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
+
+/// The largest part of a snapshot.
+pub const PART_BYTES: usize = 512 * 1024;
+
+const KEY_COMMIT: &[u8] = b"commit";
+const KEY_PART: &[u8] = b"part";
+const KEY_MANIFEST: &[u8] = b"manifest";
+
+/// One thing the clock, or a person, decided. Written into the commit where it fell, so that a restart
+/// repeats it instead of asking the clock again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Decision {
+    /// The partition leaves the minimum.
+    Idle {
+        /// Which.
+        partition: i32,
+    },
+    /// The partition's watermark moves to `to` although it brought no row.
+    Timeout {
+        /// Which.
+        partition: i32,
+        /// Where to, in milliseconds.
+        to: i64,
+    },
+    /// Something from outside that steps an operator: an acknowledgement.
+    External {
+        /// What it is, in the operator's own terms.
+        body: String,
+        /// When, by the node's clock.
+        at: i64,
+    },
+}
+
+/// One commit of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRecord {
+    /// Counts up by one a commit.
+    pub epoch: u64,
+    /// The next offset to read, by partition.
+    pub positions: BTreeMap<i32, i64>,
+    /// Decided before the commit's rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+    /// Rows of this commit that were ahead of the clock, by partition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ahead: BTreeMap<i32, Vec<i64>>,
+    /// Rows of this commit that were far ahead of the clock, by partition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub far: BTreeMap<i32, Vec<i64>>,
+}
+
+impl CommitRecord {
+    /// Notes the clock's word on a partition's rows.
+    pub fn note_ahead(&mut self, partition: PartitionId, rows: &AheadRows) {
+        if !rows.ahead.is_empty() {
+            self.ahead.entry(partition.0).or_default().extend(&rows.ahead);
+        }
+        if !rows.far.is_empty() {
+            self.far.entry(partition.0).or_default().extend(&rows.far);
+        }
+    }
+
+    /// The clock's word on a partition's rows, as it was noted.
+    #[must_use]
+    pub fn ahead_of(&self, partition: PartitionId) -> AheadRows {
+        let set = |of: &BTreeMap<i32, Vec<i64>>| of.get(&partition.0).into_iter().flatten().copied().collect();
+        AheadRows { ahead: set(&self.ahead), far: set(&self.far) }
+    }
+}
+
+/// How one partition stood when a snapshot was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionMark {
+    /// The next offset to read.
+    pub position: i64,
+    /// Its watermark in milliseconds.
+    pub watermark: i64,
+    /// Whether it had left the minimum.
+    pub idle: bool,
+}
+
+/// What makes a snapshot valid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The epoch the snapshot stands for: commits up to it are in it.
+    pub epoch: u64,
+    /// Tells one plan's state from another's.
+    pub fingerprint: String,
+    /// Each input partition.
+    pub partitions: BTreeMap<i32, PartitionMark>,
+    /// The merged watermark, in milliseconds.
+    pub merged: i64,
+    /// How many parts.
+    pub parts: usize,
+    /// The state's checksum, over all parts in order.
+    pub crc: u32,
+}
+
+/// What a task resumes from.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The newest valid snapshot.
+    pub snapshot: Option<(Manifest, StateReader)>,
+    /// The commits behind it, in order.
+    pub commits: Vec<CommitRecord>,
+}
+
+impl Restored {
+    /// The epoch of the last commit.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        let snapshot = self.snapshot.as_ref().map_or(0, |(manifest, _)| manifest.epoch);
+        self.commits.last().map_or(snapshot, |commit| commit.epoch)
+    }
+}
+
+/// Writes a commit record.
+pub fn put_commit(into: &mut BatchBuilder, at: i64, commit: &CommitRecord) {
+    let value = serde_json::to_vec(commit).expect("a commit record is plain data");
+    into.push(at, Some(KEY_COMMIT), Some(&value), &[]);
+}
+
+/// Turns a state into the checkpoint records that hold it: its parts, and the manifest as the last.
+/// The manifest's `parts` and `crc` are filled in here.
+pub fn snapshot_records(mut manifest: Manifest, state: &StateWriter) -> Result<Vec<(&'static [u8], Vec<u8>)>, StreamError> {
+    let bytes = encode_state(state)?;
+    manifest.parts = bytes.len().div_ceil(PART_BYTES);
+    manifest.crc = crc32c::crc32c(&bytes);
+    let mut records: Vec<(&'static [u8], Vec<u8>)> = bytes.chunks(PART_BYTES).map(|part| (KEY_PART, part.to_vec())).collect();
+    records.push((KEY_MANIFEST, serde_json::to_vec(&manifest).expect("a manifest is plain data")));
+    Ok(records)
+}
+
+/// Reads a task's checkpoint partition from its start.
+pub async fn read(bus: &dyn Bus, of: &TopicPartition) -> Result<Restored, StreamError> {
+    let bounds = bus.bounds(of).await?;
+    let mut restored = Restored::default();
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut reader = bus.open(of, bounds.start).await?;
+    while reader.position() < bounds.end {
+        let from = reader.position();
+        let batches = reader.poll(8 << 20).await?;
+        if batches.is_empty() && reader.position() == from {
+            break;
+        }
+        for batch in batches {
+            let records = batch.records().map_err(|e| corrupt(&e.to_string()))?;
+            for record in records.iter() {
+                let record = record.map_err(|e| corrupt(&e.to_string()))?;
+                if record.offset < from {
+                    continue;
+                }
+                let value = record.value.unwrap_or_default();
+                match record.key {
+                    Some(KEY_COMMIT) => restored.commits.push(serde_json::from_slice(value).map_err(|e| corrupt(&e.to_string()))?),
+                    Some(KEY_PART) => parts.push(value.to_vec()),
+                    Some(KEY_MANIFEST) => take_snapshot(&mut restored, value, &mut parts)?,
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(restored)
+}
+
+/// A manifest makes the parts just before it valid; parts of a snapshot that was cut short lie before those.
+fn take_snapshot(restored: &mut Restored, value: &[u8], parts: &mut Vec<Vec<u8>>) -> Result<(), StreamError> {
+    let manifest: Manifest = serde_json::from_slice(value).map_err(|e| corrupt(&e.to_string()))?;
+    if parts.len() < manifest.parts {
+        // Its parts were trimmed away or cut short: the one before it, with the commits since, still stands.
+        parts.clear();
+        return Ok(());
+    }
+    let bytes = parts.split_off(parts.len() - manifest.parts).concat();
+    parts.clear();
+    if crc32c::crc32c(&bytes) != manifest.crc {
+        return Err(corrupt("a snapshot fails its checksum"));
+    }
+    let state = decode_state(&bytes)?;
+    restored.commits.retain(|commit| commit.epoch > manifest.epoch);
+    restored.snapshot = Some((manifest, state));
+    Ok(())
+}
+
+/// `(name length, name, IPC length, IPC stream)` for each batch: each has a schema of its own.
+fn encode_state(state: &StateWriter) -> Result<Vec<u8>, StreamError> {
+    let mut bytes = Vec::new();
+    for (name, batch) in &state.parts {
+        let mut ipc = Vec::new();
+        let mut writer = IpcWriter::try_new(&mut ipc, &batch.schema()).map_err(|e| corrupt(&e.to_string()))?;
+        writer.write(batch).and_then(|()| writer.finish()).map_err(|e| corrupt(&e.to_string()))?;
+        drop(writer);
+        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(&(ipc.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&ipc);
+    }
+    Ok(bytes)
+}
+
+fn decode_state(mut bytes: &[u8]) -> Result<StateReader, StreamError> {
+    let mut state = StateReader::default();
+    while !bytes.is_empty() {
+        let name_len = u32::from_le_bytes(take(&mut bytes, 4)?.try_into().expect("four bytes")) as usize;
+        let name = String::from_utf8(take(&mut bytes, name_len)?.to_vec()).map_err(|e| corrupt(&e.to_string()))?;
+        let ipc_len = u64::from_le_bytes(take(&mut bytes, 8)?.try_into().expect("eight bytes")) as usize;
+        let ipc = take(&mut bytes, ipc_len)?;
+        for batch in IpcReader::try_new(Cursor::new(ipc), None).map_err(|e| corrupt(&e.to_string()))? {
+            state.parts.push((name.clone(), batch.map_err(|e| corrupt(&e.to_string()))?));
+        }
+    }
+    Ok(state)
+}
+
+fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], StreamError> {
+    let (head, rest) = bytes.split_at_checked(n).ok_or_else(|| corrupt("a snapshot ends too early"))?;
+    *bytes = rest;
+    Ok(head)
+}
+
+fn corrupt(why: &str) -> StreamError {
+    StreamError::Bus(BusError::Corrupt(format!("checkpoint: {why}")))
+}
+
+/// The first offset of a snapshot, below which its task needs nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotStart(pub Offset);

@@ -1,0 +1,104 @@
+//! What flows between operators: rows with their place and time, and what operators give back.
+
+use arrow::array::RecordBatch;
+use arrow::buffer::ScalarBuffer;
+
+use crate::record::PartitionId;
+use crate::time::Timestamp;
+
+/// The event time of a row that has none. Below every real time, so such a row is late everywhere.
+pub const NO_TIME: i64 = i64::MIN;
+
+/// The `offset` of a row that no single input record stands for, as a window's result.
+pub const NO_OFFSET: i64 = -1;
+
+/// A run of rows from one input partition, in the order the operator before gave them.
+///
+/// Always: `offsets`, `times` and `before` have as many entries as `batch` has rows.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The columns.
+    pub batch: RecordBatch,
+    /// Which input partition the rows came from; 0 where they come from a merge of several.
+    pub partition: PartitionId,
+    /// Each row's offset in that partition, or [`NO_OFFSET`].
+    pub offsets: ScalarBuffer<i64>,
+    /// Each row's event time in milliseconds, or [`NO_TIME`].
+    pub times: ScalarBuffer<i64>,
+    /// The partition's watermark just before each row: what "late" is judged by. So any cut of the same
+    /// rows into batches gives the same results.
+    pub before: ScalarBuffer<i64>,
+}
+
+impl Rows {
+    /// How many rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.num_rows() == 0
+    }
+
+    /// The rows `start .. start + len`, sharing their memory.
+    #[must_use]
+    pub fn slice(&self, start: usize, len: usize) -> Self {
+        Self {
+            batch: self.batch.slice(start, len),
+            partition: self.partition,
+            offsets: self.offsets.slice(start, len),
+            times: self.times.slice(start, len),
+            before: self.before.slice(start, len),
+        }
+    }
+}
+
+/// Why a row went aside instead of on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Aside {
+    /// Every window it belongs to was closed for its partition, or it has no event time.
+    Late,
+    /// Its event time is more than a day ahead of the clock.
+    FarAhead,
+}
+
+/// A row that went aside: late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsideRow {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset there.
+    pub offset: i64,
+    /// Why.
+    pub why: Aside,
+}
+
+/// A row whose expression failed: it goes to the query's dead letters, and the rows beside it go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRow {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset there, or [`NO_OFFSET`] for a result row.
+    pub offset: i64,
+    /// What failed, without the row's values.
+    pub reason: String,
+    /// For a result row, which no record stands for: the row as JSON.
+    pub row: Option<Vec<u8>>,
+}
+
+/// What an operator hands on during one call.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Rows for the next operator, in order.
+    pub rows: Vec<Rows>,
+    /// Rows that went aside.
+    pub aside: Vec<AsideRow>,
+    /// Rows that failed.
+    pub failed: Vec<FailedRow>,
+    /// The watermark the next operator may rely on, where this operator holds it back (a reorder
+    /// buffer); `None` hands on the one that came in.
+    pub watermark: Option<Timestamp>,
+}

@@ -1,0 +1,200 @@
+//! The reorder buffer: rows wait here until the watermark has passed them, and leave in event-time order.
+//!
+//! Holds sorted segments, in order of arrival. Always: what [`Buffer::release`] gives is ordered by
+//! (time, partition, offset), and rows that agree in all three leave in the order in which they came.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::interleave;
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::stream::rowwise::{arrow_error, take_column};
+use crate::stream::window::ints_of;
+use crate::stream::{Rows, StreamError};
+
+/// Above this number of segments neighbours of like size are merged.
+const MANY_SEGMENTS: usize = 16;
+/// Rows leave in batches of at most this many.
+const BATCH_ROWS: usize = 8192;
+
+/// Rows in order, with where each came from.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub columns: Vec<ArrayRef>,
+    pub times: Vec<i64>,
+    pub partitions: Vec<i32>,
+    pub offsets: Vec<i64>,
+}
+
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    fn slice(&self, from: usize, len: usize) -> Self {
+        Self {
+            columns: self.columns.iter().map(|column| column.slice(from, len)).collect(),
+            times: self.times[from..from + len].to_vec(),
+            partitions: self.partitions[from..from + len].to_vec(),
+            offsets: self.offsets[from..from + len].to_vec(),
+        }
+    }
+}
+
+/// The buffer.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    segments: Vec<Segment>,
+}
+
+/// A sorted run; what lies before `from` has left.
+#[derive(Debug)]
+struct Segment {
+    held: Held,
+    from: usize,
+}
+
+impl Segment {
+    fn left(&self) -> usize {
+        self.held.len() - self.from
+    }
+}
+
+/// A row's place in the order: time, partition, offset, then where it lies.
+type Place = (i64, i32, i64, u32, u32);
+
+impl Buffer {
+    /// Takes rows of one partition and the columns to keep of them.
+    pub(super) fn push(&mut self, rows: &Rows, columns: Vec<ArrayRef>) -> Result<(), StreamError> {
+        let mut held =
+            Held { columns, times: rows.times.to_vec(), partitions: vec![rows.partition.0; rows.len()], offsets: rows.offsets.to_vec() };
+        let sorted = held.times.windows(2).zip(held.offsets.windows(2)).all(|(t, o)| (t[0], o[0]) <= (t[1], o[1]));
+        if !sorted {
+            let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+            order.sort_by_key(|row| (held.times[*row as usize], held.offsets[*row as usize]));
+            held.times = order.iter().map(|row| rows.times[*row as usize]).collect();
+            held.offsets = order.iter().map(|row| rows.offsets[*row as usize]).collect();
+            let order = UInt32Array::from(order);
+            held.columns = held.columns.iter().map(|column| take_column(column, &order)).collect::<Result<_, _>>()?;
+        }
+        self.segments.push(Segment { held, from: 0 });
+        while self.segments.len() > MANY_SEGMENTS {
+            let last = self.segments.len() - 1;
+            // The rightmost pair in which the older is not much larger, so that each row is copied a few times only.
+            let pair = (1..=last).rev().find(|at| self.segments[at - 1].left() <= 2 * self.segments[*at].left()).unwrap_or(last);
+            let merged = self.merge(pair - 1..pair + 1, i64::MAX)?;
+            self.segments[pair - 1] = Segment { held: merged, from: 0 };
+            self.segments.remove(pair);
+        }
+        Ok(())
+    }
+
+    /// Takes out every row older than `before`, in order, in batches.
+    pub(super) fn release(&mut self, before: i64) -> Result<Vec<Held>, StreamError> {
+        let all = self.merge(0..self.segments.len(), before)?;
+        for segment in &mut self.segments {
+            segment.from += segment.held.times[segment.from..].partition_point(|at| *at < before);
+        }
+        self.segments.retain(|segment| segment.left() > 0);
+        if all.len() == 0 {
+            return Ok(Vec::new());
+        }
+        Ok((0..all.len()).step_by(BATCH_ROWS).map(|from| all.slice(from, BATCH_ROWS.min(all.len() - from))).collect())
+    }
+
+    /// Every row that waits, in order.
+    pub(super) fn all(&self) -> Result<Held, StreamError> {
+        self.merge(0..self.segments.len(), i64::MAX)
+    }
+
+    /// The rows of some segments that are older than `before` (all of them, where that is the greatest time).
+    fn merge(&self, segments: std::ops::Range<usize>, before: i64) -> Result<Held, StreamError> {
+        let end = |segment: &Segment| {
+            if before == i64::MAX { segment.held.len() } else { segment.held.times.partition_point(|at| *at < before).max(segment.from) }
+        };
+        let ready: Vec<usize> = segments.filter(|at| end(&self.segments[*at]) > self.segments[*at].from).collect();
+        if let [only] = ready.as_slice() {
+            let segment = &self.segments[*only];
+            return Ok(segment.held.slice(segment.from, end(segment) - segment.from));
+        }
+        let mut places: Vec<Place> = Vec::new();
+        for (number, at) in ready.iter().enumerate() {
+            let segment = &self.segments[*at];
+            let held = &segment.held;
+            places.extend(
+                (segment.from..end(segment))
+                    .map(|row| (held.times[row], held.partitions[row], held.offsets[row], number as u32, row as u32)),
+            );
+        }
+        places.sort_unstable();
+        let indices: Vec<(usize, usize)> = places.iter().map(|(.., number, row)| (*number as usize, *row as usize)).collect();
+        let width = ready.first().map_or(0, |at| self.segments[*at].held.columns.len());
+        let mut columns = Vec::with_capacity(width);
+        for column in 0..width {
+            let sources: Vec<&dyn Array> = ready.iter().map(|at| self.segments[*at].held.columns[column].as_ref()).collect();
+            columns.push(interleave(&sources, &indices).map_err(|e| arrow_error("the reordered rows", &e))?);
+        }
+        Ok(Held {
+            columns,
+            times: places.iter().map(|place| place.0).collect(),
+            partitions: places.iter().map(|place| place.1).collect(),
+            offsets: places.iter().map(|place| place.2).collect(),
+        })
+    }
+
+    /// The greatest time that waits, at or before `limit`.
+    pub(super) fn latest(&self, limit: i64) -> Option<i64> {
+        let of = |segment: &Segment| {
+            let end = segment.held.times.partition_point(|at| *at <= limit);
+            (end > segment.from).then(|| segment.held.times[end - 1])
+        };
+        self.segments.iter().filter_map(of).max()
+    }
+
+    /// About how many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        let of = |segment: &Segment| {
+            let columns: usize = segment.held.columns.iter().map(|column| column.get_array_memory_size()).sum();
+            columns + segment.held.len() * 20
+        };
+        self.segments.iter().map(of).sum()
+    }
+
+    /// Every row that waits, as one batch.
+    pub(super) fn save(&self) -> Result<Option<RecordBatch>, StreamError> {
+        let all = self.all()?;
+        if all.len() == 0 {
+            return Ok(None);
+        }
+        let mut fields = vec![
+            Field::new("time", DataType::Int64, false),
+            Field::new("offset", DataType::Int64, false),
+            Field::new("partition", DataType::Int32, false),
+        ];
+        fields.extend(all.columns.iter().enumerate().map(|(at, column)| Field::new(format!("c{at}"), column.data_type().clone(), true)));
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(all.times)),
+            Arc::new(Int64Array::from(all.offsets)),
+            Arc::new(Int32Array::from(all.partitions)),
+        ];
+        columns.extend(all.columns);
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+        batch.map(Some).map_err(|e| arrow_error("the waiting rows", &e))
+    }
+
+    /// Takes back what [`Buffer::save`] gave; `false` where it is not that.
+    pub(super) fn restore(&mut self, batch: &RecordBatch, width: usize) -> bool {
+        let (Some(times), Some(offsets)) = (ints_of(batch, 0), ints_of(batch, 1)) else { return false };
+        let partitions = batch.columns().get(2).and_then(|column| column.as_any().downcast_ref::<Int32Array>());
+        let Some(partitions) = partitions.filter(|_| batch.num_columns() == width + 3) else { return false };
+        let held = Held {
+            columns: batch.columns()[3..].to_vec(),
+            times: times.to_vec(),
+            partitions: partitions.values().to_vec(),
+            offsets: offsets.to_vec(),
+        };
+        self.segments.push(Segment { held, from: 0 });
+        true
+    }
+}

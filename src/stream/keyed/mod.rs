@@ -1,0 +1,12 @@
+//! Functions that remember each key's past: `OVER (PARTITION BY .. ORDER BY ts)`, in event time.
+
+mod buffer;
+mod machine;
+mod memory;
+mod operator;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use operator::{Keyed, KeyedFunction, KeyedSpec};
+pub(super) use table::KeyTable;

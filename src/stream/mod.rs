@@ -1,0 +1,39 @@
+//! Streaming operators: time, windows, state, and the task that runs them.
+//!
+//! This room owns event time. It names crate `arrow` and, through the traits in `operator`, borrows
+//! expressions and aggregates from `sql`, which stands above it.
+
+mod absent;
+mod chain;
+mod checkpoint;
+#[cfg(test)]
+mod doubles;
+mod element;
+mod intake;
+mod keyed;
+mod letters;
+mod operator;
+mod rowwise;
+mod sink;
+mod source;
+mod stateless;
+mod stats;
+mod task;
+mod window;
+
+pub use absent::{Absent, AbsentColumn, AbsentSpec};
+pub use chain::Chain;
+pub use checkpoint::Decision;
+pub use element::{Aside, AsideRow, FailedRow, NO_OFFSET, NO_TIME, Output, Rows};
+pub use intake::{BadRecords, Intake};
+pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
+pub use letters::{
+    HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters,
+};
+pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
+pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
+pub use source::{AheadJudge, AheadRows, Chunk, FAR_AHEAD_MS, Feed, Stamper, TimeRule, millis};
+pub use stateless::FilterProject;
+pub use stats::{InputProgress, TaskCounts, TaskStats};
+pub use task::{Control, Pace, StartAt, Task, TaskSpec, checkpoint_place, start_of};
+pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

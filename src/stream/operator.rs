@@ -1,0 +1,176 @@
+//! The contract of every streaming operator, and the two seams through which `sql` lends them DataFusion.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+
+use super::element::{Output, Rows};
+use crate::record::PartitionId;
+use crate::time::Timestamp;
+
+/// What can go wrong inside a query. Anything that concerns a single row is not an error but a
+/// [`super::FailedRow`].
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// An expression or aggregate failed for a whole batch and could not be pinned to rows.
+    #[error("could not evaluate {what}: {why}")]
+    Evaluate {
+        /// The expression, as the user would know it.
+        what: String,
+        /// What the library said.
+        why: String,
+    },
+    /// A checkpoint does not fit the query.
+    #[error("could not restore the state of {operator}: {why}")]
+    Restore {
+        /// Which operator.
+        operator: String,
+        /// What did not fit.
+        why: String,
+    },
+    /// The log refused.
+    #[error(transparent)]
+    Bus(#[from] crate::bus::BusError),
+    /// A limit that keeps the node alive was reached.
+    #[error("{0}")]
+    Limit(String),
+}
+
+/// One step of a query over one task's input. No clock, no IO, no async: a function of the rows, their
+/// order within each partition, and the watermarks.
+pub trait Operator: Send {
+    /// The columns it hands on.
+    fn schema(&self) -> SchemaRef;
+    /// Takes rows of one partition, in offset order.
+    fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError>;
+    /// Time has come this far: for a task over one partition, that partition's watermark; for a task that
+    /// merges several, the minimum over the active ones. Never goes back. Called after the rows that
+    /// brought it about.
+    fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError>;
+    /// The least watermark that would make this operator emit something it holds and whose end `now` has
+    /// passed: what `TIMEOUT` moves to. `None` where nothing is due.
+    fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let _ = now;
+        None
+    }
+    /// Something from outside that steps the operator (a person acknowledges an alert), at the clock's time
+    /// `at`. It is part of the commit it fell into and comes again on a replay. Every operator of a chain is
+    /// offered it; most have nothing to do.
+    fn external(&mut self, body: &str, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        let _ = (body, at, out);
+        Ok(())
+    }
+    /// Writes the whole state as Arrow batches, each under a name of this operator's choosing.
+    /// Not destructive: the operator goes on as if nothing had happened.
+    fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
+        let _ = state;
+        Ok(())
+    }
+    /// Takes back what [`Operator::save`] wrote. Called once, before any row.
+    fn restore(&mut self, state: &StateReader) -> Result<(), StreamError> {
+        let _ = state;
+        Ok(())
+    }
+    /// About how many bytes of state it holds.
+    fn state_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Named Arrow batches of one operator's state, on the way out.
+#[derive(Debug, Default)]
+pub struct StateWriter {
+    /// What was written, in order.
+    pub parts: Vec<(String, RecordBatch)>,
+}
+
+impl StateWriter {
+    /// Adds one batch under a name; a name may be used again.
+    pub fn put(&mut self, name: &str, batch: RecordBatch) {
+        self.parts.push((name.to_owned(), batch));
+    }
+}
+
+/// Named Arrow batches of one operator's state, on the way back.
+#[derive(Debug, Default)]
+pub struct StateReader {
+    /// What was written, in order.
+    pub parts: Vec<(String, RecordBatch)>,
+}
+
+impl StateReader {
+    /// The batches under a name, in the order they were put.
+    pub fn get<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RecordBatch> {
+        self.parts.iter().filter(move |(n, _)| n == name).map(|(_, batch)| batch)
+    }
+}
+
+/// An expression over rows: columns in, one column out. `sql` implements it over DataFusion's
+/// PhysicalExpr.
+pub trait Expr: Send + Sync + std::fmt::Debug {
+    /// Evaluates for every row. An error may concern a single row: the caller then goes row by row.
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, StreamError>;
+    /// The expression as the user wrote it, or near.
+    fn text(&self) -> String;
+}
+
+/// Makes fresh accumulators for one aggregate of a query.
+pub trait FoldFactory: Send + Sync + std::fmt::Debug {
+    /// A fresh accumulator for any number of groups.
+    fn fold(&self) -> Result<Box<dyn Fold>, StreamError>;
+    /// The argument columns of the aggregate.
+    fn arguments(&self) -> &[Arc<dyn Expr>];
+    /// Its FILTER clause.
+    fn filter(&self) -> Option<&Arc<dyn Expr>>;
+    /// The column it yields.
+    fn field(&self) -> arrow::datatypes::FieldRef;
+    /// The columns of its intermediate state.
+    fn state_fields(&self) -> Vec<arrow::datatypes::FieldRef>;
+}
+
+/// An aggregate over many groups at once, the groups numbered densely from 0. `sql` implements it over
+/// DataFusion's GroupsAccumulator.
+pub trait Fold: Send {
+    /// Takes rows: their argument columns, each row's group, and which rows count.
+    fn update(&mut self, arguments: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, total_groups: usize) -> Result<(), StreamError>;
+    /// Takes intermediate states, as [`Fold::take_state`] gave them.
+    fn merge(&mut self, state: &[ArrayRef], groups: &[usize], total_groups: usize) -> Result<(), StreamError>;
+    /// The value of every group, in group order; the accumulator is empty afterwards.
+    fn take_values(&mut self) -> Result<ArrayRef, StreamError>;
+    /// The intermediate state of every group, in group order; the accumulator is empty afterwards.
+    fn take_state(&mut self) -> Result<Vec<ArrayRef>, StreamError>;
+    /// About how many bytes it holds.
+    fn size(&self) -> usize;
+}
+
+/// Numbers group keys densely from 0 in order of first sight. `sql` implements it over DataFusion's GroupValues.
+pub trait Keys: Send {
+    /// The group of each row; unseen keys get the next numbers.
+    fn intern(&mut self, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<(), StreamError>;
+    /// How many groups there are.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The key columns of every group, in group order; empty afterwards.
+    fn take(&mut self) -> Result<Vec<ArrayRef>, StreamError>;
+    /// About how many bytes it holds.
+    fn size(&self) -> usize;
+}
+
+/// Makes fresh [`Keys`] for a schema of key columns.
+pub trait KeysFactory: Send + Sync + std::fmt::Debug {
+    /// Fresh and empty.
+    fn keys(&self) -> Result<Box<dyn Keys>, StreamError>;
+}
+
+/// How a task sees partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One task a partition: each window closes on that partition's watermark.
+    Partition(PartitionId),
+    /// One task over all partitions: results merge in order of partition and close on the minimum.
+    Merged,
+}

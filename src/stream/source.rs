@@ -1,0 +1,302 @@
+//! Where rows come from: a partition decoded once for every query that reads it, and the stamp of time.
+//!
+//! [`Feed`] owns the recent decoded chunks of one partition of one stream; thirty queries that read the
+//! same offsets share one decoding. [`Stamper`] turns decoded rows into [`Rows`]: event time, and the
+//! partition's watermark just before each row. Called by the tasks and by the stream's intake.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
+use arrow::buffer::ScalarBuffer;
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, TimeUnit};
+use tokio::sync::Mutex;
+
+use super::element::{Aside, AsideRow, NO_TIME, Rows};
+use super::operator::{Expr, StreamError};
+use crate::bus::{Bus, BusError, Reader};
+use crate::format::{BadRecord, Decoder, StreamSchema};
+use crate::record::{Batch, Offset, PartitionId, TopicPartition};
+use crate::time::Timestamp;
+
+/// How much raw input one chunk takes at most (a larger single batch comes whole).
+const CHUNK_BYTES: usize = 1 << 20;
+/// How many decoded chunks a feed keeps for the queries that come a little later.
+const KEPT_CHUNKS: usize = 4;
+/// A row this far ahead of the clock is not believed at all.
+pub const FAR_AHEAD_MS: i64 = 86_400_000;
+
+/// A run of one partition's records, decoded.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The first offset it covers.
+    pub from: Offset,
+    /// The first offset behind it.
+    pub next: Offset,
+    /// The good rows.
+    pub rows: RecordBatch,
+    /// Their offsets.
+    pub offsets: ScalarBuffer<i64>,
+    /// The records that are no row of the stream.
+    pub bad: Vec<BadRecord>,
+    /// The records as they came, for dead letters and late rows.
+    pub raw: Vec<Batch>,
+}
+
+impl Chunk {
+    /// How many bytes of log the chunk was decoded from.
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.raw.iter().map(Batch::len_bytes).sum()
+    }
+
+    /// The index of the first row at or after `from`.
+    fn first_at(&self, from: Offset) -> usize {
+        self.offsets.partition_point(|offset| *offset < from.0)
+    }
+}
+
+/// One partition of one stream, decoded once.
+pub struct Feed {
+    bus: Arc<dyn Bus>,
+    partition: TopicPartition,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    decoder: Decoder,
+    reader: Option<Box<dyn Reader>>,
+    recent: VecDeque<Arc<Chunk>>,
+}
+
+impl Feed {
+    /// A feed over `partition`, its records read as `schema` says.
+    #[must_use]
+    pub fn new(bus: Arc<dyn Bus>, partition: TopicPartition, schema: Arc<StreamSchema>) -> Self {
+        let inner = Inner { decoder: Decoder::new(schema), reader: None, recent: VecDeque::new() };
+        Self { bus, partition, inner: Mutex::new(inner) }
+    }
+
+    /// The partition it reads.
+    #[must_use]
+    pub const fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The chunk that holds `from`, or `None` where the partition has nothing there yet. Its first rows
+    /// may lie below `from`.
+    pub async fn poll(&self, from: Offset) -> Result<Option<Arc<Chunk>>, BusError> {
+        let mut inner = self.inner.lock().await;
+        if let Some(chunk) = inner.recent.iter().rev().find(|c| c.from <= from && from < c.next) {
+            return Ok(Some(Arc::clone(chunk)));
+        }
+        let mut reader = match inner.reader.take() {
+            Some(reader) if reader.position() == from => reader,
+            _ => self.bus.open(&self.partition, from).await?,
+        };
+        let raw = reader.poll(CHUNK_BYTES).await?;
+        let next = reader.position();
+        inner.reader = Some(reader);
+        if raw.is_empty() {
+            // Offsets may be skipped without records behind them: an empty stretch still moves on.
+            return Ok((next > from).then(|| Arc::new(empty_chunk(&inner.decoder, from, next))));
+        }
+        let decoded = inner.decoder.decode(self.partition.partition, &raw, from);
+        let chunk = Arc::new(Chunk { from, next, rows: decoded.rows, offsets: decoded.offsets, bad: decoded.bad, raw });
+        if inner.recent.len() == KEPT_CHUNKS {
+            inner.recent.pop_front();
+        }
+        inner.recent.push_back(Arc::clone(&chunk));
+        Ok(Some(chunk))
+    }
+
+    /// Lets the kept chunks go; called when nothing has been read for a while.
+    pub async fn forget(&self) {
+        self.inner.lock().await.recent.clear();
+    }
+}
+
+fn empty_chunk(decoder: &Decoder, from: Offset, next: Offset) -> Chunk {
+    let rows = RecordBatch::new_empty(decoder.arrow_schema());
+    Chunk { from, next, rows, offsets: ScalarBuffer::from(Vec::new()), bad: Vec::new(), raw: Vec::new() }
+}
+
+/// How a stream tells time: which column is the event time, and the WATERMARK expression over it.
+#[derive(Clone, Debug)]
+pub struct TimeRule {
+    /// The event time: a TIMESTAMP column or an expression that yields one. `None` for a stream
+    /// without a watermark, whose rows have no event time.
+    pub time: Option<Arc<dyn Expr>>,
+    /// What a row promises: no more rows earlier than this.
+    pub watermark: Option<Arc<dyn Expr>>,
+    /// How far ahead of the clock a row may be and still move the watermark; `None` for any.
+    pub max_future_ms: Option<i64>,
+}
+
+/// What the clock said of rows that are ahead of it, by offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AheadRows {
+    /// These count in their windows and do not move the watermark.
+    pub ahead: BTreeSet<i64>,
+    /// These go aside.
+    pub far: BTreeSet<i64>,
+}
+
+impl AheadRows {
+    /// Whether nothing was ahead.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ahead.is_empty() && self.far.is_empty()
+    }
+}
+
+/// Who decides which rows are ahead of the clock.
+pub enum AheadJudge<'a> {
+    /// The clock, now; what it decides is noted.
+    Clock(Timestamp, &'a mut AheadRows),
+    /// An earlier run, whose decisions are repeated.
+    Recorded(&'a AheadRows),
+    /// Nobody: history has no clock.
+    Nobody,
+}
+
+/// Stamps the rows of one partition with their time and the watermark before each.
+#[derive(Clone, Debug)]
+pub struct Stamper {
+    rule: TimeRule,
+    partition: PartitionId,
+    watermark: i64,
+}
+
+impl Stamper {
+    /// A stamper that has seen nothing.
+    #[must_use]
+    pub const fn new(rule: TimeRule, partition: PartitionId) -> Self {
+        Self { rule, partition, watermark: Timestamp::MIN.0 }
+    }
+
+    /// The partition's watermark after all rows so far.
+    #[must_use]
+    pub const fn watermark(&self) -> Timestamp {
+        Timestamp(self.watermark)
+    }
+
+    /// Moves the watermark to `at`, never back: a restored checkpoint, or a TIMEOUT.
+    pub fn raise(&mut self, at: Timestamp) {
+        self.watermark = self.watermark.max(at.0);
+    }
+
+    /// Stamps the chunk's rows from offset `from` up to (not including) `to`. Rows that are far ahead go to `aside`.
+    pub fn stamp(
+        &mut self,
+        chunk: &Chunk,
+        from: Offset,
+        to: Offset,
+        judge: AheadJudge<'_>,
+        aside: &mut Vec<AsideRow>,
+    ) -> Result<Rows, StreamError> {
+        let first = chunk.first_at(from);
+        let len = chunk.first_at(to).saturating_sub(first);
+        let (batch, offsets) = (chunk.rows.slice(first, len), chunk.offsets.slice(first, len));
+        self.stamp_batch(batch, offsets, judge, aside)
+    }
+
+    /// Stamps rows that are already cut to size.
+    pub fn stamp_batch(
+        &mut self,
+        mut batch: RecordBatch,
+        mut offsets: ScalarBuffer<i64>,
+        judge: AheadJudge<'_>,
+        aside: &mut Vec<AsideRow>,
+    ) -> Result<Rows, StreamError> {
+        let mut times = self.times(&batch)?;
+        let fresh;
+        let recorded = match judge {
+            AheadJudge::Nobody => None,
+            AheadJudge::Recorded(rows) => Some(rows),
+            AheadJudge::Clock(now, noted) => {
+                fresh = self.judge(now, &times, &offsets);
+                noted.ahead.extend(&fresh.ahead);
+                noted.far.extend(&fresh.far);
+                Some(&fresh)
+            }
+        };
+        if let Some(far) = recorded.map(|r| &r.far).filter(|far| offsets.iter().any(|o| far.contains(o))) {
+            for offset in offsets.iter().filter(|o| far.contains(o)) {
+                aside.push(AsideRow { partition: self.partition, offset: *offset, why: Aside::FarAhead });
+            }
+            let keep = BooleanArray::from_iter(offsets.iter().map(|o| Some(!far.contains(o))));
+            batch = filter_record_batch(&batch, &keep).map_err(|e| failed("the rows ahead of the clock", &e.to_string()))?;
+            let kept = |values: &ScalarBuffer<i64>| values.iter().zip(keep.values()).filter(|(_, k)| *k).map(|(v, _)| *v).collect();
+            times = kept(&times);
+            offsets = kept(&offsets);
+        }
+        let promises = self.promises(&batch)?;
+        let mut before = Vec::with_capacity(batch.num_rows());
+        let ahead = recorded.map(|r| &r.ahead).filter(|a| !a.is_empty());
+        for row in 0..batch.num_rows() {
+            before.push(self.watermark);
+            if ahead.is_some_and(|a| a.contains(&offsets[row])) {
+                continue;
+            }
+            if let Some(promises) = &promises
+                && promises.is_valid(row)
+            {
+                self.watermark = self.watermark.max(promises.value(row));
+            }
+        }
+        Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into() })
+    }
+
+    fn judge(&self, now: Timestamp, times: &ScalarBuffer<i64>, offsets: &ScalarBuffer<i64>) -> AheadRows {
+        let mut noted = AheadRows::default();
+        let far = now.plus(FAR_AHEAD_MS).0;
+        let near = self.rule.max_future_ms.map_or(i64::MAX, |ms| now.plus(ms).0);
+        if self.rule.max_future_ms.is_none() || times.iter().copied().max().is_none_or(|latest| latest <= near) {
+            return noted;
+        }
+        for (time, offset) in times.iter().zip(offsets) {
+            if *time > far {
+                noted.far.insert(*offset);
+            } else if *time > near {
+                noted.ahead.insert(*offset);
+            }
+        }
+        noted
+    }
+
+    fn times(&self, batch: &RecordBatch) -> Result<ScalarBuffer<i64>, StreamError> {
+        let Some(rule) = &self.rule.time else { return Ok(vec![NO_TIME; batch.num_rows()].into()) };
+        let column = millis(&rule.evaluate(batch)?)?;
+        if column.null_count() == 0 {
+            return Ok(column.values().clone());
+        }
+        Ok(column.iter().map(|time| time.unwrap_or(NO_TIME)).collect())
+    }
+
+    fn promises(&self, batch: &RecordBatch) -> Result<Option<Int64Array>, StreamError> {
+        match &self.rule.watermark {
+            Some(rule) => Ok(Some(millis(&rule.evaluate(batch)?)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A timestamp column of any unit as milliseconds.
+pub fn millis(column: &ArrayRef) -> Result<Int64Array, StreamError> {
+    let unit = DataType::Timestamp(TimeUnit::Millisecond, None);
+    let cast_to_unit;
+    let column = if column.data_type() == &unit {
+        column
+    } else {
+        cast_to_unit = cast(column, &unit).map_err(|e| failed("the event time", &e.to_string()))?;
+        &cast_to_unit
+    };
+    let typed = column.as_any().downcast_ref::<TimestampMillisecondArray>().expect("the cast gives this type");
+    Ok(Int64Array::new(typed.values().clone(), typed.nulls().cloned()))
+}
+
+fn failed(what: &str, why: &str) -> StreamError {
+    StreamError::Evaluate { what: what.to_owned(), why: why.to_owned() }
+}

@@ -1,0 +1,110 @@
+//! What a running task shows of itself: counters, and where each of its input partitions stands.
+//!
+//! Written by the task alone, read by `SHOW QUERIES`, `/metrics` and the page at any time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::record::{Offset, PartitionId};
+use crate::time::Timestamp;
+
+/// Where one input partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputProgress {
+    /// The next offset to read, as committed.
+    pub position: Offset,
+    /// Its watermark.
+    pub watermark: Timestamp,
+    /// Whether it has left the merged minimum.
+    pub idle: bool,
+}
+
+/// Counters of one task.
+#[derive(Debug, Default)]
+pub struct TaskStats {
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    late: AtomicU64,
+    failed: AtomicU64,
+    ahead: AtomicU64,
+    commits: AtomicU64,
+    snapshots: AtomicU64,
+    state_bytes: AtomicU64,
+    inputs: Mutex<BTreeMap<i32, InputProgress>>,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    /// Rows read.
+    pub rows_in: u64,
+    /// Rows written.
+    pub rows_out: u64,
+    /// Rows that went aside as late.
+    pub late: u64,
+    /// Rows whose expression failed.
+    pub failed: u64,
+    /// Rows that were ahead of the clock and did not move the watermark.
+    pub ahead: u64,
+    /// Commits.
+    pub commits: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Bytes of state at the last snapshot.
+    pub state_bytes: u64,
+}
+
+impl TaskStats {
+    /// Rows were read, `ahead` of them ahead of the clock.
+    pub fn took(&self, rows: u64, ahead: u64) {
+        self.rows_in.fetch_add(rows, Ordering::Relaxed);
+        self.ahead.fetch_add(ahead, Ordering::Relaxed);
+    }
+
+    /// Rows came out.
+    pub fn gave(&self, rows: u64, late: u64, failed: u64) {
+        self.rows_out.fetch_add(rows, Ordering::Relaxed);
+        self.late.fetch_add(late, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+
+    /// A commit is durable.
+    pub fn committed(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A snapshot is durable.
+    pub fn snapshot(&self, state_bytes: u64) {
+        self.snapshots.fetch_add(1, Ordering::Relaxed);
+        self.state_bytes.store(state_bytes, Ordering::Relaxed);
+    }
+
+    /// Where an input partition stands now.
+    pub fn progress(&self, partition: PartitionId, position: Offset, watermark: Timestamp, idle: bool) {
+        self.inputs.lock().insert(partition.0, InputProgress { position, watermark, idle });
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn counts(&self) -> TaskCounts {
+        let get = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        TaskCounts {
+            rows_in: get(&self.rows_in),
+            rows_out: get(&self.rows_out),
+            late: get(&self.late),
+            failed: get(&self.failed),
+            ahead: get(&self.ahead),
+            commits: get(&self.commits),
+            snapshots: get(&self.snapshots),
+            state_bytes: get(&self.state_bytes),
+        }
+    }
+
+    /// Where each input partition stands.
+    #[must_use]
+    pub fn inputs(&self) -> BTreeMap<i32, InputProgress> {
+        self.inputs.lock().clone()
+    }
+}

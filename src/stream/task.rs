@@ -1,0 +1,650 @@
+//! The task: a state machine over its input partitions, run in rounds.
+//!
+//! A round takes what each input partition has, stamps it with time, carries it through the operators and
+//! the sink, and, when there is something to say or enough time has passed, commits: outputs, positions
+//! and what the clock decided, in one append group. Always: what a task has committed is a function of
+//! its input up to the committed positions and of the decisions noted in its commits, so that a restart
+//! (newest snapshot, then commit by commit, outputs suppressed) stands exactly where the last commit did.
+//! Started and watched over by `sql`'s engine.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::chain::Chain;
+use super::checkpoint::{self, CommitRecord, Decision, Manifest, PartitionMark, Restored};
+use super::element::{Output, Rows};
+use super::letters::{self, Letters};
+use super::operator::{Scope, StateWriter, StreamError};
+use super::sink::{Outputs, Sink};
+use super::source::{AheadJudge, AheadRows, Chunk, Feed, Stamper, TimeRule};
+use super::stats::TaskStats;
+use crate::bus::{Bus, Commit, Committer, TaskId, checkpoint_topic};
+use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
+use crate::time::{Clock, Timestamp};
+
+/// One commit holds at most about this much output; a round that has made more is cut here.
+const COMMIT_BYTES: usize = 16 << 20;
+
+/// Where a task without a checkpoint begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// The first record that is there.
+    Earliest,
+    /// Behind the last record that is there.
+    Latest,
+    /// The first record whose timestamp is at or after this.
+    At(Timestamp),
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// A commit without output waits this long for company.
+    pub commit_interval: Duration,
+    /// A snapshot is taken after this much input ..
+    pub snapshot_bytes: usize,
+    /// .. or after this long, if anything was read.
+    pub snapshot_interval: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { commit_interval: Duration::from_millis(100), snapshot_bytes: 64 << 20, snapshot_interval: Duration::from_secs(30) }
+    }
+}
+
+/// All that a task is made of.
+pub struct TaskSpec {
+    /// Its name, and the place of its checkpoint.
+    pub id: TaskId,
+    /// Its input partitions, in order.
+    pub inputs: Vec<Arc<Feed>>,
+    /// One partition, or all of them merged.
+    pub scope: Scope,
+    /// How the stream tells time.
+    pub time: TimeRule,
+    /// A partition read to its end leaves the merged minimum after this long without a row.
+    pub idle_timeout: Option<Duration>,
+    /// The query's TIMEOUT.
+    pub timeout: Option<Duration>,
+    /// Where to begin without a checkpoint.
+    pub start: StartAt,
+    /// Tells this plan's state from another's.
+    pub fingerprint: String,
+    /// A checkpoint of another plan: keep its positions and start with empty state (a replaced query),
+    /// or refuse to run (an unexpected mismatch).
+    pub adopt_positions: bool,
+    /// Where late and failed rows go.
+    pub letters: Letters,
+    /// How long things take.
+    pub pace: Pace,
+}
+
+/// What a running task is told.
+pub enum Control {
+    /// Steps the operators from outside; answered once it is committed.
+    External {
+        /// In the operator's own terms.
+        body: String,
+        /// Told the outcome.
+        done: oneshot::Sender<Result<(), StreamError>>,
+    },
+    /// Commit, take a snapshot, and end.
+    Stop,
+}
+
+/// One input partition as the task sees it.
+struct Input {
+    feed: Arc<Feed>,
+    partition: PartitionId,
+    position: Offset,
+    stamper: Stamper,
+    idle: bool,
+    /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
+    quiet_since: Option<Timestamp>,
+    /// The TIMEOUT has already moved the watermark this far.
+    timed_out_to: i64,
+}
+
+/// A task with its state, its place in the input, and its way out.
+pub struct Task {
+    spec: TaskSpec,
+    bus: Arc<dyn Bus>,
+    clock: Clock,
+    chain: Chain,
+    sink: Box<dyn Sink>,
+    stats: Arc<TaskStats>,
+    /// `None` for a watcher (`EMIT CHANGES`), which leaves no trace.
+    committer: Option<Box<dyn Committer>>,
+    inputs: Vec<Input>,
+    merged: Timestamp,
+    epoch: u64,
+    outputs: Outputs,
+    pending: CommitRecord,
+    uncommitted_since: Option<Instant>,
+    since_snapshot: usize,
+    snapshot_at: Instant,
+}
+
+impl Task {
+    /// Takes over the task, restores it, and replays what it had committed since its last snapshot.
+    pub async fn open(
+        spec: TaskSpec,
+        chain: Chain,
+        sink: Box<dyn Sink>,
+        bus: Arc<dyn Bus>,
+        clock: Clock,
+        stats: Arc<TaskStats>,
+    ) -> Result<Self, StreamError> {
+        let committer = bus.committer(&spec.id).await?;
+        let restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id)).await?;
+        let mut task = Self::new(spec, chain, sink, bus, clock, stats, Some(committer));
+        task.restore(restored).await?;
+        Ok(task)
+    }
+
+    /// A task that keeps no checkpoint and writes nothing: it shows rows to whoever watches.
+    pub async fn watch(
+        spec: TaskSpec,
+        chain: Chain,
+        sink: Box<dyn Sink>,
+        bus: Arc<dyn Bus>,
+        clock: Clock,
+        stats: Arc<TaskStats>,
+    ) -> Result<Self, StreamError> {
+        let mut task = Self::new(spec, chain, sink, bus, clock, stats, None);
+        task.begin().await?;
+        Ok(task)
+    }
+
+    fn new(
+        spec: TaskSpec,
+        chain: Chain,
+        sink: Box<dyn Sink>,
+        bus: Arc<dyn Bus>,
+        clock: Clock,
+        stats: Arc<TaskStats>,
+        committer: Option<Box<dyn Committer>>,
+    ) -> Self {
+        let inputs = spec.inputs.iter().map(|feed| {
+            let partition = feed.partition().partition;
+            Input {
+                feed: Arc::clone(feed),
+                partition,
+                position: Offset::ZERO,
+                stamper: Stamper::new(spec.time.clone(), partition),
+                idle: false,
+                quiet_since: None,
+                timed_out_to: i64::MIN,
+            }
+        });
+        let inputs = inputs.collect();
+        Self {
+            spec,
+            bus,
+            clock,
+            chain,
+            sink,
+            stats,
+            committer,
+            inputs,
+            merged: Timestamp::MIN,
+            epoch: 0,
+            outputs: Outputs::default(),
+            pending: CommitRecord::default(),
+            uncommitted_since: None,
+            since_snapshot: 0,
+            snapshot_at: Instant::now(),
+        }
+    }
+
+    /// Sets every input to where a task without a checkpoint begins.
+    async fn begin(&mut self) -> Result<(), StreamError> {
+        for input in &mut self.inputs {
+            input.position = start_of(self.bus.as_ref(), input.feed.partition(), self.spec.start).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&mut self, restored: Restored) -> Result<(), StreamError> {
+        self.begin().await?;
+        self.epoch = restored.epoch();
+        let mut known_state = true;
+        if let Some((manifest, state)) = &restored.snapshot {
+            known_state = manifest.fingerprint == self.spec.fingerprint;
+            if !known_state && !self.spec.adopt_positions {
+                let why = "the checkpoint was written by another plan of this query; CREATE OR REPLACE it".to_owned();
+                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
+            }
+            for input in &mut self.inputs {
+                if let Some(mark) = manifest.partitions.get(&input.partition.0) {
+                    input.position = Offset(mark.position);
+                    input.idle = mark.idle;
+                    input.stamper.raise(Timestamp(mark.watermark));
+                }
+            }
+            if known_state {
+                self.chain.restore(state)?;
+                self.merged = Timestamp(manifest.merged);
+            }
+        }
+        if known_state {
+            for commit in &restored.commits {
+                self.replay(commit).await?;
+            }
+        } else if let Some(last) = restored.commits.last() {
+            for input in &mut self.inputs {
+                input.position = last.positions.get(&input.partition.0).map_or(input.position, |at| Offset(*at));
+            }
+        }
+        // What the replay made had already been written.
+        let _ = self.outputs.take();
+        self.pending = CommitRecord::default();
+        self.uncommitted_since = None;
+        for input in &self.inputs {
+            let bounds = self.bus.bounds(input.feed.partition()).await?;
+            if input.position < bounds.start {
+                let why = format!("its input {} begins at offset {} by now, and it stood at {}", input.feed.partition(), bounds.start, input.position);
+                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
+            }
+        }
+        // A fresh snapshot, so that the pins on the input and the checkpoint's length are right from the start.
+        if !restored.commits.is_empty() || restored.snapshot.is_none() || !known_state {
+            self.snapshot().await?;
+        } else {
+            self.pin();
+        }
+        self.note_progress();
+        Ok(())
+    }
+
+    /// Repeats one commit of an earlier run: its decisions, then its rows. What comes out is thrown away.
+    async fn replay(&mut self, commit: &CommitRecord) -> Result<(), StreamError> {
+        for decision in &commit.decisions {
+            let out = self.decide(decision)?;
+            self.discard(out)?;
+        }
+        for index in 0..self.inputs.len() {
+            let partition = self.inputs[index].partition;
+            let Some(to) = commit.positions.get(&partition.0).map(|to| Offset(*to)) else { continue };
+            let ahead = commit.ahead_of(partition);
+            while self.inputs[index].position < to {
+                let from = self.inputs[index].position;
+                let Some(chunk) = self.inputs[index].feed.poll(from).await? else {
+                    let why = format!("its input {} is gone from offset {from}", self.inputs[index].feed.partition());
+                    return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
+                };
+                let mut out = Output::default();
+                let upto = chunk.next.min(to);
+                let rows = self.inputs[index].stamper.stamp(&chunk, from, upto, AheadJudge::Recorded(&ahead), &mut out.aside)?;
+                self.inputs[index].idle &= rows.is_empty();
+                self.inputs[index].position = upto;
+                self.carry(&rows, &mut out)?;
+                self.discard(out)?;
+            }
+        }
+        let out = self.advance_merged()?;
+        self.discard(out)?;
+        self.epoch = commit.epoch;
+        Ok(())
+    }
+
+    fn discard(&mut self, out: Output) -> Result<(), StreamError> {
+        // The sink sees the rows too: a sink may carry state of its own. What it made is dropped.
+        for rows in out.rows {
+            self.sink.rows(&rows, Timestamp(0), &mut self.outputs)?;
+        }
+        let _ = self.outputs.take();
+        Ok(())
+    }
+
+    /// Runs until told to stop, until the log closes, or until something fails.
+    pub async fn run(mut self, mut control: mpsc::Receiver<Control>) -> Result<(), StreamError> {
+        loop {
+            let moved = self.round().await?;
+            self.sink.flush().await?;
+            if self.must_commit() {
+                self.commit().await?;
+            }
+            if self.snapshot_due() {
+                self.snapshot().await?;
+            }
+            tokio::select! {
+                biased;
+                told = control.recv() => match told {
+                    Some(Control::External { body, done }) => {
+                        let outcome = self.external(body).await;
+                        let failed = outcome.is_err();
+                        let _ = done.send(outcome);
+                        if failed {
+                            return Err(StreamError::Limit("a step from outside failed".to_owned()));
+                        }
+                    }
+                    Some(Control::Stop) | None => return self.stop().await,
+                },
+                () = std::future::ready(()), if moved => {}
+                waited = self.something_to_do() => waited?,
+            }
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), StreamError> {
+        if self.committer.is_some() {
+            self.commit().await?;
+            self.snapshot().await?;
+        }
+        Ok(())
+    }
+
+    /// Completes when an input has more, or a clock decision or a commit is due.
+    async fn something_to_do(&mut self) -> Result<(), StreamError> {
+        let timer: Pin<Box<dyn Future<Output = ()> + Send>> = match self.next_timer() {
+            Some(after) => Box::pin(tokio::time::sleep(after)),
+            None => Box::pin(std::future::pending()),
+        };
+        // By reference to the bus and the inputs alone: operators and sinks need not be shared between threads.
+        let (bus, inputs) = (&self.bus, &self.inputs);
+        let mut waits: FuturesUnordered<_> = inputs.iter().map(|i| bus.wait(i.feed.partition(), i.position)).collect();
+        tokio::select! {
+            Some(first) = waits.next() => first.map_err(StreamError::from),
+            () = timer => Ok(()),
+        }
+    }
+
+    /// How long until the clock may have something to decide, or a commit is due.
+    fn next_timer(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let commit = self.uncommitted_since.map(|since| self.spec.pace.commit_interval.saturating_sub(since.elapsed()));
+        let merged = self.spec.scope == Scope::Merged;
+        let quiet = self.inputs.iter().filter_map(|input| {
+            let since = input.quiet_since?;
+            let left = |after: Duration| {
+                let left_ms = since.plus(after.as_millis() as i64).since(now).max(0);
+                self.clock.real(Duration::from_millis(left_ms as u64))
+            };
+            let idle = self.spec.idle_timeout.filter(|_| merged && !input.idle).map(left);
+            let timeout = self.spec.timeout.map(|after| {
+                // Past the timeout itself, look again each second: a window's end may pass meanwhile.
+                let wait = left(after);
+                if wait.is_zero() { self.clock.real(Duration::from_secs(1)).min(Duration::from_secs(1)) } else { wait }
+            });
+            idle.into_iter().chain(timeout).min()
+        });
+        commit.into_iter().chain(quiet).min().map(|wait| wait.max(Duration::from_millis(1)))
+    }
+
+    /// One look at every input. Answers whether any had something.
+    async fn round(&mut self) -> Result<bool, StreamError> {
+        let mut moved = false;
+        for index in 0..self.inputs.len() {
+            let position = self.inputs[index].position;
+            match self.inputs[index].feed.poll(position).await? {
+                Some(chunk) => {
+                    moved = true;
+                    self.take(index, &chunk).await?;
+                }
+                None => {
+                    let now = self.clock.now();
+                    self.inputs[index].quiet_since.get_or_insert(now);
+                }
+            }
+            if self.outputs.bytes() >= COMMIT_BYTES {
+                self.commit().await?;
+            }
+        }
+        self.clock_decides().await?;
+        Ok(moved)
+    }
+
+    /// Takes what a chunk has at and behind the position.
+    async fn take(&mut self, index: usize, chunk: &Arc<Chunk>) -> Result<(), StreamError> {
+        let mut out = Output::default();
+        let mut ahead = AheadRows::default();
+        let (now, input) = (self.clock.now(), &mut self.inputs[index]);
+        let judge = AheadJudge::Clock(now, &mut ahead);
+        let rows = input.stamper.stamp(chunk, input.position, chunk.next, judge, &mut out.aside)?;
+        input.position = chunk.next;
+        input.quiet_since = None;
+        input.idle &= rows.is_empty();
+        let partition = input.partition;
+        self.pending.note_ahead(partition, &ahead);
+        self.stats.took(rows.len() as u64, ahead.ahead.len() as u64);
+        self.since_snapshot += chunk.raw_bytes();
+        self.uncommitted_since.get_or_insert_with(Instant::now);
+        self.carry(&rows, &mut out)?;
+        self.put(out, Some(chunk))
+    }
+
+    /// Rows through the operators; with one partition, its watermark behind them.
+    fn carry(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+        if !rows.is_empty() {
+            self.chain.rows(rows, out)?;
+        }
+        if matches!(self.spec.scope, Scope::Partition(_)) {
+            let at = self.inputs[0].stamper.watermark();
+            if at > self.merged {
+                self.merged = at;
+                self.chain.watermark(at, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With several partitions: the minimum over the active ones, never back.
+    fn advance_merged(&mut self) -> Result<Output, StreamError> {
+        let mut out = Output::default();
+        if self.spec.scope != Scope::Merged {
+            return Ok(out);
+        }
+        let marks = |idle: bool| self.inputs.iter().filter(move |i| i.idle == idle).map(|i| i.stamper.watermark());
+        let least = marks(false).min().or_else(|| marks(true).filter(|at| *at > Timestamp::MIN).min());
+        if let Some(at) = least.filter(|at| *at > self.merged) {
+            self.merged = at;
+            self.chain.watermark(at, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// What came out of the operators, on its way to the log.
+    fn put(&mut self, out: Output, chunk: Option<&Arc<Chunk>>) -> Result<(), StreamError> {
+        let now = self.clock.now();
+        let mut failed = out.failed;
+        let mut rows_out = 0;
+        for rows in &out.rows {
+            rows_out += rows.len() as u64;
+            failed.extend(self.sink.rows(rows, now, &mut self.outputs)?);
+        }
+        self.stats.gave(rows_out, out.aside.len() as u64, failed.len() as u64);
+        if !out.aside.is_empty() || !failed.is_empty() {
+            letters::write(&self.spec.letters, &out.aside, &failed, chunk.map(Arc::as_ref), now, &mut self.outputs);
+        }
+        if rows_out > 0 {
+            self.uncommitted_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// Asks the clock whether a quiet partition is idle, or a window has waited long enough.
+    async fn clock_decides(&mut self) -> Result<(), StreamError> {
+        let now = self.clock.now();
+        let mut decisions = Vec::new();
+        let waited = |input: &Input, after: Option<Duration>| {
+            after.zip(input.quiet_since).is_some_and(|(after, since)| now.since(since) >= after.as_millis() as i64)
+        };
+        let due = if self.inputs.iter().any(|i| waited(i, self.spec.timeout)) { self.chain.due(now) } else { None };
+        for input in &self.inputs {
+            if let Some(to) = due
+                && waited(input, self.spec.timeout)
+                && to > input.stamper.watermark()
+                && to.0 > input.timed_out_to
+            {
+                decisions.push(Decision::Timeout { partition: input.partition.0, to: to.0 });
+            }
+            if self.spec.scope == Scope::Merged && !input.idle && waited(input, self.spec.idle_timeout) {
+                decisions.push(Decision::Idle { partition: input.partition.0 });
+            }
+        }
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        // A decision stands at the beginning of a commit: what was read before it goes first.
+        self.commit().await?;
+        for decision in decisions {
+            let out = self.decide(&decision)?;
+            self.pending.decisions.push(decision);
+            self.put(out, None)?;
+        }
+        self.uncommitted_since.get_or_insert_with(Instant::now);
+        self.commit().await
+    }
+
+    async fn external(&mut self, body: String) -> Result<(), StreamError> {
+        self.commit().await?;
+        let decision = Decision::External { body, at: self.clock.now().0 };
+        let out = self.decide(&decision)?;
+        self.pending.decisions.push(decision);
+        self.put(out, None)?;
+        self.uncommitted_since.get_or_insert_with(Instant::now);
+        self.commit().await
+    }
+
+    fn decide(&mut self, decision: &Decision) -> Result<Output, StreamError> {
+        let mut out = Output::default();
+        match decision {
+            Decision::Idle { partition } => {
+                for input in self.inputs.iter_mut().filter(|i| i.partition.0 == *partition) {
+                    input.idle = true;
+                }
+            }
+            Decision::Timeout { partition, to } => {
+                for input in self.inputs.iter_mut().filter(|i| i.partition.0 == *partition) {
+                    input.stamper.raise(Timestamp(*to));
+                    input.timed_out_to = *to;
+                }
+                self.carry_watermark(&mut out)?;
+            }
+            Decision::External { body, at } => self.chain.external(body, Timestamp(*at), &mut out)?,
+        }
+        Ok(out)
+    }
+
+    fn carry_watermark(&mut self, out: &mut Output) -> Result<(), StreamError> {
+        if matches!(self.spec.scope, Scope::Partition(_)) {
+            let at = self.inputs[0].stamper.watermark();
+            if at > self.merged {
+                self.merged = at;
+                self.chain.watermark(at, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn must_commit(&self) -> bool {
+        let Some(since) = self.uncommitted_since else { return false };
+        !self.outputs.is_empty() || since.elapsed() >= self.spec.pace.commit_interval
+    }
+
+    /// Writes what is pending: outputs, positions, decisions, together or not at all.
+    async fn commit(&mut self) -> Result<(), StreamError> {
+        if self.uncommitted_since.is_none() {
+            return Ok(());
+        }
+        let out = self.advance_merged()?;
+        self.put(out, None)?;
+        let outputs = self.outputs.take();
+        self.uncommitted_since = None;
+        self.epoch += 1;
+        let mut record = std::mem::take(&mut self.pending);
+        record.epoch = self.epoch;
+        record.positions = self.inputs.iter().map(|i| (i.partition.0, i.position.0)).collect();
+        if let Some(committer) = &mut self.committer {
+            let mut checkpoint = BatchBuilder::new();
+            checkpoint::put_commit(&mut checkpoint, self.clock.now().0, &record);
+            committer.commit(Commit { outputs, checkpoint: Some(checkpoint) }).await?;
+            self.stats.committed();
+        }
+        self.note_progress();
+        Ok(())
+    }
+
+    fn snapshot_due(&self) -> bool {
+        self.committer.is_some()
+            && self.uncommitted_since.is_none()
+            && self.since_snapshot > 0
+            && (self.since_snapshot >= self.spec.pace.snapshot_bytes || self.snapshot_at.elapsed() >= self.spec.pace.snapshot_interval)
+    }
+
+    /// Writes the whole state, and lets go of what it replaces.
+    async fn snapshot(&mut self) -> Result<(), StreamError> {
+        let mut state = StateWriter::default();
+        self.chain.save(&mut state)?;
+        let marks = self.inputs.iter().map(|i| {
+            (i.partition.0, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle })
+        });
+        let manifest = Manifest {
+            epoch: self.epoch,
+            fingerprint: self.spec.fingerprint.clone(),
+            partitions: marks.collect(),
+            merged: self.merged.0,
+            parts: 0,
+            crc: 0,
+        };
+        let Some(committer) = &mut self.committer else { return Ok(()) };
+        let at = self.clock.now().0;
+        let mut first = None;
+        let mut checkpoint = BatchBuilder::new();
+        for (key, value) in checkpoint::snapshot_records(manifest, &state)? {
+            // A part must not push a batch over the limit of a record batch.
+            if !checkpoint.is_empty() && checkpoint.size() + value.len() > checkpoint::PART_BYTES + 64 * 1024 {
+                let full = std::mem::take(&mut checkpoint);
+                let start = committer.commit(Commit { outputs: Vec::new(), checkpoint: Some(full) }).await?;
+                first = first.or(start);
+            }
+            checkpoint.push(at, Some(key), Some(&value), &[]);
+        }
+        let start = committer.commit(Commit { outputs: Vec::new(), checkpoint: Some(checkpoint) }).await?;
+        if let Some(first) = first.or(start) {
+            self.bus.trim(&checkpoint_place(&self.spec.id), first).await?;
+        }
+        self.since_snapshot = 0;
+        self.snapshot_at = Instant::now();
+        self.pin();
+        self.stats.snapshot(self.chain.state_bytes() as u64);
+        Ok(())
+    }
+
+    /// The input from here on is needed until the next snapshot.
+    fn pin(&self) {
+        for input in &self.inputs {
+            self.bus.pin(&self.spec.id, input.feed.partition(), Some(input.position));
+        }
+    }
+
+    fn note_progress(&self) {
+        for input in &self.inputs {
+            self.stats.progress(input.partition, input.position, input.stamper.watermark(), input.idle);
+        }
+    }
+}
+
+/// The partition of the checkpoint topic that belongs to a task.
+#[must_use]
+pub fn checkpoint_place(id: &TaskId) -> TopicPartition {
+    TopicPartition::new(checkpoint_topic(&id.owner), PartitionId(id.index))
+}
+
+/// Where a partition is entered by a task that has no checkpoint.
+pub async fn start_of(bus: &dyn Bus, of: &TopicPartition, start: StartAt) -> Result<Offset, StreamError> {
+    let bounds = bus.bounds(of).await?;
+    Ok(match start {
+        StartAt::Earliest => bounds.start,
+        StartAt::Latest => bounds.end,
+        StartAt::At(at) => bus.offset_at(of, at.0).await?.unwrap_or(bounds.end),
+    })
+}

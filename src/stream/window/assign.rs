@@ -1,0 +1,217 @@
+//! Which windows a time lies in: pure arithmetic on milliseconds.
+//!
+//! Windows are `[start, start + size)`, one every `slide`, their starts at `offset` modulo `slide`; a
+//! tumbling window is one that slides by its size. A *pane* is the piece of time that lies in the same
+//! windows throughout: its width is the greatest common divisor of size and slide, so a size need not be a
+//! multiple of its slide. Always: the modulo is never negative, so times before 1970 and negative offsets
+//! are right.
+
+use crate::stream::StreamError;
+use crate::time::{Span, Timestamp};
+
+/// The longest window or slide: a hundred years.
+const LONGEST_MS: i64 = 100 * 366 * 86_400_000;
+/// One row may lie in this many windows, and one window hold this many panes.
+const MOST_PANES: i64 = 100_000;
+/// Times beyond this are no times: sums with window sizes would leave the range of an `i64`.
+const FARTHEST_MS: i64 = 1 << 60;
+
+/// How time is cut into windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowRule {
+    size: i64,
+    slide: i64,
+    offset: i64,
+    pane: i64,
+}
+
+impl WindowRule {
+    /// TUMBLE: windows of `size_ms`, side by side.
+    pub fn tumble(size_ms: i64, offset_ms: i64) -> Result<Self, StreamError> {
+        Self::hop(size_ms, size_ms, offset_ms)
+    }
+
+    /// HOP: a window of `size_ms` every `slide_ms`.
+    pub fn hop(slide_ms: i64, size_ms: i64, offset_ms: i64) -> Result<Self, StreamError> {
+        for (name, ms) in [("size", size_ms), ("slide", slide_ms)] {
+            if ms <= 0 || ms > LONGEST_MS {
+                return Err(StreamError::Limit(format!("a window's {name} of {ms} ms is not between 1 ms and a hundred years")));
+            }
+        }
+        let pane = gcd(size_ms, slide_ms);
+        if size_ms / pane > MOST_PANES {
+            let why = format!("a window of {size_ms} ms every {slide_ms} ms is made of more than {MOST_PANES} pieces of {pane} ms");
+            return Err(StreamError::Limit(why));
+        }
+        Ok(Self { size: size_ms, slide: slide_ms, offset: offset_ms.rem_euclid(slide_ms), pane })
+    }
+
+    /// How long a window is, in milliseconds.
+    #[must_use]
+    pub const fn size_ms(&self) -> i64 {
+        self.size
+    }
+
+    /// How far apart windows start, in milliseconds.
+    #[must_use]
+    pub const fn slide_ms(&self) -> i64 {
+        self.slide
+    }
+
+    /// How wide a pane is, in milliseconds.
+    #[must_use]
+    pub const fn pane_ms(&self) -> i64 {
+        self.pane
+    }
+
+    /// Whether `at` can be placed at all: not [`crate::stream::NO_TIME`], nor beyond any calendar.
+    #[must_use]
+    pub const fn places(&self, at: i64) -> bool {
+        -FARTHEST_MS < at && at < FARTHEST_MS
+    }
+
+    /// The start of the pane that holds `at`.
+    #[must_use]
+    pub const fn pane_of(&self, at: i64) -> i64 {
+        aligned(at, self.pane, self.offset)
+    }
+
+    /// Whether the pane lies in any window: with a slide longer than the size some time lies in none.
+    #[must_use]
+    pub const fn holds(&self, pane: i64) -> bool {
+        self.last_end(pane) > pane
+    }
+
+    /// The end of the first window that holds the pane.
+    #[must_use]
+    pub const fn first_end(&self, pane: i64) -> i64 {
+        // The least aligned start whose window reaches the pane's end.
+        aligned(pane + self.pane - self.size + self.slide - 1, self.slide, self.offset) + self.size
+    }
+
+    /// The end of the last window that holds the pane.
+    #[must_use]
+    pub const fn last_end(&self, pane: i64) -> i64 {
+        aligned(pane, self.slide, self.offset) + self.size
+    }
+
+    /// The end of the first window that holds the pane and is still open at watermark `mark`; `None` where
+    /// all of them are closed. A window `[s, e)` closes when the watermark reaches `e`.
+    #[must_use]
+    pub const fn first_open_end(&self, pane: i64, mark: i64) -> Option<i64> {
+        let first = self.first_end(pane);
+        if mark < first {
+            return Some(first);
+        }
+        if mark >= self.last_end(pane) {
+            return None;
+        }
+        Some(aligned(mark - self.size, self.slide, self.offset) + self.size + self.slide)
+    }
+
+    /// The windows that hold `at`, the earliest first.
+    pub fn spans(&self, at: i64) -> impl Iterator<Item = Span> + use<> {
+        let Self { size, slide, .. } = *self;
+        let (first, last) = (self.first_end(self.pane_of(at)), self.last_end(self.pane_of(at)));
+        let count = if last > at { (last - first) / slide + 1 } else { 0 };
+        (0..count).map(move |n| {
+            let end = first + n * slide;
+            Span { start: Timestamp(end - size), end: Timestamp(end) }
+        })
+    }
+}
+
+/// The greatest value at or below `at` that is `offset` modulo `step`.
+const fn aligned(at: i64, step: i64, offset: i64) -> i64 {
+    at - (at - offset).rem_euclid(step)
+}
+
+const fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(rule: WindowRule, at: i64) -> Vec<(i64, i64)> {
+        rule.spans(at).map(|s| (s.start.0, s.end.0)).collect()
+    }
+
+    #[test]
+    fn a_tumbling_window_starts_at_the_time_less_its_never_negative_modulo() {
+        let at = |size, offset, at| spans(WindowRule::tumble(size, offset).unwrap(), at);
+        assert_eq!(at(10, 0, 0), [(0, 10)]);
+        assert_eq!(at(10, 0, 9), [(0, 10)]);
+        assert_eq!(at(10, 0, 10), [(10, 20)]);
+        assert_eq!(at(10, 0, -1), [(-10, 0)]);
+        assert_eq!(at(10, 0, -10), [(-10, 0)]);
+        assert_eq!(at(10, 0, -11), [(-20, -10)]);
+        assert_eq!(at(10, 3, 2), [(-7, 3)]);
+        assert_eq!(at(10, 3, 3), [(3, 13)]);
+        assert_eq!(at(10, -3, 7), [(7, 17)]);
+        assert_eq!(at(10, -3, 6), [(-3, 7)]);
+        assert_eq!(at(10, 23, -8), [(-17, -7)]);
+        assert_eq!(at(10, -23, -8), [(-13, -3)]);
+    }
+
+    #[test]
+    fn a_hopping_window_need_not_be_a_multiple_of_its_slide() {
+        let at = |slide, size, offset, at| spans(WindowRule::hop(slide, size, offset).unwrap(), at);
+        assert_eq!(at(5, 10, 0, 7), [(0, 10), (5, 15)]);
+        assert_eq!(at(4, 10, 0, 0), [(-8, 2), (-4, 6), (0, 10)]);
+        assert_eq!(at(4, 10, 0, 3), [(-4, 6), (0, 10)]);
+        assert_eq!(at(4, 10, 0, -1), [(-8, 2), (-4, 6)]);
+        assert_eq!(at(4, 10, 1, 0), [(-7, 3), (-3, 7)]);
+        // A slide longer than the size leaves time that lies in no window.
+        assert_eq!(at(10, 4, 0, 3), [(0, 4)]);
+        assert_eq!(at(10, 4, 0, 4), []);
+        assert_eq!(at(10, 4, 0, -7), [(-10, -6)]);
+        assert_eq!(at(10, 4, 0, -6), []);
+    }
+
+    #[test]
+    fn windows_agree_with_their_definition_everywhere() {
+        for (slide, size) in [(1, 1), (5, 10), (4, 10), (10, 4), (6, 15), (7, 3), (10, 10)] {
+            for offset in -12..12 {
+                let rule = WindowRule::hop(slide, size, offset).unwrap();
+                for at in -40..40 {
+                    let by_definition: Vec<(i64, i64)> = (-100..100)
+                        .filter(|s: &i64| (s - offset).rem_euclid(slide) == 0 && *s <= at && at < s + size)
+                        .map(|s| (s, s + size))
+                        .collect();
+                    assert_eq!(spans(rule, at), by_definition, "hop({slide}, {size}, {offset}) at {at}");
+                    let pane = rule.pane_of(at);
+                    assert!(pane <= at && at < pane + rule.pane_ms());
+                    assert_eq!(spans(rule, pane), by_definition, "a pane lies in the same windows throughout");
+                    assert_eq!(rule.holds(pane), !by_definition.is_empty());
+                    for mark in -60..60 {
+                        let open = by_definition.iter().map(|(_, e)| *e).find(|e| mark < *e);
+                        if rule.holds(pane) {
+                            assert_eq!(rule.first_open_end(pane, mark), open, "hop({slide}, {size}, {offset}) at {at}, mark {mark}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_marks_and_times_do_not_overflow() {
+        let rule = WindowRule::hop(4, 10, 1).unwrap();
+        assert!(!rule.places(i64::MIN) && !rule.places(i64::MAX));
+        let (early, late) = (rule.pane_of(-FARTHEST_MS + 1), rule.pane_of(FARTHEST_MS - 1));
+        for pane in [early, 0, late] {
+            assert_eq!(rule.first_open_end(pane, i64::MIN), Some(rule.first_end(pane)));
+            assert_eq!(rule.first_open_end(pane, i64::MAX), None);
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_refused() {
+        for (slide, size) in [(0, 10), (10, 0), (-1, 10), (10, -1), (1, i64::MAX), (1, 200_000)] {
+            assert!(WindowRule::hop(slide, size, 0).is_err(), "hop({slide}, {size})");
+        }
+        assert!(WindowRule::tumble(86_400_000, i64::MIN).is_ok());
+    }
+}

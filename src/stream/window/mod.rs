@@ -1,0 +1,15 @@
+//! Windows over event time: which windows a row lies in, aggregates over them, and the window function
+//! without an aggregate.
+
+mod aggregate;
+mod assign;
+mod expand;
+mod pane;
+mod split;
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::{WindowAggregate, WindowAggregateSpec, WindowColumn};
+pub(super) use aggregate::{as_type, ints, ints_of};
+pub use assign::WindowRule;
+pub use expand::{ExpandColumn, WindowExpand};

@@ -1,0 +1,251 @@
+//! One pane's groups and accumulators, live or frozen into state columns.
+//!
+//! A live pane takes rows. Once the first window it counts in has fired it takes no more (later rows
+//! belong to another entry), and is frozen: its keys and intermediate states as columns, ready to be
+//! merged into every further window and to be written out. Always: a frozen pane has `groups` rows in each
+//! column, key columns first, then the states of each aggregate in order.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+
+use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
+
+/// Makes panes, and keeps emptied ones for the next use.
+#[derive(Debug)]
+pub(super) struct Maker {
+    keys: Option<Arc<dyn KeysFactory>>,
+    folds: Vec<Arc<dyn FoldFactory>>,
+    layout: Layout,
+    pool: Pool,
+}
+
+/// How many emptied panes are kept.
+const POOLED: usize = 8;
+
+#[derive(Default)]
+struct Pool(Vec<Live>);
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} panes", self.0.len())
+    }
+}
+
+/// Where the evaluated columns of a batch are: each distinct expression is evaluated once.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// The distinct expressions.
+    pub expressions: Vec<Arc<dyn Expr>>,
+    keys: Vec<usize>,
+    arguments: Vec<Vec<usize>>,
+    filters: Vec<Option<usize>>,
+}
+
+impl Layout {
+    fn place(&mut self, expr: &Arc<dyn Expr>) -> usize {
+        let known = (0..self.expressions.len()).find(|place| Arc::ptr_eq(&self.expressions[*place], expr) && !self.is_filter(*place));
+        if let Some(place) = known {
+            return place;
+        }
+        self.expressions.push(Arc::clone(expr));
+        self.expressions.len() - 1
+    }
+
+    /// As a filter NULL is false, as an argument it is NULL: a filter shares its column with filters only.
+    fn filter_place(&mut self, expr: &Arc<dyn Expr>) -> usize {
+        let known = self.filters.iter().flatten().find(|place| Arc::ptr_eq(&self.expressions[**place], expr));
+        if let Some(place) = known {
+            return *place;
+        }
+        self.expressions.push(Arc::clone(expr));
+        self.expressions.len() - 1
+    }
+
+    /// The filters' places: these columns must be boolean and hold no NULL.
+    pub(super) fn is_filter(&self, place: usize) -> bool {
+        self.filters.contains(&Some(place))
+    }
+}
+
+impl Maker {
+    pub(super) fn new(
+        key_exprs: &[Arc<dyn Expr>],
+        keys: Option<Arc<dyn KeysFactory>>,
+        folds: Vec<Arc<dyn FoldFactory>>,
+    ) -> Result<Self, StreamError> {
+        let mut layout = Layout::default();
+        layout.keys = key_exprs.iter().map(|expr| layout.place(expr)).collect();
+        for fold in &folds {
+            let arguments = fold.arguments().iter().map(|expr| layout.place(expr)).collect();
+            layout.arguments.push(arguments);
+            let filter = fold.filter().map(|expr| layout.filter_place(expr));
+            layout.filters.push(filter);
+        }
+        let keys = if key_exprs.is_empty() { None } else { keys };
+        if !key_exprs.is_empty() && keys.is_none() {
+            return Err(StreamError::Limit("a windowed aggregate has group keys and nothing to number them with".to_owned()));
+        }
+        let mut maker = Self { keys, folds, layout, pool: Pool::default() };
+        // Types an aggregate cannot take are found here, when the query is made, not at its first row.
+        let first = maker.live()?;
+        maker.give_back(first);
+        Ok(maker)
+    }
+
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn key_count(&self) -> usize {
+        self.layout.keys.len()
+    }
+
+    /// How many columns a frozen pane has.
+    pub(super) fn frozen_width(&self) -> usize {
+        self.key_count() + self.folds.iter().map(|fold| fold.state_fields().len()).sum::<usize>()
+    }
+
+    /// An empty live pane.
+    pub(super) fn live(&mut self) -> Result<Live, StreamError> {
+        if let Some(pooled) = self.pool.0.pop() {
+            return Ok(pooled);
+        }
+        let keys = self.keys.as_ref().map(|keys| keys.keys()).transpose()?;
+        let folds = self.folds.iter().map(|fold| fold.fold()).collect::<Result<_, _>>()?;
+        Ok(Live { keys, folds, groups: 0, numbers: Vec::new() })
+    }
+
+    /// Takes back a pane whose groups have been taken out.
+    pub(super) fn give_back(&mut self, live: Live) {
+        if self.pool.0.len() < POOLED && live.groups == 0 {
+            self.pool.0.push(live);
+        }
+    }
+
+    fn named(&self, fold: usize, error: StreamError) -> StreamError {
+        let what = self.folds[fold].field().name().clone();
+        match error {
+            StreamError::Evaluate { why, .. } => StreamError::Evaluate { what, why },
+            other => other,
+        }
+    }
+
+    /// Rows into a live pane: `columns` are the layout's expressions over exactly these rows.
+    pub(super) fn update(&self, live: &mut Live, columns: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
+        let keys: Vec<ArrayRef> = self.layout.keys.iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
+        live.number(&keys, rows)?;
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            let arguments: Vec<ArrayRef> = self.layout.arguments[index].iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
+            let filter = self.layout.filters[index].map(|place| columns[place].as_boolean());
+            fold.update(&arguments, &live.numbers, filter, live.groups).map_err(|e| self.named(index, e))?;
+        }
+        Ok(())
+    }
+
+    /// A frozen pane's groups into a live one.
+    pub(super) fn merge(&self, live: &mut Live, frozen: &Frozen) -> Result<(), StreamError> {
+        let keys = self.key_count();
+        live.number(&frozen.columns[..keys], frozen.groups)?;
+        let mut at = keys;
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            let width = self.folds[index].state_fields().len();
+            let state = frozen.columns.get(at..at + width).ok_or_else(|| misfit("its state has too few columns"))?;
+            fold.merge(state, &live.numbers, live.groups).map_err(|e| self.named(index, e))?;
+            at += width;
+        }
+        Ok(())
+    }
+
+    /// All groups out of a live pane, as columns of keys and states; the pane is empty afterwards.
+    pub(super) fn freeze(&self, live: &mut Live) -> Result<Frozen, StreamError> {
+        let groups = live.groups;
+        let mut columns = live.take_keys()?;
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            columns.extend(fold.take_state().map_err(|e| self.named(index, e))?);
+        }
+        if columns.len() != self.frozen_width() || columns.iter().any(|column| column.len() != groups) {
+            return Err(misfit("an aggregate gave a state of another shape than it declared"));
+        }
+        Ok(Frozen { columns, groups })
+    }
+
+    /// All groups out of a live pane: their keys, and each aggregate's values; the pane is empty afterwards.
+    pub(super) fn values(&self, live: &mut Live) -> Result<Finished, StreamError> {
+        let groups = live.groups;
+        let keys = live.take_keys()?;
+        let mut values = Vec::with_capacity(live.folds.len());
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            values.push(fold.take_values().map_err(|e| self.named(index, e))?);
+        }
+        Ok(Finished { keys, values, groups })
+    }
+}
+
+fn misfit(why: &str) -> StreamError {
+    StreamError::Evaluate { what: "the windowed aggregate".to_owned(), why: why.to_owned() }
+}
+
+/// A pane that takes rows.
+pub(super) struct Live {
+    keys: Option<Box<dyn Keys>>,
+    folds: Vec<Box<dyn Fold>>,
+    groups: usize,
+    /// Each row's group during one call; kept for its memory.
+    numbers: Vec<usize>,
+}
+
+impl Live {
+    fn number(&mut self, keys: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
+        self.numbers.clear();
+        match &mut self.keys {
+            Some(known) => {
+                known.intern(keys, &mut self.numbers)?;
+                self.groups = known.len();
+            }
+            None => {
+                self.numbers.resize(rows, 0);
+                self.groups = self.groups.max(usize::from(rows > 0));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_keys(&mut self) -> Result<Vec<ArrayRef>, StreamError> {
+        self.groups = 0;
+        self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.take())
+    }
+
+    fn bytes(&self) -> usize {
+        self.keys.as_ref().map_or(0, |keys| keys.size()) + self.folds.iter().map(|fold| fold.size()).sum::<usize>()
+    }
+}
+
+/// A pane as columns.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    pub columns: Vec<ArrayRef>,
+    pub groups: usize,
+}
+
+/// The results of one window.
+pub(super) struct Finished {
+    pub keys: Vec<ArrayRef>,
+    pub values: Vec<ArrayRef>,
+    pub groups: usize,
+}
+
+/// A pane in either form.
+pub(super) enum Pane {
+    Live(Live),
+    Frozen(Frozen),
+}
+
+impl Pane {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Live(live) => live.bytes(),
+            Self::Frozen(frozen) => frozen.columns.iter().map(|column| column.get_array_memory_size()).sum(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The whole engine from outside: one binary, one module a story.
+
+mod house;
