@@ -39,7 +39,7 @@ SELECT
   sum(CASE WHEN map < 60 THEN minutes ELSE 0.0 END) AS below_60_min,
   sum(CASE WHEN map < 55 THEN minutes ELSE 0.0 END) AS below_55_min,
   sum(CASE WHEN map < 65 THEN (65.0 - map) * minutes ELSE 0.0 END) AS area_65_mmhg_min,
-  sum(CASE WHEN map < 65 THEN (65.0 - map) * minutes ELSE 0.0 END) / sum(minutes) AS twa_65_mmhg
+  sum(CASE WHEN map < 65 THEN (65.0 - map) * minutes ELSE 0.0 END) / nullif(sum(minutes), 0.0) AS twa_65_mmhg
 FROM TABLE(TUMBLE(TABLE spans, DESCRIPTOR(ts), INTERVAL '1' HOUR))
 GROUP BY patient_id, window_start, window_end
 EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '10' SECOND;

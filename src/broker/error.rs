@@ -31,16 +31,6 @@ pub enum BrokerError {
     /// The request makes no sense as a whole.
     #[error("{0}")]
     InvalidRequest(String),
-    /// One batch is larger than its topic allows.
-    #[error("the batch has {size} bytes and max.message.bytes of topic \"{topic}\" is {limit}")]
-    TooLarge {
-        /// Whose limit.
-        topic: TopicName,
-        /// As it was sent.
-        size: usize,
-        /// What is allowed.
-        limit: usize,
-    },
     /// The log cannot do it.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -66,7 +56,6 @@ impl BrokerError {
             Self::InvalidReplicationFactor(_) => error_code::INVALID_REPLICATION_FACTOR,
             Self::InvalidConfig(_) => error_code::INVALID_CONFIG,
             Self::InvalidRequest(_) => error_code::INVALID_REQUEST,
-            Self::TooLarge { .. } => error_code::MESSAGE_TOO_LARGE,
             Self::Log(error) => log_code(error),
             Self::Internal { .. } => error_code::UNKNOWN_SERVER_ERROR,
         }

@@ -376,11 +376,11 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
     const TERMS: ProduceTerms = ProduceTerms { acks: -1, transactional: false, knows_zstd: true };
 
-    fn check_with(configs: &[(&str, &str)], terms: ProduceTerms, batch: Bytes) -> Result<Batch, (String, Vec<i32>)> {
+    fn check_with(configs: &[(&str, &str)], terms: ProduceTerms, batch: &Bytes) -> Result<Batch, (String, Vec<i32>)> {
         let set: BTreeMap<String, String> = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = TopicConfig::read(set, &BrokerConfig::default()).unwrap();
         let topic = Topic::new(TopicName::new("t").unwrap(), TopicId::random(), config.clone(), Vec::new());
-        check_one(&batch, &config, &topic, terms, NOW).map(|ok| ok.batch).map_err(|r| (error_code::name(r.code).to_owned(), r.records))
+        check_one(batch, &config, &topic, terms, NOW).map(|ok| ok.batch).map_err(|r| (error_code::name(r.code).to_owned(), r.records))
     }
 
     fn batch(build: impl FnOnce(BatchBuilder) -> BatchBuilder, records: &[(i64, Option<&str>)]) -> Bytes {
@@ -392,14 +392,14 @@ mod tests {
     }
 
     fn refused(configs: &[(&str, &str)], batch: Bytes) -> (String, Vec<i32>) {
-        check_with(configs, TERMS, batch).unwrap_err()
+        check_with(configs, TERMS, &batch).unwrap_err()
     }
 
     #[test]
     fn a_good_batch_passes_untouched() {
         for codec in Codec::ALL {
             let bytes = batch(|b| b.with_codec(codec), &[(0, Some("a")), (5, None)]);
-            assert_eq!(check_with(&[], TERMS, bytes.clone()).unwrap().to_bytes(), bytes);
+            assert_eq!(check_with(&[], TERMS, &bytes).unwrap().to_bytes(), bytes);
         }
     }
 
@@ -429,26 +429,26 @@ mod tests {
         assert_eq!(refused(&[], ahead), ("INVALID_TIMESTAMP".to_owned(), vec![1]));
         let behind = batch(|b| b, &[(-1001, None), (0, None)]);
         assert_eq!(refused(&[("message.timestamp.before.max.ms", "1000")], behind.clone()), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
-        assert!(check_with(&[], TERMS, behind).is_ok());
+        assert!(check_with(&[], TERMS, &behind).is_ok());
     }
 
     #[test]
     fn zstd_needs_a_version_that_knows_it() {
         let packed = batch(|b| b.with_codec(Codec::Zstd), &[(0, None)]);
         let old = ProduceTerms { knows_zstd: false, ..TERMS };
-        assert_eq!(check_with(&[], old, packed.clone()).unwrap_err().0, "UNSUPPORTED_COMPRESSION_TYPE");
-        assert!(check_with(&[], TERMS, packed).is_ok());
+        assert_eq!(check_with(&[], old, &packed).unwrap_err().0, "UNSUPPORTED_COMPRESSION_TYPE");
+        assert!(check_with(&[], TERMS, &packed).is_ok());
     }
 
     #[test]
     fn a_topic_with_its_own_codec_repacks_and_one_with_its_own_time_stamps() {
         let bytes = batch(|b| b.with_producer(9, 2, 40), &[(1, Some("a")), (2, None)]);
-        let packed = check_with(&[("compression.type", "gzip")], TERMS, bytes.clone()).unwrap();
+        let packed = check_with(&[("compression.type", "gzip")], TERMS, &bytes).unwrap();
         assert_eq!(packed.header().codec().unwrap(), Codec::Gzip);
         assert_eq!((packed.header().producer_id, packed.header().base_sequence), (9, 40));
         let times: Vec<_> = packed.records().unwrap().iter().map(|r| r.unwrap().timestamp - NOW.0).collect();
         assert_eq!(times, [1, 2]);
-        let stamped = check_with(&[("message.timestamp.type", "LogAppendTime")], TERMS, bytes).unwrap();
+        let stamped = check_with(&[("message.timestamp.type", "LogAppendTime")], TERMS, &bytes).unwrap();
         assert_eq!(stamped.max_timestamp(), NOW.0);
         assert!(Batch::parse(stamped.to_bytes()).is_ok());
     }

@@ -56,7 +56,13 @@ pub(super) async fn metadata(caller: &Caller, request: MetadataRequest) -> Metad
                 };
                 topics.push(match found {
                     Ok(topic) => describe_topic(&topic, node, operations),
-                    Err(error_code) => MetadataResponseTopic { error_code, name: one.name, topic_id: one.topic_id, ..Default::default() },
+                    Err(error_code) => MetadataResponseTopic {
+                        error_code,
+                        topic_id: one.topic_id,
+                        topic_authorized_operations: if one.name.is_some() { operations } else { i32::MIN },
+                        name: one.name,
+                        ..Default::default()
+                    },
                 });
             }
         }
@@ -117,13 +123,14 @@ fn describe_topic(topic: &Topic, node: i32, operations: i32) -> MetadataResponse
 
 pub(super) fn describe_cluster(caller: &Caller, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     const BROKERS: i8 = 1;
+    const CONTROLLERS: i8 = 2;
     let peer = &caller.peer;
     let node = peer.broker.config().node_id;
     if request.endpoint_type != BROKERS {
+        let mismatched = request.endpoint_type == CONTROLLERS;
         return DescribeClusterResponse {
-            error_code: error_code::MISMATCHED_ENDPOINT_TYPE,
+            error_code: if mismatched { error_code::MISMATCHED_ENDPOINT_TYPE } else { error_code::UNSUPPORTED_ENDPOINT_TYPE },
             error_message: Some("this listener tells brokers, there are no others".to_owned()),
-            endpoint_type: request.endpoint_type,
             ..Default::default()
         };
     }

@@ -56,7 +56,7 @@ pub(super) async fn create(caller: &Caller, request: CreateTopicsRequest) -> Cre
                 ..Default::default()
             },
             Err((error_code, message)) => {
-                CreatableTopicResult { name: text, error_code, error_message: Some(message), ..Default::default() }
+                CreatableTopicResult { name: text, error_code, error_message: Some(message), configs: Some(Vec::new()), ..Default::default() }
             }
         });
     }
@@ -152,9 +152,23 @@ pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> Del
 }
 
 pub(super) async fn create_partitions(caller: &Caller, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let mut results = Vec::with_capacity(request.topics.len());
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for topic in &request.topics {
+        *counts.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut results = Vec::with_capacity(counts.len());
     for topic in request.topics {
         let text = topic.name.clone();
+        match counts.insert(text.clone(), 0) {
+            // Answered already.
+            Some(0) => continue,
+            Some(1) => {}
+            _ => {
+                let error_message = Some("the request names this topic twice".to_owned());
+                results.push(CreatePartitionsTopicResult { name: text, error_code: error_code::INVALID_REQUEST, error_message });
+                continue;
+            }
+        }
         let (error_code, error_message) = match widen(caller, topic, request.validate_only).await {
             Ok(()) => (error_code::NONE, None),
             Err((code, message)) => (code, Some(message)),

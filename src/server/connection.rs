@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::wire::{ApiKey, FailureReason, Request, RequestHeader, decode_request, encode_response_chunks, unsupported_api_versions};
 
 /// Responses that may wait on one connection.
-const PIPELINE: usize = 64;
+const PIPELINE: usize = 512;
 /// A connection that is silent for so long is closed (Kafka's `connections.max.idle.ms`).
 const IDLE: Duration = Duration::from_secs(600);
 /// How long responses may still be written after the stop.

@@ -155,13 +155,17 @@ impl fmt::Debug for PlannedKeys {
 
 impl KeysFactory for PlannedKeys {
     fn keys(&self) -> Result<Box<dyn Keys>, StreamError> {
-        let inner = new_group_values(Arc::clone(&self.schema), &GroupOrdering::None).map_err(|e| failed("the group key", &e))?;
-        Ok(Box::new(GroupKeys { inner }))
+        Ok(Box::new(GroupKeys { inner: fresh_keys(&self.schema)?, schema: Arc::clone(&self.schema) }))
     }
+}
+
+fn fresh_keys(schema: &SchemaRef) -> Result<Box<dyn GroupValues>, StreamError> {
+    new_group_values(Arc::clone(schema), &GroupOrdering::None).map_err(|e| failed("the group key", &e))
 }
 
 struct GroupKeys {
     inner: Box<dyn GroupValues>,
+    schema: SchemaRef,
 }
 
 impl Keys for GroupKeys {
@@ -174,7 +178,10 @@ impl Keys for GroupKeys {
     }
 
     fn take(&mut self) -> Result<Vec<ArrayRef>, StreamError> {
-        self.inner.emit(EmitTo::All).map_err(|e| failed("the group key", &e))
+        let taken = self.inner.emit(EmitTo::All).map_err(|e| failed("the group key", &e))?;
+        // Keys of several columns do not forget what they have emitted (DataFusion 55): the next ones begin afresh.
+        self.inner = fresh_keys(&self.schema)?;
+        Ok(taken)
     }
 
     fn size(&self) -> usize {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result as DfResult, ScalarValue, TableReference, plan_err};
+use datafusion::common::{DFSchema, DFSchemaRef, Result as DfResult, ScalarValue, TableReference, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor};
@@ -337,10 +337,4 @@ pub fn interval_millis(value: &ScalarValue) -> Option<i64> {
         ScalarValue::DurationSecond(Some(s)) => s.checked_mul(1000),
         _ => None,
     }
-}
-
-/// Which of the window's own columns a name is, if any.
-#[must_use]
-pub fn is_window_column(column: &Column) -> bool {
-    matches!(column.name.as_str(), WINDOW_START | WINDOW_END | WINDOW_TIME)
 }

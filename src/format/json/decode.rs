@@ -42,7 +42,8 @@ impl Reader {
         if !scan.take(b'{') {
             return if scan.pos() == bytes.len() { scan.fault("empty value") } else { scan.fault("expected an object") };
         }
-        scan.go_to(object(scan, &mut self.shape, columns, &mut self.context, 0)?);
+        let end = object(scan, &mut self.shape, columns, &mut self.context, 0)?;
+        scan.go_to(end);
         scan.end()?;
         fill(columns, row, scan.pos())
     }
@@ -96,7 +97,7 @@ fn object(mut scan: Scan<'_>, shape: &mut Shape, columns: &mut [Column], context
                     None => {
                         let fault = Fault::new(at, "a field comes twice");
                         return Err(match shape.told(index) {
-                            Some(name) => fault.of(name),
+                            Some(name) => fault.within(name),
                             None => fault,
                         });
                     }
@@ -123,8 +124,7 @@ fn object(mut scan: Scan<'_>, shape: &mut Shape, columns: &mut [Column], context
                     b'n' => scan.word(b"null").map(|()| scan.pos()),
                     _ => scan.unexpected("expected an object"),
                 };
-                // A fault that already names a column needs no path: the column says where it lies.
-                scan.go_to(read.map_err(|fault| if fault.path.is_empty() { fault.of(name) } else { fault })?);
+                scan.go_to(read.map_err(|fault| fault.within(name))?);
             }
         }
         if scan.end_of_item(b'}')? {
@@ -266,7 +266,8 @@ fn integer(scan: &mut Scan<'_>, first: u8) -> Read<i64> {
                 *scan = ahead;
                 return Ok(short.integer());
             }
-            scan.number()?.integer().ok_or_else(|| Fault::new(at, "expected a whole number in range"))
+            let written = scan.number()?;
+            written.integer().ok_or_else(|| Fault::new(at, if written.plain { "number out of range" } else { "expected a whole number" }))
         }
         _ => scan.unexpected("expected a whole number"),
     }

@@ -26,6 +26,8 @@ pub(in crate::format) struct Fault {
     pub why: &'static str,
     /// The column and the fields within it, innermost first.
     pub path: Vec<String>,
+    /// Whether a column is among them.
+    pub column: bool,
 }
 
 pub(in crate::format) type Read<T> = Result<T, Box<Fault>>;
@@ -33,13 +35,23 @@ pub(in crate::format) type Read<T> = Result<T, Box<Fault>>;
 impl Fault {
     #[cold]
     pub(in crate::format) fn new(at: usize, why: &'static str) -> Box<Self> {
-        Box::new(Self { at, why, path: Vec::new() })
+        Box::new(Self { at, why, path: Vec::new(), column: false })
     }
 
-    /// The same, said of a field.
+    /// The same, said of a column.
     #[cold]
     pub(in crate::format) fn of(mut self: Box<Self>, name: &str) -> Box<Self> {
         self.path.push(name.to_owned());
+        self.column = true;
+        self
+    }
+
+    /// The same, said of an object on the way to columns. Where one of them is named already, that says more.
+    #[cold]
+    pub(in crate::format) fn within(mut self: Box<Self>, name: &str) -> Box<Self> {
+        if !self.column {
+            self.path.push(name.to_owned());
+        }
         self
     }
 }
@@ -184,9 +196,11 @@ impl<'a> Scan<'a> {
     /// Passes `wanted` if it is what comes next.
     #[inline(always)]
     pub(super) fn take(&mut self, wanted: u8) -> bool {
-        let there = self.peek() == wanted;
-        self.pos += usize::from(there);
-        there
+        if self.peek() == wanted {
+            self.pos += 1;
+            return true;
+        }
+        false
     }
 
     /// Whether `name` and a quote stand here, and passes them.

@@ -217,10 +217,13 @@ fn a_streams_history_is_a_table() {
 
 #[test]
 fn now_is_the_time_that_the_node_says() {
-    check("SELECT now() AS now, count(*) AS n FROM vitals WHERE ts > now() - INTERVAL '1' MINUTE AND ts < now()", expect![[r#"
+    check(
+        "SELECT now() AS now, count(*) AS n FROM vitals WHERE ts > now() - INTERVAL '1' MINUTE AND ts < now()",
+        expect![[r#"
         | now                 | n |
         | 1970-01-01T00:01:05 | 1 |
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
