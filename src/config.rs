@@ -280,7 +280,12 @@ fn webhooks(values: &BTreeMap<String, (String, Origin)>) -> Result<BTreeMap<Stri
         if !(hook.url.starts_with("http://") || hook.url.starts_with("https://")) {
             let key = format!("notify.webhook.{name}.url");
             let origin = values.get(&key).map_or(Origin::Default, |(_, origin)| origin.clone());
-            return Err(ConfigError::Value { key, value: hook.url.clone(), origin, why: "expected an http:// or https:// address".to_owned() });
+            return Err(ConfigError::Value {
+                key,
+                value: hook.url.clone(),
+                origin,
+                why: "expected an http:// or https:// address".to_owned(),
+            });
         }
     }
     Ok(found)

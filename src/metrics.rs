@@ -9,11 +9,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-/// Buckets for how long things take, from a quarter of a millisecond to ten seconds.
-const SECONDS: &[f64] = &[0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Buckets for how long things take, from a quarter of a millisecond to half a minute: an alert that waits for
+/// its stream's order takes five seconds, one that waits for the clock ten or more.
+const SECONDS: &[f64] = &[0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// APIs whose series are there, at zero, before the first client: a panel or a rule that finds nothing cannot be
+/// told from one that is broken.
+const FIRST_APIS: [&str; 3] = ["Produce", "Fetch", "Metadata"];
 
 /// All metrics of one node.
 pub struct Metrics {
@@ -86,7 +92,7 @@ pub struct Metrics {
     /// Pages that listen for live events.
     pub sse_clients: IntGauge,
     resident_memory: IntGauge,
-    cpu_seconds: Gauge,
+    cpu_seconds: Counter,
     open_fds: IntGauge,
     uptime: Gauge,
 }
@@ -98,7 +104,7 @@ impl Metrics {
         let r = Registry::new();
         let build = int_gauges(&r, "vitalsql_build_info", "The running version; always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Arc::new(Self {
+        let made = Self {
             started: Instant::now(),
             broker_records_in: counters(&r, "vitalsql_broker_records_in_total", "Records taken in.", &["topic"]),
             broker_bytes_in: counters(&r, "vitalsql_broker_bytes_in_total", "Bytes of record batches taken in.", &["topic"]),
@@ -111,34 +117,64 @@ impl Metrics {
             log_groups: counter(&r, "vitalsql_log_append_groups_total", "Append groups made durable."),
             log_pending_bytes: int_gauge(&r, "vitalsql_log_pending_bytes", "Bytes on their way to the disk or to their segment."),
             log_disk_free_bytes: int_gauge(&r, "vitalsql_log_disk_free_bytes", "Free bytes on the data directory's disk."),
-            consumer_group_lag: int_gauges(&r, "vitalsql_consumer_group_lag_records", "Records a consumer group has still to read.", &["group", "topic"]),
+            consumer_group_lag: int_gauges(
+                &r,
+                "vitalsql_consumer_group_lag_records",
+                "Records a consumer group has still to read.",
+                &["group", "topic"],
+            ),
             query_rows_in: counters(&r, "vitalsql_query_rows_in_total", "Rows read by a query.", &["query"]),
             query_rows_out: counters(&r, "vitalsql_query_rows_out_total", "Rows written by a query.", &["query"]),
             query_late_rows: counters(&r, "vitalsql_query_late_rows_total", "Rows that were late for a query.", &["query"]),
             query_failed_rows: counters(&r, "vitalsql_query_failed_rows_total", "Rows whose expression failed.", &["query"]),
-            query_ahead_rows: counters(&r, "vitalsql_query_ahead_rows_total", "Rows ahead of the clock, which did not move the watermark.", &["query"]),
+            query_ahead_rows: counters(
+                &r,
+                "vitalsql_query_ahead_rows_total",
+                "Rows ahead of the clock, which did not move the watermark.",
+                &["query"],
+            ),
             query_commits: counters(&r, "vitalsql_query_commits_total", "Commits of a query.", &["query"]),
             query_snapshots: counters(&r, "vitalsql_query_snapshots_total", "Snapshots of a query's state.", &["query"]),
-            query_watermark_gap_seconds: gauges(&r, "vitalsql_query_watermark_gap_seconds", "How far a query's watermark is behind the clock.", &["query"]),
+            query_watermark_gap_seconds: gauges(
+                &r,
+                "vitalsql_query_watermark_gap_seconds",
+                "How far a query's watermark is behind the clock.",
+                &["query"],
+            ),
             query_input_lag: int_gauges(&r, "vitalsql_query_input_lag_records", "Records a query has still to read.", &["query"]),
             query_state_bytes: int_gauges(&r, "vitalsql_query_state_bytes", "Bytes of a query's state at its last snapshot.", &["query"]),
             query_state: int_gauges(&r, "vitalsql_query_state", "1 for the state a query is in.", &["query", "state"]),
             dead_letters: counters(&r, "vitalsql_dead_letter_records_total", "Records that were no row of their stream.", &["stream"]),
             alerts: counters(&r, "vitalsql_alerts_total", "Alert records written.", &["rule", "priority", "state"]),
             alerts_active: int_gauges(&r, "vitalsql_alerts_active", "Alerts open now.", &["rule", "priority", "state"]),
-            alert_latency_seconds: histograms(&r, "vitalsql_alert_latency_seconds", "From the raising reading's event time to the durable alert.", &["rule"]),
+            alert_latency_seconds: histograms(
+                &r,
+                "vitalsql_alert_latency_seconds",
+                "From the raising reading's event time to the durable alert.",
+                &["rule"],
+            ),
             notifications: counters(&r, "vitalsql_notifications_total", "Notices sent to webhooks.", &["target", "outcome"]),
             ward_beds: int_gauges(&r, "vitalsql_ward_beds", "Beds heard of within the last five minutes.", &["ward"]),
             ward_beds_silent: int_gauges(&r, "vitalsql_ward_beds_silent", "Beds not heard of for over thirty seconds.", &["ward"]),
             ward_beds_high_risk: int_gauges(&r, "vitalsql_ward_beds_high_risk", "Beds with a NEWS2 of 7 or more.", &["ward"]),
-            ward_vital_mean: gauges(&r, "vitalsql_ward_vital_mean", "Mean of the beds' latest values, in the vital's canonical unit; wards of fewer than five beds are left out.", &["ward", "vital"]),
+            ward_vital_mean: gauges(
+                &r,
+                "vitalsql_ward_vital_mean",
+                "Mean of the beds' latest values, in the vital's canonical unit; wards of fewer than five beds are left out.",
+                &["ward", "vital"],
+            ),
             sse_clients: int_gauge(&r, "vitalsql_sse_clients", "Pages that listen for live events."),
             resident_memory: int_gauge(&r, "process_resident_memory_bytes", "Resident memory."),
-            cpu_seconds: gauge(&r, "process_cpu_seconds", "User and system time spent."),
+            cpu_seconds: float_counter(&r, "process_cpu_seconds_total", "User and system time spent."),
             open_fds: int_gauge(&r, "process_open_fds", "Open file descriptors."),
             uptime: gauge(&r, "vitalsql_uptime_seconds", "Time since the node started."),
             registry: r,
-        })
+        };
+        for api in FIRST_APIS {
+            made.broker_requests.with_label_values(&[api]);
+            made.broker_request_seconds.with_label_values(&[api]);
+        }
+        Arc::new(made)
     }
 
     /// The text exposition format, version 0.0.4.
@@ -146,7 +182,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let process = process();
         self.resident_memory.set(process.resident_bytes as i64);
-        self.cpu_seconds.set(process.cpu_seconds);
+        self.cpu_seconds.inc_by((process.cpu_seconds - self.cpu_seconds.get()).max(0.0));
         self.open_fds.set(process.open_fds as i64);
         self.uptime.set(self.started.elapsed().as_secs_f64());
         let mut text = String::new();
@@ -172,6 +208,10 @@ fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounter
 
 fn counter(r: &Registry, name: &str, help: &str) -> IntCounter {
     registered(r, IntCounter::new(name, help))
+}
+
+fn float_counter(r: &Registry, name: &str, help: &str) -> Counter {
+    registered(r, Counter::new(name, help))
 }
 
 fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {

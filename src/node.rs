@@ -136,7 +136,8 @@ impl Node {
         let NodeOptions { config, clock, queries } = options;
         let files = query_files(&config, queries)?;
         // The doors are taken first: a port that is in use is known before any file is touched.
-        let listen = |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
+        let listen =
+            |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
         let kafka = tokio::net::TcpListener::bind(config.kafka_listen).await.map_err(listen(config.kafka_listen, "--kafka"))?;
         let http = crate::http::bind(config.http_listen).await.map_err(listen(config.http_listen, "--http"))?;
         let metrics = Metrics::new();
@@ -157,9 +158,15 @@ impl Node {
             default_partitions: config.default_partitions,
             topic_configs: engine_topic_configs(),
         };
-        let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, engine_runtime.handle().clone(), engine_options)
-            .await
-            .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
+        let engine = Engine::open(
+            Arc::clone(&bus),
+            Arc::new(Rules { partitions: alert_partitions }),
+            clock,
+            engine_runtime.handle().clone(),
+            engine_options,
+        )
+        .await
+        .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
         for file in &files {
             engine.apply(&file.text).await.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
         }
@@ -197,7 +204,17 @@ impl Node {
             }
         }));
         inner.started.store(true, Ordering::Release);
-        Ok(Self { inner, kafka_address, http_address, ready_after: begun.elapsed(), doors, stop, tasks: Mutex::new(tasks), server, engine_runtime: Some(engine_runtime) })
+        Ok(Self {
+            inner,
+            kafka_address,
+            http_address,
+            ready_after: begun.elapsed(),
+            doors,
+            stop,
+            tasks: Mutex::new(tasks),
+            server,
+            engine_runtime: Some(engine_runtime),
+        })
     }
 
     /// Stops from the doors inwards. What was acknowledged is durable in any case; this makes the next start quick.
@@ -208,7 +225,8 @@ impl Node {
         self.inner.engine.close().await;
         // Nobody is left to hear it where a task has ended already.
         let _ = self.stop.send(true);
-        for task in std::mem::take(&mut *self.tasks.lock()) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
             // A task that does not end in time is not waited for: its work is behind it or repeated.
             let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
         }
@@ -305,7 +323,8 @@ impl Node {
 
     async fn append(&self, topic: &TopicName, batches: BTreeMap<i32, BatchBuilder>) -> Result<(), String> {
         let outputs = batches.into_iter().filter(|(_, records)| !records.is_empty());
-        let outputs = outputs.map(|(p, records)| TopicBatch { to: TopicPartition::new(topic.clone(), crate::record::PartitionId(p)), records });
+        let outputs =
+            outputs.map(|(p, records)| TopicBatch { to: TopicPartition::new(topic.clone(), crate::record::PartitionId(p)), records });
         self.inner.bus.append(outputs.collect()).await.map_err(|e| e.to_string())
     }
 }
@@ -333,10 +352,12 @@ async fn open_broker(config: &Config, clock: Clock) -> Result<Arc<Broker>, NodeE
     let log_config = LogConfig { cache_bytes: config.cache_bytes as usize, min_free_bytes: config.min_free_bytes, ..LogConfig::default() };
     let dir = config.data_dir.clone();
     // Recovery reads files: not on a network thread.
-    let log = tokio::task::spawn_blocking(move || RealDisk::open(&dir).map_err(|e| e.to_string()).and_then(|disk| Log::open(Arc::new(disk), log_config).map_err(|e| e.to_string())))
-        .await
-        .map_err(|e| data(e.to_string()))?
-        .map_err(data)?;
+    let log = tokio::task::spawn_blocking(move || {
+        RealDisk::open(&dir).map_err(|e| e.to_string()).and_then(|disk| Log::open(Arc::new(disk), log_config).map_err(|e| e.to_string()))
+    })
+    .await
+    .map_err(|e| data(e.to_string()))?
+    .map_err(data)?;
     let broker_config = BrokerConfig {
         auto_create_topics: config.auto_create_topics,
         default_partitions: config.default_partitions,
@@ -390,7 +411,13 @@ impl Inner {
         tasks.push(tokio::spawn(async move { me.keep_house(stop).await }));
         for (name, hook) in &config.webhooks {
             let stats = self.notify.get(name).cloned().unwrap_or_default();
-            let notifier = Notifier { name: name.clone(), target: Arc::new(HttpTarget::new(hook)), bus: Arc::clone(&self.bus), clock: self.clock, stats };
+            let notifier = Notifier {
+                name: name.clone(),
+                target: Arc::new(HttpTarget::new(hook)),
+                bus: Arc::clone(&self.bus),
+                clock: self.clock,
+                stats,
+            };
             let stop = stopped.clone();
             tasks.push(tokio::spawn(async move {
                 if let Err(error) = notifier.run(alert_partitions, stop).await {
@@ -422,7 +449,9 @@ impl Inner {
     /// Reads one partition until something fails; the caller begins again.
     async fn follow(&self, feed: &crate::stream::Feed) {
         let since = self.clock.now().plus(-900_000);
-        let Ok(start) = crate::stream::start_of(self.bus.as_ref(), feed.partition(), crate::stream::StartAt::At(since)).await else { return };
+        let Ok(start) = crate::stream::start_of(self.bus.as_ref(), feed.partition(), crate::stream::StartAt::At(since)).await else {
+            return;
+        };
         let mut position = start;
         loop {
             match feed.poll(position).await {
@@ -510,7 +539,9 @@ impl Inner {
             m.alerts_active.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
         }
         for (target, stats) in &self.notify {
-            for (outcome, count) in [("delivered", &stats.delivered), ("failed_attempt", &stats.failed_attempts), ("given_up", &stats.given_up)] {
+            for (outcome, count) in
+                [("delivered", &stats.delivered), ("failed_attempt", &stats.failed_attempts), ("given_up", &stats.given_up)]
+            {
                 raise(&m.notifications.with_label_values(&[target.as_str(), outcome]), count.load(Ordering::Relaxed));
             }
         }
@@ -542,7 +573,11 @@ impl Host for Inner {
         vec![
             Check { name: "log", ok: failed.is_none(), detail: failed.unwrap_or_default() },
             Check { name: "queries", ok: started, detail: if started { String::new() } else { "being restored".to_owned() } },
-            Check { name: "alarm desk", ok: self.desk.is_caught_up(), detail: if self.desk.is_caught_up() { String::new() } else { "reading topic alerts".to_owned() } },
+            Check {
+                name: "alarm desk",
+                ok: self.desk.is_caught_up(),
+                detail: if self.desk.is_caught_up() { String::new() } else { "reading topic alerts".to_owned() },
+            },
             Check { name: "serving", ok: !draining, detail: if draining { "stopping".to_owned() } else { String::new() } },
         ]
     }
@@ -551,7 +586,13 @@ impl Host for Inner {
         self.broker
             .topic_sizes()
             .into_iter()
-            .map(|t| TopicInfo { internal: t.name.is_internal(), name: t.name.as_str().to_owned(), partitions: t.partitions, records: t.records, bytes: t.bytes })
+            .map(|t| TopicInfo {
+                internal: t.name.is_internal(),
+                name: t.name.as_str().to_owned(),
+                partitions: t.partitions,
+                records: t.records,
+                bytes: t.bytes,
+            })
             .collect()
     }
 }

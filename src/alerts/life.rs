@@ -324,7 +324,10 @@ mod tests {
     #[test]
     fn without_holds_the_first_breach_tells_and_the_first_clear_ends() {
         let now = Terms { hold_ms: 0, clear_hold_ms: 0, ..TERMS };
-        assert_eq!(play(&now, &[(0, 85.0), (1, 85.0), (2, 95.0), (500, 80.0)]), "0 active since 0 by 1, 2 resolved, 500 active since 500 by 1");
+        assert_eq!(
+            play(&now, &[(0, 85.0), (1, 85.0), (2, 95.0), (500, 80.0)]),
+            "0 active since 0 by 1, 2 resolved, 500 active since 500 by 1"
+        );
     }
 
     #[test]

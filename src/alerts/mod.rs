@@ -12,7 +12,7 @@ mod rules;
 
 pub use desk::{Desk, DeskAlert};
 pub use life::{Acknowledgement, Evidence, EvidenceList, Life, Open, Phase, Priority, Reading, Stepped, Terms, Told};
-pub use notify::{NotifyStats, Notifier, Target, Targets};
+pub use notify::{Notifier, NotifyStats, Target, Targets};
 pub use record::{ALERTS_TOPIC, AlertRecord, AlertSink, AlertState, EvidenceRecord, NOTICE, RESERVED, alert_id};
 pub use rule::{AcknowledgeCommand, Rule, RuleOperator, StepOrder, check_columns};
 pub use rules::Rules;

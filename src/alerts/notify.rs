@@ -159,7 +159,12 @@ impl Notifier {
         Ok(positions)
     }
 
-    async fn remember(&self, committer: &mut dyn Committer, positions: &BTreeMap<i32, i64>, outbox: &TopicPartition) -> Result<(), BusError> {
+    async fn remember(
+        &self,
+        committer: &mut dyn Committer,
+        positions: &BTreeMap<i32, i64>,
+        outbox: &TopicPartition,
+    ) -> Result<(), BusError> {
         let mut checkpoint = BatchBuilder::new();
         let value = serde_json::to_vec(positions).expect("positions are plain data");
         checkpoint.push(self.clock.now().0, Some(b"positions"), Some(&value), &[]);

@@ -123,8 +123,22 @@ impl From<&Evidence> for EvidenceRecord {
 
 /// The names a rule's SELECT may not use for extra columns, because the record uses them itself.
 pub const RESERVED: &[&str] = &[
-    "id", "rule", "rule_version", "priority", "state", "since", "raised", "evidence", "evidence_total", "acknowledged_by",
-    "acknowledged_at", "acknowledged_reason", "recorded_at", "stale", "notice", "notify",
+    "id",
+    "rule",
+    "rule_version",
+    "priority",
+    "state",
+    "since",
+    "raised",
+    "evidence",
+    "evidence_total",
+    "acknowledged_by",
+    "acknowledged_at",
+    "acknowledged_reason",
+    "recorded_at",
+    "stale",
+    "notice",
+    "notify",
 ];
 
 impl AlertRecord {

@@ -134,10 +134,14 @@ impl RuleOperator {
         })
     }
 
-    fn findings(&self, rows: &Rows) -> Result<Vec<Finding>, StreamError> {
+    /// Shows each reading, with what rides along for whoever asks: most readings tell nothing, and nobody does.
+    fn findings(&self, rows: &Rows, mut each: impl FnMut(&str, Reading, &dyn Fn() -> Map<String, Value>)) -> Result<(), StreamError> {
         let batch = &rows.batch;
         let of = |column: usize, to: &DataType| {
-            let why = |e: arrow::error::ArrowError| StreamError::Evaluate { what: batch.schema().field(column).name().clone(), why: e.to_string() };
+            let why = |e: arrow::error::ArrowError| StreamError::Evaluate {
+                what: batch.schema().field(column).name().clone(),
+                why: e.to_string(),
+            };
             cast(batch.column(column), to).map_err(why)
         };
         let subjects = of(self.columns.subject, &DataType::Utf8)?;
@@ -149,56 +153,34 @@ impl RuleOperator {
         let clear: Option<&BooleanArray> = clear.as_ref().map(AsArray::as_boolean);
         let value = self.columns.value.map(|c| of(c, &DataType::Float64)).transpose()?;
         let value: Option<&Float64Array> = value.as_ref().map(AsArray::as_primitive);
-        let extra = batch.project(&self.columns.extra).map_err(|e| StreamError::Evaluate { what: "the alert's columns".to_owned(), why: e.to_string() })?;
-        let mut interesting = Vec::with_capacity(rows.len());
+        let extra = batch
+            .project(&self.columns.extra)
+            .map_err(|e| StreamError::Evaluate { what: "the alert's columns".to_owned(), why: e.to_string() })?;
+        let encoded = self.encoder.encode(&extra);
+        let columns_of = |row: usize| encoded.row(row).ok().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         for row in 0..rows.len() {
             // A row without subject, time or breach is no reading of this rule.
             if subjects.is_null(row) || times.is_null(row) || breach.is_null(row) {
                 continue;
             }
-            interesting.push(row);
-        }
-        let encoded = self.encoder.encode(&extra);
-        let mut findings = Vec::with_capacity(interesting.len());
-        for row in interesting {
             let (breach, at) = (breach.value(row), times.value(row));
             let value = value.filter(|v| v.is_valid(row)).map(|v| v.value(row));
             let clear = match clear {
                 Some(clear) => clear.is_valid(row) && clear.value(row),
                 None => !breach,
             };
-            let subject = subjects.value(row);
-            // Most readings of most subjects tell nothing; what rides along is read only where it may be told.
-            let quiet = !breach && self.rule.order == StepOrder::Arrival && self.subjects.get(subject).is_none_or(|s| s.life.is_idle());
-            let columns = if quiet { Map::new() } else { encoded.row(row).ok().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default() };
             let source = Evidence { partition: rows.partition.0, offset: rows.offsets[row], ts: at, value };
-            findings.push(Finding { subject: subject.to_owned(), reading: Reading { at, value, breach, clear, source }, columns });
+            each(subjects.value(row), Reading { at, value, breach, clear, source }, &|| columns_of(row));
         }
-        Ok(findings)
+        Ok(())
     }
 
-    fn step(&mut self, finding: Finding, told: &mut Vec<(AlertRecord, i64)>) {
-        let Finding { subject: name, reading, columns } = finding;
-        let subject = match self.subjects.get_mut(&name) {
-            Some(subject) => subject,
-            None => self.subjects.entry(name.clone()).or_default(),
-        };
-        match subject.life.step(&reading, &self.rule.terms) {
-            Stepped::Quiet => {}
-            Stepped::NotNewer => self.not_newer += 1,
-            Stepped::Tell(what) => {
-                subject.value = reading.value;
-                subject.columns = columns;
-                told.push((record_of(&self.rule, &name, subject, &what, reading.at), reading.at));
-            }
-        }
-    }
-
-    fn give(&self, told: Vec<(AlertRecord, i64)>, rows: Option<&Rows>, out: &mut Output) {
+    fn give(&self, told: &[(AlertRecord, i64)], rows: Option<&Rows>, out: &mut Output) {
         if told.is_empty() {
             return;
         }
-        let texts: StringArray = told.iter().map(|(record, _)| Some(serde_json::to_string(record).expect("an alert record is plain data"))).collect();
+        let texts: StringArray =
+            told.iter().map(|(record, _)| Some(serde_json::to_string(record).expect("an alert record is plain data"))).collect();
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::new(texts) as ArrayRef]).expect("one text column");
         let n = batch.num_rows();
         out.rows.push(Rows {
@@ -219,6 +201,36 @@ impl RuleOperator {
         let old = at.0.saturating_sub(FORGET_MS);
         self.subjects.retain(|_, s| !s.life.is_idle() || s.life.last.is_none_or(|last| last >= old));
     }
+}
+
+/// One reading steps its subject. A pure function of the subject and the reading, whatever batch they came in.
+fn step(
+    rule: &Rule,
+    subjects: &mut HashMap<String, Subject>,
+    name: &str,
+    reading: &Reading,
+    columns: &dyn Fn() -> Map<String, Value>,
+) -> Stepping {
+    let subject = match subjects.get_mut(name) {
+        Some(subject) => subject,
+        None => subjects.entry(name.to_owned()).or_default(),
+    };
+    match subject.life.step(reading, &rule.terms) {
+        Stepped::Quiet => Stepping::Quiet,
+        Stepped::NotNewer => Stepping::NotNewer,
+        Stepped::Tell(what) => {
+            subject.value = reading.value;
+            subject.columns = columns();
+            Stepping::Tell(Box::new(record_of(rule, name, subject, &what, reading.at)), reading.at)
+        }
+    }
+}
+
+/// What a reading came to.
+enum Stepping {
+    Quiet,
+    NotNewer,
+    Tell(Box<AlertRecord>, i64),
 }
 
 fn record_of(rule: &Rule, name: &str, subject: &Subject, what: &Told, at: i64) -> AlertRecord {
@@ -279,7 +291,10 @@ pub fn check_columns(input: &SchemaRef) -> Result<(), String> {
         return Err("column \"value\" of an alert's SELECT must be a number".to_owned());
     }
     if let Some(taken) = input.fields().iter().find(|f| super::record::RESERVED.contains(&f.name().as_str())) {
-        return Err(format!("column \"{}\" of an alert's SELECT has a name that alert records use themselves; give it another", taken.name()));
+        return Err(format!(
+            "column \"{}\" of an alert's SELECT has a name that alert records use themselves; give it another",
+            taken.name()
+        ));
     }
     Ok(())
 }
@@ -290,19 +305,25 @@ impl Operator for RuleOperator {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let findings = self.findings(rows)?;
         let mut told = Vec::new();
-        for finding in findings {
-            match self.rule.order {
-                StepOrder::Arrival => self.step(finding, &mut told),
-                StepOrder::Watermark => {
-                    let source = finding.reading.source;
-                    self.arrivals += 1;
-                    self.waiting.insert((finding.reading.at, source.partition, source.offset, self.arrivals), finding);
-                }
+        let mut subjects = std::mem::take(&mut self.subjects);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let (mut arrivals, mut not_newer) = (self.arrivals, self.not_newer);
+        let done = self.findings(rows, |subject, reading, columns| match self.rule.order {
+            StepOrder::Arrival => match step(&self.rule, &mut subjects, subject, &reading, columns) {
+                Stepping::Quiet => {}
+                Stepping::NotNewer => not_newer += 1,
+                Stepping::Tell(record, at) => told.push((*record, at)),
+            },
+            StepOrder::Watermark => {
+                arrivals += 1;
+                let place = (reading.at, reading.source.partition, reading.source.offset, arrivals);
+                waiting.insert(place, Finding { subject: subject.to_owned(), reading, columns: columns() });
             }
-        }
-        self.give(told, Some(rows), out);
+        });
+        (self.subjects, self.waiting, self.arrivals, self.not_newer) = (subjects, waiting, arrivals, not_newer);
+        done?;
+        self.give(&told, Some(rows), out);
         Ok(())
     }
 
@@ -311,10 +332,14 @@ impl Operator for RuleOperator {
             let later = self.waiting.split_off(&(at.0, i32::MIN, i64::MIN, 0));
             let ready = std::mem::replace(&mut self.waiting, later);
             let mut told = Vec::new();
-            for finding in ready.into_values() {
-                self.step(finding, &mut told);
+            for Finding { subject, reading, columns } in ready.into_values() {
+                match step(&self.rule, &mut self.subjects, &subject, &reading, &|| columns.clone()) {
+                    Stepping::Quiet => {}
+                    Stepping::NotNewer => self.not_newer += 1,
+                    Stepping::Tell(record, at) => told.push((*record, at)),
+                }
             }
-            self.give(told, None, out);
+            self.give(&told, None, out);
         }
         self.sweep(at);
         Ok(())
@@ -334,8 +359,9 @@ impl Operator for RuleOperator {
         let acknowledgement = Acknowledgement { by: command.by, at: at.0, reason: command.reason };
         let event = subject.life.last.unwrap_or(at.0);
         let told = subject.life.acknowledge(acknowledgement);
-        let told = told.iter().map(|what| (record_of(&self.rule, &command.subject, subject, what, event), event)).collect();
-        self.give(told, None, out);
+        let told: Vec<(AlertRecord, i64)> =
+            told.iter().map(|what| (record_of(&self.rule, &command.subject, subject, what, event), event)).collect();
+        self.give(&told, None, out);
         Ok(())
     }
 
@@ -349,7 +375,19 @@ impl Operator for RuleOperator {
         let waiting: StringArray = self
             .waiting
             .values()
-            .map(|f| Some(serde_json::to_string(&(f.reading.at, f.reading.value, f.reading.breach, f.reading.clear, f.reading.source, &f.columns)).expect("plain data")))
+            .map(|f| {
+                Some(
+                    serde_json::to_string(&(
+                        f.reading.at,
+                        f.reading.value,
+                        f.reading.breach,
+                        f.reading.clear,
+                        f.reading.source,
+                        &f.columns,
+                    ))
+                    .expect("plain data"),
+                )
+            })
             .collect();
         put(state, "waiting", keys, waiting);
         Ok(())
@@ -382,6 +420,8 @@ fn put(state: &mut StateWriter, name: &str, keys: StringArray, bodies: StringArr
 }
 
 fn pairs(batch: &RecordBatch) -> Vec<(String, String)> {
-    let (Some(keys), Some(bodies)) = (batch.column(0).as_string_opt::<i32>(), batch.column(1).as_string_opt::<i32>()) else { return Vec::new() };
+    let (Some(keys), Some(bodies)) = (batch.column(0).as_string_opt::<i32>(), batch.column(1).as_string_opt::<i32>()) else {
+        return Vec::new();
+    };
     keys.iter().flatten().zip(bodies.iter().flatten()).map(|(k, b)| (k.to_owned(), b.to_owned())).collect()
 }

@@ -168,7 +168,7 @@ async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_z
         return empty(error_code::NONE);
     }
     if from < start || from > visible {
-        return empty(error_code::OFFSET_OUT_OF_RANGE);
+        return FetchedPart::failed(error_code::OFFSET_OUT_OF_RANGE);
     }
     if room.bytes == 0 && !room.even_if_larger {
         return empty(error_code::NONE);
@@ -208,7 +208,7 @@ async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_z
             if !matches!(error, LogError::OutOfRange { .. }) {
                 tracing::warn!(partition = %partition.of(), %from, %error, "could not read for a fetch");
             }
-            empty(log_code(&error))
+            FetchedPart::failed(log_code(&error))
         }
     }
 }

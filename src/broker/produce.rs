@@ -391,8 +391,8 @@ mod tests {
         builder.finish().to_bytes()
     }
 
-    fn refused(configs: &[(&str, &str)], batch: Bytes) -> (String, Vec<i32>) {
-        check_with(configs, TERMS, &batch).unwrap_err()
+    fn refused(configs: &[(&str, &str)], batch: &Bytes) -> (String, Vec<i32>) {
+        check_with(configs, TERMS, batch).unwrap_err()
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
         let mut flipped = plain.to_vec();
         *flipped.last_mut().unwrap() ^= 1;
         let two = Bytes::from([&plain[..], &plain[..]].concat());
-        let refuses = |batch: Bytes, wanted: &str| assert_eq!(refused(&[], batch).0, wanted);
+        let refuses = |batch: Bytes, wanted: &str| assert_eq!(refused(&[], &batch).0, wanted);
         refuses(flipped.into(), "CORRUPT_MESSAGE");
         refuses(two, "INVALID_RECORD");
         refuses(plain.slice(..plain.len() - 1), "INVALID_RECORD");
@@ -422,13 +422,13 @@ mod tests {
     #[test]
     fn the_limits_of_the_topic_hold() {
         let plain = || batch(|b| b, &[(0, None)]);
-        assert_eq!(refused(&[("max.message.bytes", "20")], plain()).0, "MESSAGE_TOO_LARGE");
+        assert_eq!(refused(&[("max.message.bytes", "20")], &plain()).0, "MESSAGE_TOO_LARGE");
         let mixed = batch(|b| b, &[(0, Some("k")), (0, None), (0, Some("k")), (0, None)]);
-        assert_eq!(refused(&[("cleanup.policy", "compact")], mixed), ("INVALID_RECORD".to_owned(), vec![1, 3]));
+        assert_eq!(refused(&[("cleanup.policy", "compact")], &mixed), ("INVALID_RECORD".to_owned(), vec![1, 3]));
         let ahead = batch(|b| b, &[(0, None), (3_600_001, None)]);
-        assert_eq!(refused(&[], ahead), ("INVALID_TIMESTAMP".to_owned(), vec![1]));
+        assert_eq!(refused(&[], &ahead), ("INVALID_TIMESTAMP".to_owned(), vec![1]));
         let behind = batch(|b| b, &[(-1001, None), (0, None)]);
-        assert_eq!(refused(&[("message.timestamp.before.max.ms", "1000")], behind.clone()), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
+        assert_eq!(refused(&[("message.timestamp.before.max.ms", "1000")], &behind), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
         assert!(check_with(&[], TERMS, &behind).is_ok());
     }
 

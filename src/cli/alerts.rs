@@ -60,21 +60,28 @@ pub fn run(arguments: Arguments) -> CommandResult {
                 return Ok(());
             }
             let mut table = comfy_table::Table::new();
-            table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY).set_header(["id", "priority", "rule", "subject", "state", "since", "value", "seen by"]);
+            table
+                .load_preset(comfy_table::presets::UTF8_BORDERS_ONLY)
+                .set_header(["id", "priority", "rule", "subject", "state", "since", "value", "seen by"]);
             let text = |alert: &Value, name: &str| match &alert[name] {
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
             for alert in &alerts {
-                table.add_row(["id", "priority", "rule", "subject", "state", "since", "value", "acknowledged_by"].map(|name| text(alert, name)));
+                table.add_row(
+                    ["id", "priority", "rule", "subject", "state", "since", "value", "acknowledged_by"].map(|name| text(alert, name)),
+                );
             }
             writeln!(out, "{table}")?;
             output::say(&format!("{} alerts. Not a medical device.", alerts.len()));
             Ok(())
         }
         What::Ack { id, by, reason } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).filter(|b| !b.is_empty()).ok_or_else(|| Failure::usage("say who has seen it: --by NAME"))?;
+            let by = by
+                .or_else(|| std::env::var("USER").ok())
+                .filter(|b| !b.is_empty())
+                .ok_or_else(|| Failure::usage("say who has seen it: --by NAME"))?;
             if !id.chars().all(|c| c.is_ascii_hexdigit()) {
                 return Err(Failure::usage("an alert's id is made of hexadecimal digits; vitalsql alerts list shows them"));
             }

@@ -26,7 +26,9 @@ use crate::time::Clock;
 
 /// Measurements.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench latency --rate 10000    from produce to alert")]
+#[command(
+    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench latency --rate 10000    from produce to alert"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -136,15 +138,25 @@ fn make_topic(broker: &Broker, name: &str, partitions: i32) -> CommandResult {
     let admin = broker.admin()?;
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-    let made = super::kafka::runtime()?.block_on(admin.create_topics([&topic], &options)).map_err(|e| broker.failed("could not create a topic", &e))?;
-    made.into_iter().next().map_or(Ok(()), |r| r.map(|_| ()).map_err(|(name, code)| Failure::new(format!("could not create topic {name}: {code}"))))
+    let made = super::kafka::runtime()?
+        .block_on(admin.create_topics([&topic], &options))
+        .map_err(|e| broker.failed("could not create a topic", &e))?;
+    made.into_iter()
+        .next()
+        .map_or(Ok(()), |r| r.map(|_| ()).map_err(|(name, code)| Failure::new(format!("could not create topic {name}: {code}"))))
 }
 
 /// Fills a topic; answers the figures and the topic.
 fn produce(broker: &Broker, load: &Load) -> Result<(Value, String), Failure> {
     let topic = format!("bench-{}", uuid::Uuid::new_v4().simple());
     make_topic(broker, &topic, load.partitions)?;
-    let settings = [("batch.size", "1000000"), ("linger.ms", "5"), ("queue.buffering.max.kbytes", "262144"), ("queue.buffering.max.messages", "1000000"), ("partitioner", "random")];
+    let settings = [
+        ("batch.size", "1000000"),
+        ("linger.ms", "5"),
+        ("queue.buffering.max.kbytes", "262144"),
+        ("queue.buffering.max.messages", "1000000"),
+        ("partitioner", "random"),
+    ];
     let writer = Writer::new(broker, &settings)?;
     // Bytes that no codec would shrink, so that nothing is gained by accident.
     let body: Vec<u8> = (0..load.size as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u8).collect();
@@ -157,7 +169,12 @@ fn produce(broker: &Broker, load: &Load) -> Result<(Value, String), Failure> {
     let seconds = begun.elapsed().as_secs_f64();
     let mb = acknowledged as f64 * load.size as f64 / 1e6;
     let cpu = process().cpu_seconds - before;
-    output::say(&format!("produced {acknowledged} records of {} bytes, acknowledged when durable: {:.0} MB/s, {:.0} records/s", load.size, mb / seconds, acknowledged as f64 / seconds));
+    output::say(&format!(
+        "produced {acknowledged} records of {} bytes, acknowledged when durable: {:.0} MB/s, {:.0} records/s",
+        load.size,
+        mb / seconds,
+        acknowledged as f64 / seconds
+    ));
     let result = json!({ "bench": "produce", "records": acknowledged, "size": load.size, "partitions": load.partitions, "seconds": seconds, "mb_per_s": mb / seconds, "records_per_s": acknowledged as f64 / seconds, "cpu_seconds_client_and_node": cpu });
     Ok((result, topic))
 }
@@ -187,8 +204,15 @@ fn consume(broker: &Broker, load: &Load) -> CommandResult {
     }
     let seconds = begun.elapsed().as_secs_f64();
     let mb = bytes as f64 / 1e6;
-    output::say(&format!("consumed {records} records of {} bytes: {:.0} MB/s, {:.0} records/s", load.size, mb / seconds, records as f64 / seconds));
-    report(&json!({ "bench": "consume", "records": records, "size": load.size, "partitions": load.partitions, "seconds": seconds, "mb_per_s": mb / seconds, "records_per_s": records as f64 / seconds }))
+    output::say(&format!(
+        "consumed {records} records of {} bytes: {:.0} MB/s, {:.0} records/s",
+        load.size,
+        mb / seconds,
+        records as f64 / seconds
+    ));
+    report(
+        &json!({ "bench": "consume", "records": records, "size": load.size, "partitions": load.partitions, "seconds": seconds, "mb_per_s": mb / seconds, "records_per_s": records as f64 / seconds }),
+    )
 }
 
 fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Window) -> CommandResult {
@@ -212,7 +236,9 @@ fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Wind
         );
         readings.push((crate::time::Timestamp(start), format!("p{patient}"), body.into_bytes()));
         if readings.len() == 20_000 || n + 1 == window.readings {
-            runtime.block_on(node.write_simulated("bench_vitals", std::mem::take(&mut readings))).map_err(|e| Failure::new(e.to_string()))?;
+            runtime
+                .block_on(node.write_simulated("bench_vitals", std::mem::take(&mut readings)))
+                .map_err(|e| Failure::new(e.to_string()))?;
         }
     }
     let (begun, before) = (Instant::now(), process().cpu_seconds);
@@ -233,8 +259,16 @@ fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Wind
         std::thread::sleep(Duration::from_millis(2));
     }
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), process().cpu_seconds - before);
-    output::say(&format!("{} readings of {} patients into 1-minute windows, exactly once: {:.0} a CPU second, {:.0} a second", window.readings, window.patients, window.readings as f64 / cpu, window.readings as f64 / seconds));
-    report(&json!({ "bench": "window", "readings": window.readings, "patients": window.patients, "seconds": seconds, "cpu_seconds": cpu, "per_cpu_second": window.readings as f64 / cpu, "per_second": window.readings as f64 / seconds }))
+    output::say(&format!(
+        "{} readings of {} patients into 1-minute windows, exactly once: {:.0} a CPU second, {:.0} a second",
+        window.readings,
+        window.patients,
+        window.readings as f64 / cpu,
+        window.readings as f64 / seconds
+    ));
+    report(
+        &json!({ "bench": "window", "readings": window.readings, "patients": window.patients, "seconds": seconds, "cpu_seconds": cpu, "per_cpu_second": window.readings as f64 / cpu, "per_second": window.readings as f64 / seconds }),
+    )
 }
 
 fn latency_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, latency: &Latency) -> CommandResult {
@@ -275,14 +309,27 @@ fn latency_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, latency: &La
         return Err(Failure::new("no alert came"));
     }
     let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)];
-    output::say(&format!("{n} readings at {} a second, {} alert records: p50 {} ms, p99 {} ms, p99.9 {} ms", latency.rate, times.len(), at(0.5), at(0.99), at(0.999)));
-    report(&json!({ "bench": "latency", "rate": latency.rate, "readings": n, "alerts": times.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": times[times.len() - 1] }))
+    output::say(&format!(
+        "{n} readings at {} a second, {} alert records: p50 {} ms, p99 {} ms, p99.9 {} ms",
+        latency.rate,
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(0.999)
+    ));
+    report(
+        &json!({ "bench": "latency", "rate": latency.rate, "readings": n, "alerts": times.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": times[times.len() - 1] }),
+    )
 }
 
 /// The milliseconds from `sent` to being read, of each alert record sent after `from`.
 fn read_alerts(broker: &Broker, until: Instant, from: i64) -> Result<Vec<i64>, Failure> {
     let mut config = broker.client();
-    config.set("group.id", "bench-alerts").set("enable.auto.commit", "false").set("isolation.level", "read_committed").set("fetch.wait.max.ms", "5");
+    config
+        .set("group.id", "bench-alerts")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "5");
     let consumer: BaseConsumer = config.create().map_err(|e| broker.failed("could not make a consumer", &e))?;
     let metadata = consumer.fetch_metadata(Some("alerts"), PATIENCE).map_err(|e| broker.failed("could not read topic alerts", &e))?;
     let mut list = TopicPartitionList::new();

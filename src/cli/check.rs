@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     let mut checker = Checker::new(Box::new(crate::alerts::Rules::default()));
     let mut wrong = 0;
     let mut statements = 0;

@@ -42,7 +42,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     let timeout = arguments.timeout.as_deref().map(parse_duration).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     let mut config = arguments.broker.client();
     config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100").set("enable.partition.eof", "false");
@@ -51,14 +51,19 @@ pub fn run(arguments: Arguments) -> CommandResult {
     let consumer: BaseConsumer = config.create().map_err(|e| arguments.broker.failed("could not make a consumer", &e))?;
     let failed = |what: &str, e: &rdkafka::error::KafkaError| arguments.broker.failed(what, e);
     let metadata = consumer.fetch_metadata(Some(&arguments.topic), PATIENCE).map_err(|e| failed("could not read the topic", &e))?;
-    let partitions: Vec<i32> = metadata.topics().first().map(|t| t.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()).unwrap_or_default();
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .first()
+        .map(|t| t.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
+        .unwrap_or_default();
     if partitions.is_empty() {
         return Err(Failure::new(format!("there is no topic \"{}\"; vitalsql topic list shows them", arguments.topic)));
     }
     let mut left = 0_i64;
     if arguments.exit_at_end {
         for partition in &partitions {
-            let (low, high) = consumer.fetch_watermarks(&arguments.topic, *partition, PATIENCE).map_err(|e| failed("could not read offsets", &e))?;
+            let (low, high) =
+                consumer.fetch_watermarks(&arguments.topic, *partition, PATIENCE).map_err(|e| failed("could not read offsets", &e))?;
             left += high - low;
         }
     }

@@ -61,7 +61,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     output::start_logging("warn");
     if !(arguments.speed.is_finite() && arguments.speed > 0.0 && arguments.speed <= 1000.0) {
         return Err(Failure::usage("--speed: write a number above 0 and up to 1000"));
@@ -97,7 +97,7 @@ pub fn run(arguments: Arguments) -> CommandResult {
         } else {
             ward.play_to(origin).await?;
         }
-        welcome(&node, &arguments, &data_dir, temporary.is_some());
+        welcome(&node, arguments, &data_dir, temporary.is_some());
         let mut heard = node.alert_changes();
         let live = async {
             loop {

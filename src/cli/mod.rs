@@ -111,16 +111,16 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Command::Demo(a) => demo::run(a),
-        Command::Serve(a) => serve::run(a),
-        Command::Sql(a) => sql::run(a),
-        Command::Replay(a) => replay::run(a),
+        Command::Demo(a) => demo::run(&a),
+        Command::Serve(a) => serve::run(&a),
+        Command::Sql(a) => sql::run(&a),
+        Command::Replay(a) => replay::run(&a),
         Command::Topic(a) => topic::run(a),
-        Command::Produce(a) => produce::run(a),
-        Command::Consume(a) => consume::run(a),
+        Command::Produce(a) => produce::run(&a),
+        Command::Consume(a) => consume::run(&a),
         Command::Alerts(a) => alerts::run(a),
-        Command::Check(a) => check::run(a),
-        Command::Simulate(a) => simulate::run(a),
+        Command::Check(a) => check::run(&a),
+        Command::Simulate(a) => simulate::run(&a),
         Command::Bench(a) => bench::run(a),
     };
     match done {

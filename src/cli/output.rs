@@ -10,7 +10,13 @@ pub fn colour() -> bool {
 
 /// Says what went wrong.
 pub fn complain(message: &str) {
-    let lead = if message.starts_with("error") { "" } else if colour() { "\u{1b}[31merror\u{1b}[0m: " } else { "error: " };
+    let lead = if message.starts_with("error") {
+        ""
+    } else if colour() {
+        "\u{1b}[31merror\u{1b}[0m: "
+    } else {
+        "error: "
+    };
     let _ = writeln!(std::io::stderr(), "{lead}{message}");
 }
 

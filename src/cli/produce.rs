@@ -11,8 +11,10 @@ use super::{CommandResult, Failure, output};
 
 /// Records from stdin.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  echo '{\"patient_id\":\"p1\",\"heart_rate\":80,\"ts\":\"2026-01-01T00:00:00Z\"}' | vitalsql produce vitals --key-field patient_id\n  \
-                        vitalsql produce notes --separator : < lines.txt       key:value a line")]
+#[command(
+    after_help = "Examples:\n  echo '{\"patient_id\":\"p1\",\"heart_rate\":80,\"ts\":\"2026-01-01T00:00:00Z\"}' | vitalsql produce vitals --key-field patient_id\n  \
+                        vitalsql produce notes --separator : < lines.txt       key:value a line"
+)]
 pub struct Arguments {
     /// The topic.
     topic: String,
@@ -36,7 +38,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     let writer = Writer::new(&arguments.broker, &[("compression.type", &arguments.compression)])?;
     let mut headers = OwnedHeaders::new();
     for header in &arguments.header {

@@ -17,8 +17,10 @@ const DISORDER_MS: i64 = 60_000;
 
 /// A recording into a topic.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  vitalsql replay ward.ndjson.gz --topic vitals\n  vitalsql replay vitals.csv.gz --topic vitals --sort ts     sorted by patient: sort it by time first\n  \
-                        vitalsql replay day.parquet --topic vitals --speed 60       an hour in a minute")]
+#[command(
+    after_help = "Examples:\n  vitalsql replay ward.ndjson.gz --topic vitals\n  vitalsql replay vitals.csv.gz --topic vitals --sort ts     sorted by patient: sort it by time first\n  \
+                        vitalsql replay day.parquet --topic vitals --speed 60       an hour in a minute"
+)]
 pub struct Arguments {
     /// CSV, NDJSON (each also .gz) or Parquet; one row a measurement time.
     file: PathBuf,
@@ -42,14 +44,15 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
-    let speed = match arguments.speed.as_str() {
-        "max" => None,
-        text => Some(text.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| {
-            Failure::usage(format!("--speed {text}: write a number above 0 (1 is the recording's own pace), or max"))
-        })?),
-    };
-    let rows = Rows::new(&arguments)?;
+pub fn run(arguments: &Arguments) -> CommandResult {
+    let speed =
+        match arguments.speed.as_str() {
+            "max" => None,
+            text => Some(text.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| {
+                Failure::usage(format!("--speed {text}: write a number above 0 (1 is the recording's own pace), or max"))
+            })?),
+        };
+    let rows = Rows::new(arguments)?;
     let settings = [("batch.size", "262144"), ("queue.buffering.max.kbytes", "65536")];
     let writer = Writer::new(&arguments.broker, &settings)?;
     let bar = bar(rows.count);
@@ -75,7 +78,10 @@ pub fn run(arguments: Arguments) -> CommandResult {
     let acknowledged = writer.finish()?;
     bar.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
-    output::say(&format!("{acknowledged} records acknowledged in {seconds:.1} s ({:.0} a second)", acknowledged as f64 / seconds.max(0.001)));
+    output::say(&format!(
+        "{acknowledged} records acknowledged in {seconds:.1} s ({:.0} a second)",
+        acknowledged as f64 / seconds.max(0.001)
+    ));
     Ok(())
 }
 
@@ -124,7 +130,10 @@ impl Rows {
             latest = latest.max(at);
         }
         if count > 0 && !timed {
-            return Err(Failure::new(format!("no row has a time in column \"{}\"; name it with --time COL. Nothing was written", options.time)));
+            return Err(Failure::new(format!(
+                "no row has a time in column \"{}\"; name it with --time COL. Nothing was written",
+                options.time
+            )));
         }
         if arguments.sort.is_some() {
             sorted.sort_by_key(|row| row.time.unwrap_or(Timestamp::MIN));

@@ -11,9 +11,11 @@ use crate::time::Clock;
 
 /// A node.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  vitalsql serve\n  vitalsql serve --data-dir /var/lib/vitalsql --queries ./queries\n  vitalsql serve --config vitalsql.toml --kafka 127.0.0.1:19092\n\n\
+#[command(
+    after_help = "Examples:\n  vitalsql serve\n  vitalsql serve --data-dir /var/lib/vitalsql --queries ./queries\n  vitalsql serve --config vitalsql.toml --kafka 127.0.0.1:19092\n\n\
                         A flag wins over VITALSQL_* in the environment, that over vitalsql.toml, that over the default.\n\
-                        SIGTERM and Ctrl-C drain and exit 0; a second one ends at once.")]
+                        SIGTERM and Ctrl-C drain and exit 0; a second one ends at once."
+)]
 pub struct Arguments {
     /// The configuration file; vitalsql.toml in the working folder where there is one.
     #[arg(long, value_name = "FILE", env = "VITALSQL_CONFIG")]
@@ -36,7 +38,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     output::start_logging("info,datafusion=warn");
     let mut flags: Vec<(&str, String)> = Vec::new();
     let path = |p: &PathBuf| p.to_string_lossy().into_owned();
@@ -67,7 +69,12 @@ pub fn run(arguments: Arguments) -> CommandResult {
 
 /// The runtime of the node's doors. Queries have one of their own.
 pub fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("vitalsql-net").enable_all().build().map_err(|e| Failure::new(e.to_string()))
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("vitalsql-net")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(e.to_string()))
 }
 
 /// Completes on SIGTERM or Ctrl-C.
@@ -91,6 +98,12 @@ pub async fn drain(node: Node) -> CommandResult {
     output::say("stopping: last commits, snapshots, log (again to end at once)");
     tokio::select! {
         stopped = node.stop() => stopped.map_err(|e| Failure::new(e.to_string())),
-        () = asked_to_stop() => std::process::exit(130),
+        () = asked_to_stop() => interrupted(),
     }
+}
+
+/// Somebody does not want to wait: what was acknowledged is durable in any case.
+#[allow(clippy::exit, reason = "a second signal asks for just this")]
+fn interrupted() -> CommandResult {
+    std::process::exit(130)
 }

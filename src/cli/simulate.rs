@@ -42,17 +42,24 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     let speed = match arguments.speed.as_str() {
         "max" => None,
-        text => Some(text.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| Failure::usage(format!("--speed {text}: write a number above 0, or max")))?),
+        text => Some(
+            text.parse::<f64>()
+                .ok()
+                .filter(|x| x.is_finite() && *x > 0.0)
+                .ok_or_else(|| Failure::usage(format!("--speed {text}: write a number above 0, or max")))?,
+        ),
     };
     let length = arguments.duration.as_deref().map(parse_duration).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     if length.is_none() && speed.is_none() {
         return Err(Failure::usage("--speed max needs --for DUR: without an end it would never stop"));
     }
     let start = match &arguments.start {
-        Some(text) => Timestamp::parse(text).ok_or_else(|| Failure::usage(format!("--start {text}: write ISO 8601, as in 2026-01-01T00:00:00Z")))?,
+        Some(text) => {
+            Timestamp::parse(text).ok_or_else(|| Failure::usage(format!("--start {text}: write ISO 8601, as in 2026-01-01T00:00:00Z")))?
+        }
         None => Timestamp(Clock::system().now().0.div_euclid(1000) * 1000),
     };
     let mut ward = Ward::new(&WardOptions { seed: arguments.seed, beds: arguments.beds, origin: start, scripted: true });

@@ -12,8 +12,10 @@ use crate::time::parse_duration;
 
 /// SQL against a node.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  vitalsql sql -c \"SHOW QUERIES\"\n  vitalsql sql -c \"SELECT bed, spo2, ts FROM vitals EMIT CHANGES\" --limit 20\n  \
-                        vitalsql sql -c \"SELECT count(*) FROM vitals\" -o json\n  vitalsql sql -f queries/vitals_1m.sql\n  vitalsql sql          an interactive shell")]
+#[command(
+    after_help = "Examples:\n  vitalsql sql -c \"SHOW QUERIES\"\n  vitalsql sql -c \"SELECT bed, spo2, ts FROM vitals EMIT CHANGES\" --limit 20\n  \
+                        vitalsql sql -c \"SELECT count(*) FROM vitals\" -o json\n  vitalsql sql -f queries/vitals_1m.sql\n  vitalsql sql          an interactive shell"
+)]
 pub struct Arguments {
     /// Run this and end.
     #[arg(long, short, value_name = "SQL", conflicts_with = "file")]
@@ -36,7 +38,7 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments) -> CommandResult {
+pub fn run(arguments: &Arguments) -> CommandResult {
     let timeout = arguments.timeout.as_deref().map(parse_duration).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     let client = Client { url: arguments.url.trim_end_matches('/').to_owned(), limit: arguments.limit, timeout };
     let style = Style::parse(&arguments.output);
@@ -94,9 +96,17 @@ impl Client {
     pub fn run(&self, sql: &str, style: Style, out: &mut dyn Write) -> Result<usize, Failure> {
         let begun = Instant::now();
         let limit = self.limit.map(|n| format!("?limit={n}")).unwrap_or_default();
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5))).timeout_recv_body(self.timeout).build();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_recv_body(self.timeout)
+            .build();
         let agent = ureq::Agent::new_with_config(config);
-        let response = agent.post(format!("{}/api/v1/sql{limit}", self.url)).content_type("text/plain").send(sql).map_err(|e| unreachable(&self.url, &e))?;
+        let response = agent
+            .post(format!("{}/api/v1/sql{limit}", self.url))
+            .content_type("text/plain")
+            .send(sql)
+            .map_err(|e| unreachable(&self.url, &e))?;
         if !response.status().is_success() {
             let status = response.status();
             let body = response.into_body().read_to_string().unwrap_or_default();
@@ -126,7 +136,9 @@ impl Client {
 
 /// What to say where no node answers.
 pub fn unreachable(url: &str, error: &ureq::Error) -> Failure {
-    Failure::connection(format!("no node answers at {url} ({error}). Is one running (vitalsql demo, vitalsql serve)? Another address: --url URL"))
+    Failure::connection(format!(
+        "no node answers at {url} ({error}). Is one running (vitalsql demo, vitalsql serve)? Another address: --url URL"
+    ))
 }
 
 struct Broken {
@@ -179,7 +191,11 @@ impl Printer<'_> {
                     self.columns = columns.iter().map(|c| c["name"].as_str().unwrap_or_default().to_owned()).collect();
                     self.shown = 0;
                     if self.style == Style::Csv {
-                        writeln!(self.out, "{}", self.columns.iter().map(|c| csv(&Value::String(c.clone()))).collect::<Vec<_>>().join(","))?;
+                        writeln!(
+                            self.out,
+                            "{}",
+                            self.columns.iter().map(|c| csv(&Value::String(c.clone()))).collect::<Vec<_>>().join(",")
+                        )?;
                     }
                 } else if let Some(error) = object.remove("error") {
                     self.finish()?;

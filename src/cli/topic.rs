@@ -81,7 +81,9 @@ fn create(broker: &Broker, name: &str, partitions: Option<i32>, configs: &[Strin
     for result in made {
         match result {
             Ok(name) => output::say(&format!("created topic {name}")),
-            Err((name, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) if if_not_exists => output::say(&format!("topic {name} exists")),
+            Err((name, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) if if_not_exists => {
+                output::say(&format!("topic {name} exists"));
+            }
             Err((name, code)) => return Err(Failure::new(format!("could not create topic {name}: {code}"))),
         }
     }
@@ -113,7 +115,9 @@ fn list(broker: &Broker, internal: bool) -> CommandResult {
     for topic in metadata.topics().iter().filter(|t| internal || !t.name().starts_with("__")) {
         let mut records = 0;
         for partition in topic.partitions() {
-            let (low, high) = consumer.fetch_watermarks(topic.name(), partition.id(), PATIENCE).map_err(|e| broker.failed("could not read offsets", &e))?;
+            let (low, high) = consumer
+                .fetch_watermarks(topic.name(), partition.id(), PATIENCE)
+                .map_err(|e| broker.failed("could not read offsets", &e))?;
             records += high - low;
         }
         rows.push((topic.name().to_owned(), topic.partitions().len(), records));
@@ -132,11 +136,16 @@ fn describe(broker: &Broker, name: &str) -> CommandResult {
     let consumer = consumer(broker)?;
     // Asking for a topic by name would make it; the whole list does not.
     let metadata = consumer.fetch_metadata(None, PATIENCE).map_err(|e| broker.failed("could not read the topic", &e))?;
-    let topic = metadata.topics().iter().find(|t| t.name() == name).ok_or_else(|| Failure::new(format!("there is no topic \"{name}\"; vitalsql topic list shows them")))?;
+    let topic = metadata
+        .topics()
+        .iter()
+        .find(|t| t.name() == name)
+        .ok_or_else(|| Failure::new(format!("there is no topic \"{name}\"; vitalsql topic list shows them")))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:>9}  {:>6}  {:>14}  {:>14}  {:>12}", "PARTITION", "LEADER", "FIRST OFFSET", "NEXT OFFSET", "RECORDS")?;
     for partition in topic.partitions() {
-        let (low, high) = consumer.fetch_watermarks(name, partition.id(), PATIENCE).map_err(|e| broker.failed("could not read offsets", &e))?;
+        let (low, high) =
+            consumer.fetch_watermarks(name, partition.id(), PATIENCE).map_err(|e| broker.failed("could not read offsets", &e))?;
         writeln!(out, "{:>9}  {:>6}  {low:>14}  {high:>14}  {:>12}", partition.id(), partition.leader(), high - low)?;
     }
     let admin = broker.admin()?;

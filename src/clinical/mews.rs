@@ -91,7 +91,13 @@ mod tests {
     use super::*;
 
     fn total(sbp: f64, heart_rate: f64, resp_rate: f64, temp_c: f64, level: Acvpu) -> Option<u8> {
-        let input = MewsInput { sbp: Some(sbp), heart_rate: Some(heart_rate), resp_rate: Some(resp_rate), temp_c: Some(temp_c), consciousness: Some(level) };
+        let input = MewsInput {
+            sbp: Some(sbp),
+            heart_rate: Some(heart_rate),
+            resp_rate: Some(resp_rate),
+            temp_c: Some(temp_c),
+            consciousness: Some(level),
+        };
         mews_subbe(&input).total
     }
 
@@ -101,7 +107,9 @@ mod tests {
         for (sbp, points) in [(70.0, 3), (71.0, 2), (80.0, 2), (81.0, 1), (100.0, 1), (101.0, 0), (199.0, 0), (200.0, 2)] {
             assert_eq!(well(sbp, 80.0, 12.0, 37.0), Some(points), "sbp {sbp}");
         }
-        for (hr, points) in [(40.0, 2), (41.0, 1), (50.0, 1), (51.0, 0), (100.0, 0), (101.0, 1), (110.0, 1), (111.0, 2), (129.0, 2), (130.0, 3)] {
+        for (hr, points) in
+            [(40.0, 2), (41.0, 1), (50.0, 1), (51.0, 0), (100.0, 0), (101.0, 1), (110.0, 1), (111.0, 2), (129.0, 2), (130.0, 3)]
+        {
             assert_eq!(well(120.0, hr, 12.0, 37.0), Some(points), "heart rate {hr}");
         }
         for (rr, points) in [(8.0, 2), (9.0, 0), (14.0, 0), (15.0, 1), (20.0, 1), (21.0, 2), (29.0, 2), (30.0, 3)] {

@@ -354,7 +354,8 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
 
     #[test]
     fn values_between_two_bands_are_rounded_half_up_and_not_lost() {
-        let input = News2Input { resp_rate: Some(20.5), spo2: Some(95.5), sbp: Some(110.5), heart_rate: Some(90.5), temp_c: Some(38.05), ..well() };
+        let input =
+            News2Input { resp_rate: Some(20.5), spo2: Some(95.5), sbp: Some(110.5), heart_rate: Some(90.5), temp_c: Some(38.05), ..well() };
         let score = news2(&input);
         assert_eq!((shown(&score.points).as_str(), score.total), ("2/0/0/0/1/0/1", Some(4)));
     }
@@ -407,8 +408,12 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
                 p if p.contains("sbp") || p.contains("systolic") => points(News2Input { sbp: value, ..well() }).sbp,
                 p if p.contains("heart") || p.contains("pulse") => points(News2Input { heart_rate: value, ..well() }).heart_rate,
                 p if p.contains("temp") => points(News2Input { temp_c: value, ..well() }).temperature,
-                p if p.contains("consc") || p.contains("acvpu") => points(News2Input { consciousness: Acvpu::parse(f[1]), ..well() }).consciousness,
-                p if p.contains("oxygen") || p.contains("air") => points(News2Input { on_oxygen: Some(f[1] == "oxygen" || f[1] == "1" || f[1] == "O2"), ..well() }).oxygen,
+                p if p.contains("consc") || p.contains("acvpu") => {
+                    points(News2Input { consciousness: Acvpu::parse(f[1]), ..well() }).consciousness
+                }
+                p if p.contains("oxygen") || p.contains("air") => {
+                    points(News2Input { on_oxygen: Some(f[1] == "oxygen" || f[1] == "1" || f[1] == "O2"), ..well() }).oxygen
+                }
                 other => panic!("unknown parameter {other}"),
             };
             assert_eq!(got.map(|p| p.to_string()).as_deref(), Some(f[3]), "{line}");
@@ -416,7 +421,9 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
         }
         assert!(checked > 700, "{checked} bands");
         let header: Vec<&str> = published.lines().next().expect("a header").split(',').collect();
-        let at = |names: &[&str]| header.iter().position(|h| names.contains(h)).unwrap_or_else(|| panic!("no column of {names:?} in {header:?}"));
+        let at = |names: &[&str]| {
+            header.iter().position(|h| names.contains(h)).unwrap_or_else(|| panic!("no column of {names:?} in {header:?}"))
+        };
         for line in published.lines().skip(1) {
             // The name of a case may be quoted and hold commas; nothing else may.
             let (name, rest) = match line.strip_prefix('"').and_then(|quoted| quoted.split_once("\",")) {

@@ -81,10 +81,10 @@ pub fn sirs(input: &SirsInput) -> Tally {
         (None, other) => other,
     };
     Tally::of(&[
-        input.temp_c.map(|v| v > 38.0 || v < 36.0),
+        input.temp_c.map(|v| !(36.0..=38.0).contains(&v)),
         input.heart_rate.map(|v| v > 90.0),
         breathing,
-        input.wbc.map(|v| v > 12.0 || v < 4.0),
+        input.wbc.map(|v| !(4.0..=12.0).contains(&v)),
     ])
 }
 
@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn sirs_counts_at_its_limits_and_says_when_it_is_partial() {
         let of = |temp_c, heart_rate, resp_rate, wbc| {
-            sirs(&SirsInput { temp_c: Some(temp_c), heart_rate: Some(heart_rate), resp_rate: Some(resp_rate), paco2: None, wbc: Some(wbc) }).total()
+            sirs(&SirsInput { temp_c: Some(temp_c), heart_rate: Some(heart_rate), resp_rate: Some(resp_rate), paco2: None, wbc: Some(wbc) })
+                .total()
         };
         assert_eq!(of(38.0, 90.0, 20.0, 12.0), Some(0));
         assert_eq!(of(38.1, 91.0, 21.0, 12.1), Some(4));

@@ -65,6 +65,9 @@ pub struct Tile {
     pub news2: Value,
 }
 
+/// A point of a sparkline: its slot, the pulse and the saturation.
+type Point = (i64, Option<f64>, Option<f64>);
+
 #[derive(Default)]
 struct Bed {
     bed: Option<String>,
@@ -74,7 +77,7 @@ struct Bed {
     on_oxygen: Option<(bool, i64)>,
     acvpu: Option<(Acvpu, i64)>,
     scale: Option<(i32, i64)>,
-    spark: VecDeque<(i64, Option<f64>, Option<f64>)>,
+    spark: VecDeque<Point>,
 }
 
 /// The beds.
@@ -110,7 +113,9 @@ impl Board {
         let (Some(patients), Some(times)) = (text("patient_id"), batch.column_by_name("ts").and_then(|c| millis(c).ok())) else { return };
         let patients = patients.as_string::<i32>();
         let (bed, ward, acvpu) = (text("bed"), text("ward"), text("acvpu"));
-        let text_at = |column: &Option<ArrayRef>, row: usize| column.as_ref().map(|c| c.as_string::<i32>()).filter(|c| c.is_valid(row)).map(|c| c.value(row).to_owned());
+        let text_at = |column: &Option<ArrayRef>, row: usize| {
+            column.as_ref().map(|c| c.as_string::<i32>()).filter(|c| c.is_valid(row)).map(|c| c.value(row).to_owned())
+        };
         let numbers: Vec<(&'static str, ArrayRef)> = VITALS
             .iter()
             .filter_map(|(name, _)| batch.column_by_name(name).and_then(|c| cast(c, &DataType::Float64).ok()).map(|c| (*name, c)))
@@ -155,7 +160,8 @@ impl Board {
     /// The tiles at `now`; `alert` tells a patient's gravest open alert.
     pub fn tiles(&self, now: Timestamp, alert: impl Fn(&str) -> Option<&'static str>) -> Vec<Tile> {
         let beds = self.beds.read();
-        let mut tiles: Vec<Tile> = beds.iter().filter(|(_, b)| now.0 - b.heard < FORGOTTEN_MS).map(|(id, b)| b.tile(id, now, alert(id))).collect();
+        let mut tiles: Vec<Tile> =
+            beds.iter().filter(|(_, b)| now.0 - b.heard < FORGOTTEN_MS).map(|(id, b)| b.tile(id, now, alert(id))).collect();
         tiles.sort_by(|a, b| (&a.bed, &a.key).cmp(&(&b.bed, &b.key)));
         tiles
     }
@@ -239,7 +245,7 @@ impl Bed {
         });
         let newest = now.0.div_euclid(SPARK_STEP_MS);
         let slots = SPARK_MS / SPARK_STEP_MS;
-        let line = |pick: fn(&(i64, Option<f64>, Option<f64>)) -> Option<f64>| {
+        let line = |pick: fn(&Point) -> Option<f64>| {
             let mut line = vec![Value::Null; slots as usize];
             for point in &self.spark {
                 let back = newest - point.0;

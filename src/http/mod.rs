@@ -125,7 +125,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/alerts/{id}/ack", post(alerts::acknowledge))
         .route("/api/v1/events", get(events::stream))
-        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "HTTP-0404", "there is nothing here; the page is at /, the API under /api/v1/"))
+        .fallback(async || {
+            ApiError::new(StatusCode::NOT_FOUND, "HTTP-0404", "there is nothing here; the page is at /, the API under /api/v1/")
+        })
         .with_state(app)
 }
 
@@ -148,7 +150,14 @@ async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
 async fn ready(State(app): State<Arc<App>>) -> impl IntoResponse {
     let checks = app.host.readiness();
     let status = if checks.iter().all(|c| c.ok) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let lines = checks.iter().map(|c| format!("[{}] {}{}\n", if c.ok { "+" } else { "-" }, c.name, if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) }));
+    let lines = checks.iter().map(|c| {
+        format!(
+            "[{}] {}{}\n",
+            if c.ok { "+" } else { "-" },
+            c.name,
+            if c.detail.is_empty() { String::new() } else { format!(": {}", c.detail) }
+        )
+    });
     (status, lines.collect::<String>())
 }
 

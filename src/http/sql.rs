@@ -42,7 +42,8 @@ pub async fn run(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>, text
             let _ = tx.send(line(&error_line(&error, &text))).await;
         }
     });
-    let body = futures::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|line| (Ok::<_, std::convert::Infallible>(line), rx)) });
+    let body =
+        futures::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|line| (Ok::<_, std::convert::Infallible>(line), rx)) });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body))
 }
 
@@ -156,7 +157,8 @@ fn value(column: &ArrayRef, row: usize) -> Value {
         },
         DataType::Struct(fields) => {
             let parts = column.as_struct();
-            let object: Map<String, Value> = fields.iter().enumerate().map(|(i, f)| (f.name().clone(), value(parts.column(i), row))).collect();
+            let object: Map<String, Value> =
+                fields.iter().enumerate().map(|(i, f)| (f.name().clone(), value(parts.column(i), row))).collect();
             Value::Object(object)
         }
         DataType::List(_) => {

@@ -119,9 +119,9 @@ impl Recording {
             Some(other) => Some(other.to_string()),
         };
         let time = match object.get(&self.options.time) {
-            Some(Value::String(text)) => {
-                Some(Timestamp::parse(text).ok_or_else(|| self.wrong(&format!("column \"{}\" is not an ISO 8601 time", self.options.time)))?)
-            }
+            Some(Value::String(text)) => Some(
+                Timestamp::parse(text).ok_or_else(|| self.wrong(&format!("column \"{}\" is not an ISO 8601 time", self.options.time)))?,
+            ),
             Some(Value::Number(n)) => n.as_i64().map(Timestamp),
             _ => None,
         };
@@ -292,9 +292,13 @@ mod tests {
 
     #[test]
     fn csv_rows_become_objects_with_numbers_nulls_and_text_ids() {
-        let rows = read("a.csv", b"patient_id,ts,hr,note\n007,1970-01-01T00:00:01Z,80.5,\"a, \"\"b\"\"\"\n7,1970-01-01T00:00:02Z,,x\n").expect("reads");
+        let rows = read("a.csv", b"patient_id,ts,hr,note\n007,1970-01-01T00:00:01Z,80.5,\"a, \"\"b\"\"\"\n7,1970-01-01T00:00:02Z,,x\n")
+            .expect("reads");
         assert_eq!(rows.len(), 2);
-        assert_eq!(String::from_utf8_lossy(&rows[0].json), r#"{"patient_id":"007","ts":"1970-01-01T00:00:01Z","hr":80.5,"note":"a, \"b\""}"#);
+        assert_eq!(
+            String::from_utf8_lossy(&rows[0].json),
+            r#"{"patient_id":"007","ts":"1970-01-01T00:00:01Z","hr":80.5,"note":"a, \"b\""}"#
+        );
         assert_eq!((rows[0].key.as_deref(), rows[0].time), (Some("007"), Some(Timestamp(1000))));
         assert!(String::from_utf8_lossy(&rows[1].json).contains(r#""patient_id":"7","#), "an id stays text");
         assert!(String::from_utf8_lossy(&rows[1].json).contains(r#""hr":null"#));

@@ -165,7 +165,8 @@ impl DiskFile for RealFile {
         let mut pos = pos;
         for some in pieces.chunks(1024) {
             let whole: usize = some.iter().map(|p| p.len()).sum();
-            let mut done = rustix::io::pwritev(&self.0, some, pos).or_else(|e| if e == rustix::io::Errno::INTR { Ok(0) } else { Err(e) })?;
+            let mut done =
+                rustix::io::pwritev(&self.0, some, pos).or_else(|e| if e == rustix::io::Errno::INTR { Ok(0) } else { Err(e) })?;
             let mut at = 0;
             // A short write is rare: what is left goes piece by piece.
             for piece in some {

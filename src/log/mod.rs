@@ -17,9 +17,9 @@ mod retention;
 mod segment;
 mod sim_disk;
 mod store;
-mod wal;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use partition::{Fetched, PartitionConfig, PartitionLog};
@@ -90,7 +90,9 @@ pub enum LogError {
         expected: Offset,
     },
     /// The data directory was written by a version that is not this one.
-    #[error("the data directory has format {found}, and this version reads {known}; start the version that wrote it, or use another directory")]
+    #[error(
+        "the data directory has format {found}, and this version reads {known}; start the version that wrote it, or use another directory"
+    )]
     Format {
         /// What the directory says.
         found: String,

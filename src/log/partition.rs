@@ -261,7 +261,8 @@ impl PartitionLog {
         let (candidates, tail, start) = {
             let inner = self.inner.lock();
             let dir = inner.dir.clone().unwrap_or_default();
-            let candidates: Vec<(String, Segment)> = inner.segments.iter().filter(|s| s.max_timestamp >= timestamp).map(|s| (dir.clone(), s.clone())).collect();
+            let candidates: Vec<(String, Segment)> =
+                inner.segments.iter().filter(|s| s.max_timestamp >= timestamp).map(|s| (dir.clone(), s.clone())).collect();
             let written = inner.tail.len() - inner.unwritten;
             let tail: Vec<Batch> = inner.tail.iter().skip(written).map(|t| t.batch.clone()).collect();
             (candidates, tail, inner.start)

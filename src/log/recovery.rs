@@ -63,7 +63,11 @@ impl Checkpoint {
             partition: p.key.partition.0,
             dir: p.dir.clone(),
             start: p.start.0,
-            segments: p.segments.iter().map(|s| (s.base.0, s.next.0, s.length, s.max_timestamp, s.first_received, s.last_received)).collect(),
+            segments: p
+                .segments
+                .iter()
+                .map(|s| (s.base.0, s.next.0, s.length, s.max_timestamp, s.first_received, s.last_received))
+                .collect(),
         });
         let body = serde_json::to_vec(&Lines { wal_from: self.wal_from, partitions: partitions.collect() }).expect("plain data");
         let mut bytes = crc32c::crc32c(&body).to_be_bytes().to_vec();
@@ -117,7 +121,10 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Writer, LogError> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|n| wal::number_of(n)).filter(|n| *n >= wal_from).collect();
     numbers.sort_unstable();
     if wal_from == 1 && numbers.first().is_some_and(|first| *first > 1) {
-        return Err(LogError::Corrupt { place: wal::path(1), why: "it is missing, and so is the checkpoint: restore the directory from a backup".to_owned() });
+        return Err(LogError::Corrupt {
+            place: wal::path(1),
+            why: "it is missing, and so is the checkpoint: restore the directory from a backup".to_owned(),
+        });
     }
     for (i, number) in numbers.iter().enumerate() {
         replay.file(*number, i + 1 == numbers.len())?;

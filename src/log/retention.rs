@@ -52,9 +52,7 @@ impl PartitionLog {
     pub(super) fn enforce(&self, now: Timestamp, limits: &RetentionLimits) -> Result<u64, LogError> {
         let mut inner = self.inner.lock();
         let segment_ms = inner.config.segment_ms;
-        if inner.unwritten == 0
-            && inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, now, limits))
-        {
+        if inner.unwritten == 0 && inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, now, limits)) {
             let next = self.durable_end();
             inner.segments.push(Segment::new(next));
         }

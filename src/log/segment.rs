@@ -74,7 +74,14 @@ impl Segment {
 
 /// Reads whole batches from a segment's file: those at or behind `from`, from position `pos` (a batch's beginning at or before it)
 /// up to `length`, about `max_bytes` of them and at least one. Answers the raw bytes and the offset behind them.
-pub(super) fn read(file: &dyn DiskFile, place: &str, pos: u64, length: u64, from: Offset, max_bytes: usize) -> Result<(Bytes, Offset), LogError> {
+pub(super) fn read(
+    file: &dyn DiskFile,
+    place: &str,
+    pos: u64,
+    length: u64,
+    from: Offset,
+    max_bytes: usize,
+) -> Result<(Bytes, Offset), LogError> {
     let corrupt = |why: String| LogError::Corrupt { place: place.to_owned(), why };
     // From the index entry to the batch are at most some kilobytes: one read mostly serves both.
     let ask = (max_bytes.saturating_add(8192) as u64).min(length - pos) as usize;
@@ -93,7 +100,7 @@ pub(super) fn read(file: &dyn DiskFile, place: &str, pos: u64, length: u64, from
         }
         let batch_length = Batch::length_at(rest).map_err(|e| corrupt(format!("at {}: {e}", pos + end as u64)))?;
         if rest.len() < batch_length {
-            if end == skip && pos + bytes.len() as u64 + 1 <= length {
+            if end == skip && (pos + bytes.len() as u64) < length {
                 let missing = batch_length - rest.len();
                 if pos + bytes.len() as u64 + missing as u64 > length {
                     return Err(corrupt(format!("the batch at {} is longer than the segment", pos + end as u64)));
@@ -140,7 +147,10 @@ fn read_at(file: &dyn DiskFile, place: &str, pos: u64, n: usize) -> Result<Bytes
     let mut buf = vec![0; n];
     let got = file.read_at(&mut buf, pos).map_err(LogError::io(format!("read {place}")))?;
     if got < n {
-        return Err(LogError::Corrupt { place: place.to_owned(), why: format!("it has {} bytes and should have {}", pos + got as u64, pos + n as u64) });
+        return Err(LogError::Corrupt {
+            place: place.to_owned(),
+            why: format!("it has {} bytes and should have {}", pos + got as u64, pos + n as u64),
+        });
     }
     Ok(Bytes::from(buf))
 }

@@ -127,8 +127,11 @@ pub(super) struct Cache {
 /// Open files, so that a read does not open one each time; a few hundred, however many partitions there are.
 #[derive(Default)]
 pub(super) struct Files {
-    open: Mutex<(HashMap<String, (Arc<dyn DiskFile>, u64)>, u64)>,
+    open: Mutex<OpenFiles>,
 }
+
+/// By path: the file and when it was last used; and a count of uses, which is the time.
+type OpenFiles = (HashMap<String, (Arc<dyn DiskFile>, u64)>, u64);
 
 impl Files {
     const MOST: usize = 512;
@@ -307,7 +310,9 @@ impl Log {
         let units = (config.max_pending_bytes / ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared::new(disk, config)?);
         let writer = recovery::recover(&shared)?;
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(LogError::io("start a thread"));
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(LogError::io("start a thread"))
+        };
         let (for_wal, for_segments) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![
             spawn("vitalsql-wal", Box::new(move || wal::run(&for_wal, writer)))?,
@@ -333,7 +338,8 @@ impl Log {
     /// Makes a partition, or gives the one that is there its name and settings. Costs nothing on the disk before the first record.
     pub fn create(&self, key: PartitionKey, name: &TopicName, config: PartitionConfig) -> Result<Arc<PartitionLog>, LogError> {
         let mut partitions = self.shared.partitions.write();
-        let partition = partitions.entry(key).or_insert_with(|| Arc::new(PartitionLog::new(key, Arc::clone(&self.shared), Inner::default())));
+        let partition =
+            partitions.entry(key).or_insert_with(|| Arc::new(PartitionLog::new(key, Arc::clone(&self.shared), Inner::default())));
         let mut inner = partition.inner.lock();
         inner.name = Some(name.clone());
         inner.config = config;

@@ -22,7 +22,14 @@ fn key(n: i32) -> PartitionKey {
 }
 
 fn small() -> LogConfig {
-    LogConfig { wal_segment_bytes: 4096, wal_max_bytes: 8192, cache_bytes: 2048, write_behind_bytes: 1024, max_pending_bytes: 1 << 20, min_free_bytes: 0 }
+    LogConfig {
+        wal_segment_bytes: 4096,
+        wal_max_bytes: 8192,
+        cache_bytes: 2048,
+        write_behind_bytes: 1024,
+        max_pending_bytes: 1 << 20,
+        min_free_bytes: 0,
+    }
 }
 
 fn open(disk: &SimDisk, config: LogConfig) -> Result<Log, LogError> {
@@ -191,7 +198,8 @@ fn a_start_that_moved_stays_moved_and_what_lies_below_is_gone() {
 #[test]
 fn a_hole_in_the_wal_is_an_error_and_not_a_silent_loss() {
     let disk = SimDisk::new(1 << 40);
-    let config = LogConfig { wal_segment_bytes: 1 << 20, wal_max_bytes: 1 << 30, write_behind_bytes: 1 << 30, cache_bytes: 1 << 30, ..small() };
+    let config =
+        LogConfig { wal_segment_bytes: 1 << 20, wal_max_bytes: 1 << 30, write_behind_bytes: 1 << 30, cache_bytes: 1 << 30, ..small() };
     let log = open(&disk, config.clone()).expect("opens");
     for i in 0..10 {
         block(submit(&log, &[(0, vec![i])]).expect("taken")).expect("durable");

@@ -235,7 +235,10 @@ fn publish(shared: &Shared, batch: Vec<Queued>, wal_bytes: u64) {
 /// Where the segments fall too far behind, the WAL waits: memory is not without bounds.
 fn wait_for_segments(shared: &Shared) {
     let mut work = shared.work.lock();
-    while work.bytes > shared.config.max_pending_bytes.max(shared.config.write_behind_bytes) * 2 && !work.closing && shared.failure().is_none() {
+    while work.bytes > shared.config.max_pending_bytes.max(shared.config.write_behind_bytes) * 2
+        && !work.closing
+        && shared.failure().is_none()
+    {
         shared.work_done.wait(&mut work);
     }
 }

@@ -1,16 +1,20 @@
 //! Groups from outside: FindCoordinator, DescribeGroups, ListGroups, DeleteGroups.
 
-use super::api_members::group_id;
 use super::dispatch::Caller;
-use crate::broker::group::{Described, DescribedMember as Member};
+use crate::broker::group::{Described, DescribedMember as Member, GroupId};
 use crate::wire::{
     Coordinator, DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     DescribedGroup, DescribedGroupMember, FindCoordinatorRequest, FindCoordinatorResponse, ListGroupsRequest, ListGroupsResponse,
     ListedGroup, error_code,
 };
 
-/// Everything a group's administrator may do: read, delete, describe.
-const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+/// Everything a group's administrator may do: read, delete, describe, and describe and alter settings.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// Any group, also the nameless one that very old consumers commit to.
+fn any_group(name: &str) -> Result<GroupId, i16> {
+    GroupId::new(name).ok_or(error_code::INVALID_GROUP_ID)
+}
 
 /// This node coordinates every group.
 pub(super) fn find_coordinator(caller: &Caller, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
@@ -54,7 +58,7 @@ pub(super) fn describe(caller: &Caller, request: DescribeGroupsRequest) -> Descr
     let groups = request
         .groups
         .into_iter()
-        .map(|name| match group_id(&name).map(|id| (caller.peer.broker.groups().describe(&id), id)) {
+        .map(|name| match any_group(&name).map(|id| (caller.peer.broker.groups().describe(&id), id)) {
             Err(error_code) => DescribedGroup { error_code, group_id: name, ..Default::default() },
             Ok((Some(group), _)) => described(group, authorized_operations),
             Ok((None, id)) => {
@@ -114,7 +118,7 @@ pub(super) fn list(caller: &Caller, request: &ListGroupsRequest) -> ListGroupsRe
 pub(super) async fn delete(caller: &Caller, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for name in request.groups_names {
-        let error_code = match group_id(&name) {
+        let error_code = match any_group(&name) {
             Ok(id) => caller.peer.broker.groups().delete(&id).await,
             Err(code) => code,
         };

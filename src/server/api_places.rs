@@ -9,6 +9,16 @@ use crate::wire::{
     OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, error_code,
 };
 
+/// The version in which Kafka gave a special timestamp its meaning.
+const fn oldest_version(timestamp: i64) -> i16 {
+    match timestamp {
+        -3 => 7,
+        -4 => 8,
+        -5 => 9,
+        _ => 0,
+    }
+}
+
 pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let broker = &caller.peer.broker;
     let mut seen = BTreeSet::new();
@@ -16,7 +26,9 @@ pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for one in topic.partitions {
-            let found = if seen.insert((topic.name.clone(), one.partition_index)) {
+            let found = if caller.version() < oldest_version(one.timestamp) {
+                Err(error_code::UNSUPPORTED_VERSION)
+            } else if seen.insert((topic.name.clone(), one.partition_index)) {
                 broker.list_offset(&topic.name, one.partition_index, one.current_leader_epoch, one.timestamp).await
             } else {
                 Err(error_code::INVALID_REQUEST)

@@ -55,9 +55,13 @@ pub(super) async fn create(caller: &Caller, request: CreateTopicsRequest) -> Cre
                 configs: Some(created_configs(caller, &config)),
                 ..Default::default()
             },
-            Err((error_code, message)) => {
-                CreatableTopicResult { name: text, error_code, error_message: Some(message), configs: Some(Vec::new()), ..Default::default() }
-            }
+            Err((error_code, message)) => CreatableTopicResult {
+                name: text,
+                error_code,
+                error_message: Some(message),
+                configs: Some(Vec::new()),
+                ..Default::default()
+            },
         });
     }
     CreateTopicsResponse { topics, ..Default::default() }
@@ -128,6 +132,7 @@ pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> Del
     for one in asked {
         let broker = &caller.peer.broker;
         let found = match &one.name {
+            Some(text) if TopicName::new(text).is_err() => Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic")),
             Some(_) if !one.topic_id.is_nil() => Err(error(error_code::INVALID_REQUEST, "a topic is named or identified, not both")),
             Some(text) => name(text).map(|name| (broker.topic(&name).map(|t| t.id()), name)),
             None => match broker.topic_by_id(one.topic_id) {

@@ -167,12 +167,36 @@ impl QueryPlan {
         for step in self.steps.iter() {
             step.fingerprint(&mut text);
         }
-        let digest = Sha256::digest(text.as_bytes());
+        let digest = Sha256::digest(renumbered(&text).as_bytes());
         digest.iter().take(8).fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
         })
     }
+}
+
+/// The text with the names that the optimizer makes up numbered in order of appearance: it counts them through the whole
+/// process, so that the same plan has other numbers after a restart.
+fn renumbered(text: &str) -> String {
+    let mut text = text.to_owned();
+    for made_up in ["__common_expr_", "__datafusion_extracted_"] {
+        let mut seen: Vec<&str> = Vec::new();
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once(made_up) {
+            let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            let (number, behind) = after.split_at(digits);
+            let place = seen.iter().position(|known| *known == number).unwrap_or_else(|| {
+                seen.push(number);
+                seen.len() - 1
+            });
+            let _ = write!(out, "{before}{made_up}{place}");
+            rest = behind;
+        }
+        out.push_str(rest);
+        text = out;
+    }
+    text
 }
 
 /// Plans a continuous query.

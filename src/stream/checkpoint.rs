@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::operator::{StateReader, StateWriter, StreamError};
 use super::source::AheadRows;
 use crate::bus::{Bus, BusError};
-use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
+use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 
 /// The largest part of a snapshot.
 pub const PART_BYTES: usize = 512 * 1024;
@@ -139,13 +139,16 @@ pub fn put_commit(into: &mut BatchBuilder, at: i64, commit: &CommitRecord) {
     into.push(at, Some(KEY_COMMIT), Some(&value), &[]);
 }
 
+/// A checkpoint record on its way out.
+pub type KeyAndValue = (&'static [u8], Vec<u8>);
+
 /// Turns a state into the checkpoint records that hold it: its parts, and the manifest as the last.
 /// The manifest's `parts` and `crc` are filled in here.
-pub fn snapshot_records(mut manifest: Manifest, state: &StateWriter) -> Result<Vec<(&'static [u8], Vec<u8>)>, StreamError> {
+pub fn snapshot_records(mut manifest: Manifest, state: &StateWriter) -> Result<Vec<KeyAndValue>, StreamError> {
     let bytes = encode_state(state)?;
     manifest.parts = bytes.len().div_ceil(PART_BYTES);
     manifest.crc = crc32c::crc32c(&bytes);
-    let mut records: Vec<(&'static [u8], Vec<u8>)> = bytes.chunks(PART_BYTES).map(|part| (KEY_PART, part.to_vec())).collect();
+    let mut records: Vec<KeyAndValue> = bytes.chunks(PART_BYTES).map(|part| (KEY_PART, part.to_vec())).collect();
     records.push((KEY_MANIFEST, serde_json::to_vec(&manifest).expect("a manifest is plain data")));
     Ok(records)
 }
@@ -240,7 +243,3 @@ fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], StreamError> {
 fn corrupt(why: &str) -> StreamError {
     StreamError::Bus(BusError::Corrupt(format!("checkpoint: {why}")))
 }
-
-/// The first offset of a snapshot, below which its task needs nothing any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotStart(pub Offset);

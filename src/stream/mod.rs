@@ -27,9 +27,7 @@ pub use checkpoint::Decision;
 pub use element::{Aside, AsideRow, FailedRow, NO_OFFSET, NO_TIME, Output, Rows};
 pub use intake::{BadRecords, Intake};
 pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
-pub use letters::{
-    HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters,
-};
+pub use letters::{HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters};
 pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
 pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
 pub use source::{AheadJudge, AheadRows, Chunk, FAR_AHEAD_MS, Feed, Stamper, TimeRule, millis};

@@ -133,7 +133,13 @@ pub trait FoldFactory: Send + Sync + std::fmt::Debug {
 /// DataFusion's GroupsAccumulator.
 pub trait Fold: Send {
     /// Takes rows: their argument columns, each row's group, and which rows count.
-    fn update(&mut self, arguments: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, total_groups: usize) -> Result<(), StreamError>;
+    fn update(
+        &mut self,
+        arguments: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total_groups: usize,
+    ) -> Result<(), StreamError>;
     /// Takes intermediate states, as [`Fold::take_state`] gave them.
     fn merge(&mut self, state: &[ArrayRef], groups: &[usize], total_groups: usize) -> Result<(), StreamError>;
     /// The value of every group, in group order; the accumulator is empty afterwards.

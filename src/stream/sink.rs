@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 
 use tokio::sync::mpsc;
 
-use super::element::{FailedRow, NO_OFFSET, NO_TIME, Rows};
+use super::element::{FailedRow, NO_TIME, Rows};
 use super::operator::StreamError;
 use crate::bus::{TopicBatch, partition_for_key};
 use crate::format::JsonEncoder;
@@ -121,7 +121,7 @@ impl Sink for TopicSink {
         let encoded = self.encoder.encode(&rows.batch);
         let keys = record_keys(&rows.batch, &self.keys)?;
         let mut failed = Vec::new();
-        for row in 0..rows.len() {
+        for (row, key) in keys.iter().enumerate() {
             let value = match encoded.row(row) {
                 Ok(value) => value,
                 Err(reason) => {
@@ -129,7 +129,7 @@ impl Sink for TopicSink {
                     continue;
                 }
             };
-            let key = keys[row].as_deref();
+            let key = key.as_deref();
             let to = TopicPartition::new(self.topic.clone(), self.place(key, rows));
             let at = if rows.times[row] == NO_TIME { now.0 } else { rows.times[row] };
             out.push(&to, at, key, Some(value), &[]);
@@ -149,9 +149,8 @@ fn record_keys(batch: &RecordBatch, keys: &[usize]) -> Result<Vec<Option<Vec<u8>
     };
     let columns = keys.iter().map(texts).collect::<Result<Vec<_>, _>>()?;
     let columns: Vec<_> = columns.iter().map(|c| arrow::array::AsArray::as_string::<i32>(c.as_ref())).collect();
-    let text = |column: &&arrow::array::StringArray, row: usize| {
-        arrow::array::Array::is_valid(*column, row).then(|| column.value(row).to_owned())
-    };
+    let text =
+        |column: &&arrow::array::StringArray, row: usize| arrow::array::Array::is_valid(*column, row).then(|| column.value(row).to_owned());
     Ok((0..batch.num_rows())
         .map(|row| match columns.as_slice() {
             [only] => text(only, row).map(String::into_bytes),

@@ -7,7 +7,6 @@
 //! (newest snapshot, then commit by commit, outputs suppressed) stands exactly where the last commit did.
 //! Started and watched over by `sql`'s engine.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -250,7 +249,12 @@ impl Task {
         for input in &self.inputs {
             let bounds = self.bus.bounds(input.feed.partition()).await?;
             if input.position < bounds.start {
-                let why = format!("its input {} begins at offset {} by now, and it stood at {}", input.feed.partition(), bounds.start, input.position);
+                let why = format!(
+                    "its input {} begins at offset {} by now, and it stood at {}",
+                    input.feed.partition(),
+                    bounds.start,
+                    input.position
+                );
                 return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
             }
         }
@@ -584,9 +588,10 @@ impl Task {
     async fn snapshot(&mut self) -> Result<(), StreamError> {
         let mut state = StateWriter::default();
         self.chain.save(&mut state)?;
-        let marks = self.inputs.iter().map(|i| {
-            (i.partition.0, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle })
-        });
+        let marks = self
+            .inputs
+            .iter()
+            .map(|i| (i.partition.0, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle }));
         let manifest = Manifest {
             epoch: self.epoch,
             fingerprint: self.spec.fingerprint.clone(),

@@ -78,30 +78,19 @@ fn object(mut scan: Scan<'_>, shape: &mut Shape, columns: &mut [Column], context
         if !scan.take(b'"') {
             return scan.unexpected("expected a field's name");
         }
-        let at = scan.pos();
-        let guessed = shape.guess(guess).is_some_and(|name| scan.take_name(name));
-        let index = if guessed {
-            Some(guess)
-        } else {
-            let (index, end) = name(scan, shape, before, context)?;
-            scan.go_to(end);
-            index
-        };
-        let target = match index {
-            None => Target::Skip,
-            Some(index) => {
-                before = Some(index);
-                guess = shape.after(index);
-                match shape.meet(index, own) {
-                    Some(target) => target,
-                    None => {
-                        let fault = Fault::new(at, "a field comes twice");
-                        return Err(match shape.told(index) {
-                            Some(name) => fault.within(name),
-                            None => fault,
-                        });
-                    }
+        let target = match shape.guess(guess, own, scan.bytes(), scan.pos()) {
+            Some((target, end, next)) => {
+                scan.go_to(end);
+                (before, guess) = (Some(guess), next);
+                target
+            }
+            None => {
+                let found = name(scan, shape, before, own, context)?;
+                scan.go_to(found.end);
+                if let Some((index, next)) = found.index {
+                    (before, guess) = (Some(index), next);
                 }
+                found.target
             }
         };
         scan.colon()?;
@@ -137,9 +126,17 @@ fn object(mut scan: Scan<'_>, shape: &mut Shape, columns: &mut [Column], context
     Ok(scan.pos())
 }
 
-/// Reads a name that was not the guessed one; answers which it is and where it ends.
+/// What a name turned out to be.
+struct Found {
+    target: Target,
+    /// Which it is, and which is guessed to follow; `None` for one that is not remembered.
+    index: Option<(usize, usize)>,
+    end: usize,
+}
+
+/// Reads a name that was not the guessed one.
 #[inline(never)]
-fn name(mut scan: Scan<'_>, shape: &mut Shape, before: Option<usize>, context: &mut Context) -> Read<(Option<usize>, usize)> {
+fn name(mut scan: Scan<'_>, shape: &mut Shape, before: Option<usize>, own: u64, context: &mut Context) -> Read<Found> {
     let text = scan.string()?;
     let index = if text.escaped {
         context.scratch.clear();
@@ -148,10 +145,18 @@ fn name(mut scan: Scan<'_>, shape: &mut Shape, before: Option<usize>, context: &
     } else {
         shape.look_up(text.raw, before)
     };
-    if index.is_none() {
+    let Some(index) = index else {
         context.names.push(text)?;
-    }
-    Ok((index, scan.pos()))
+        return Ok(Found { target: Target::Skip, index: None, end: scan.pos() });
+    };
+    let Some((target, next)) = shape.meet(index, own) else {
+        let fault = Fault::new(text.at, "a field comes twice");
+        return Err(match shape.told(index) {
+            Some(name) => fault.within(name),
+            None => fault,
+        });
+    };
+    Ok(Found { target, index: Some((index, next)), end: scan.pos() })
 }
 
 /// Reads a value into a column; answers where it ends.
@@ -302,6 +307,15 @@ fn timestamp(scan: &mut Scan<'_>, first: u8, own: TimeUnit, number: TimeUnit, co
     if !matches!(first, b'-' | b'0'..=b'9') {
         let text = plain_string(scan, first, &mut context.scratch, EXPECTED_TIME)?;
         return temporal::read_timestamp(text, own).ok_or_else(|| Fault::new(at, "expected a time in ISO 8601"));
+    }
+    if number == own
+        && let mut ahead = *scan
+        && let Some(short) = ahead.short_number().filter(|short| short.plain)
+    {
+        // Fifteen digits hold every time with a year of four digits in seconds and milliseconds.
+        let time = short.integer();
+        *scan = ahead;
+        return if temporal::has_four_digit_year(time, own) { Ok(time) } else { Err(Fault::new(at, "time out of range")) };
     }
     let written = scan.number()?;
     let (from, to) = (temporal::per_second(number), temporal::per_second(own));

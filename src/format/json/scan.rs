@@ -7,7 +7,6 @@
 use std::fmt;
 
 use super::super::number::{self, Number, Short};
-use super::shape::Name;
 
 /// How deep objects and lists may lie within one another.
 pub const MAX_DEPTH: u32 = 64;
@@ -196,21 +195,13 @@ impl<'a> Scan<'a> {
     /// Passes `wanted` if it is what comes next.
     #[inline(always)]
     pub(super) fn take(&mut self, wanted: u8) -> bool {
+        // Not `pos += usize::from(there)`: compilers up to 1.98 get a comparison wrong that is both counted
+        // and branched on (rust-lang/rust#158206).
         if self.peek() == wanted {
             self.pos += 1;
             return true;
         }
         false
-    }
-
-    /// Whether `name` and a quote stand here, and passes them.
-    #[inline(always)]
-    pub(super) fn take_name(&mut self, name: &Name) -> bool {
-        let there = name.is_at(self.bytes, self.pos);
-        if there {
-            self.pos += name.len() + 1;
-        }
-        there
     }
 
     /// Passes the word, of which the first letter has been seen.
@@ -362,14 +353,14 @@ impl<'a> Scan<'a> {
         if self.take(b':') { Ok(()) } else { self.unexpected("expected a colon") }
     }
 
-    /// Passes the comma behind an item (false) or the bracket that closes its list or object (true).
+    /// Passes the comma behind an item (false) or the bracket that closes its list or object (true). What a
+    /// comma promises is checked where it is read.
     #[inline(always)]
     pub(super) fn end_of_item(&mut self, close: u8) -> Read<bool> {
         let next = self.peek();
         if next == b',' {
             self.step();
-            // A comma promises another item; what it is, is checked where it is read.
-            return if self.peek() == close { self.fault("a comma too many") } else { Ok(false) };
+            return Ok(false);
         }
         if next == close {
             self.step();

@@ -23,7 +23,7 @@ pub(in crate::format) enum Target {
 
 /// A name, ready to be compared with what stands between quotes.
 #[derive(Debug)]
-pub(super) struct Name {
+struct Name {
     bytes: Box<[u8]>,
     /// The name and its closing quote as a number, and which of its bits count: one comparison for the
     /// names that are short enough, which most are.
@@ -47,13 +47,13 @@ impl Name {
 
     /// How many bytes.
     #[inline(always)]
-    pub(super) const fn len(&self) -> usize {
+    const fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Whether the name and a quote stand at `pos`.
     #[inline(always)]
-    pub(super) fn is_at(&self, bytes: &[u8], pos: usize) -> bool {
+    fn is_at(&self, bytes: &[u8], pos: usize) -> bool {
         let Some(rest) = bytes.get(pos..) else { return false };
         match rest.first_chunk::<16>() {
             Some(chunk) if self.mask != 0 => self.plain && u128::from_le_bytes(*chunk) & self.mask == self.head,
@@ -123,16 +123,16 @@ impl Shape {
         self.first
     }
 
-    /// The name that comes behind `index` if this object is like the last one.
+    /// If the name and the quote that stand at `pos` are those of `guess`, and object `mark` has not had it:
+    /// where its value goes, where the name ends, and the next guess.
     #[inline(always)]
-    pub(super) fn after(&self, index: usize) -> usize {
-        self.entries[index].next
-    }
-
-    /// Name `index`, to be compared with what stands next.
-    #[inline(always)]
-    pub(super) fn guess(&self, index: usize) -> Option<&Name> {
-        self.entries.get(index).map(|e| &e.name)
+    pub(super) fn guess(&mut self, guess: usize, mark: u64, bytes: &[u8], pos: usize) -> Option<(Target, usize, usize)> {
+        let entry = self.entries.get_mut(guess)?;
+        if !entry.name.is_at(bytes, pos) || entry.mark == mark {
+            return None;
+        }
+        entry.mark = mark;
+        Some((entry.target, pos + entry.name.len() + 1, entry.next))
     }
 
     /// The index of a name that is not the guessed one, and remembers that it stands behind `before`.
@@ -151,15 +151,15 @@ impl Shape {
         Some(index)
     }
 
-    /// Notes that object `mark` has name `index`. `None` where it has had it before.
-    #[inline(always)]
-    pub(super) fn meet(&mut self, index: usize, mark: u64) -> Option<Target> {
+    /// Notes that object `mark` has name `index`: where its value goes, and the next guess. `None` where it
+    /// has had it before.
+    pub(super) fn meet(&mut self, index: usize, mark: u64) -> Option<(Target, usize)> {
         let entry = &mut self.entries[index];
         if entry.mark == mark {
             return None;
         }
         entry.mark = mark;
-        Some(entry.target)
+        Some((entry.target, entry.next))
     }
 
     /// The name of a column or inner object, to be told; nothing of a name that no column reads.

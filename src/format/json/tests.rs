@@ -172,7 +172,8 @@ fn number(chance: &mut StdRng) -> String {
         2 => format!("{}.{}", chance.random_range(0..300), chance.random_range(0..1_000)),
         3 => serde_json::to_string(&f64::from_bits(chance.random::<u64>() & 0x7fdf_ffff_ffff_ffff)).unwrap(),
         4 => format!("{}e{}", chance.random_range(-99..99), chance.random_range(-40..12)),
-        5 => ["0", "-0", "0.0", "1E+2", "18446744073709551616", "9007199254740993", "01", "-", "1.", "NaN"][chance.random_range(0..10)].to_owned(),
+        5 => ["0", "-0", "0.0", "1E+2", "18446744073709551616", "9007199254740993", "01", "-", "1.", "NaN"][chance.random_range(0..10)]
+            .to_owned(),
         _ => format!("-{}.0", chance.random_range(0..9)),
     }
 }
@@ -189,7 +190,8 @@ fn any(chance: &mut StdRng, depth: u32) -> String {
             format!("[{}]", items.join(","))
         }
         _ => {
-            let fields: Vec<String> = (0..chance.random_range(0..4)).map(|_| format!("{}:{}", text(chance, depth), any(chance, depth + 1))).collect();
+            let fields: Vec<String> =
+                (0..chance.random_range(0..4)).map(|_| format!("{}:{}", text(chance, depth), any(chance, depth + 1))).collect();
             format!("{{{}}}", fields.join(", "))
         }
     }

@@ -77,7 +77,13 @@ impl Ward {
             .map(|index| {
                 let mut chance = ChaCha8Rng::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64));
                 let slot = index % 8;
-                let ward = if slot < WARDS[0].1 { 0 } else if slot < WARDS[0].1 + WARDS[1].1 { 1 } else { 2 };
+                let ward = if slot < WARDS[0].1 {
+                    0
+                } else if slot < WARDS[0].1 + WARDS[1].1 {
+                    1
+                } else {
+                    2
+                };
                 numbers[ward] += 1;
                 let intensive = ward < 2;
                 let patient_id = format!("SIM-{:08X}", chance.random::<u32>());
@@ -117,13 +123,13 @@ impl Bed {
         let state = self.patient.at(at, &effects);
         let (reading, artefact) = self.device.sample(at, &state, &effects);
         for change in self.course.changes() {
-            second.truth.push(self.said(json!({
+            second.truth.push(self.said(&json!({
                 "patient_id": self.patient_id, "ward": self.ward, "bed": self.bed, "ts": at.to_string(),
                 "what": "episode", "scenario": change.scenario.as_str(), "phase": if change.began { "begins" } else { "ends" },
             })));
         }
         if let Some(artefact) = artefact {
-            second.truth.push(self.said(json!({
+            second.truth.push(self.said(&json!({
                 "patient_id": self.patient_id, "ward": self.ward, "bed": self.bed, "ts": at.to_string(),
                 "what": "artefact", "artefact": artefact,
             })));
@@ -137,11 +143,11 @@ impl Bed {
         for (name, value) in reading.columns() {
             row.insert(name.to_owned(), value);
         }
-        second.readings.push(self.said(Value::Object(row)));
+        second.readings.push(self.said(&Value::Object(row)));
     }
 
-    fn said(&self, body: Value) -> Said {
-        Said { patient_id: self.patient_id.clone(), body: serde_json::to_vec(&body).expect("plain data") }
+    fn said(&self, body: &Value) -> Said {
+        Said { patient_id: self.patient_id.clone(), body: serde_json::to_vec(body).expect("plain data") }
     }
 }
 
@@ -192,7 +198,13 @@ mod tests {
         for second in run(7, 1200) {
             for reading in &second.readings {
                 let row: Value = serde_json::from_slice(&reading.body).expect("JSON");
-                for (name, low, high) in [("heart_rate", 0.0, 300.0), ("spo2", 40.0, 100.0), ("resp_rate", 0.0, 100.0), ("temp_c", 28.0, 44.0), ("map", 20.0, 250.0)] {
+                for (name, low, high) in [
+                    ("heart_rate", 0.0, 300.0),
+                    ("spo2", 40.0, 100.0),
+                    ("resp_rate", 0.0, 100.0),
+                    ("temp_c", 28.0, 44.0),
+                    ("map", 20.0, 250.0),
+                ] {
                     if let Some(v) = row[name].as_f64() {
                         assert!((low..=high).contains(&v), "{name} {v}");
                     }

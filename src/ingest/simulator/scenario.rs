@@ -10,8 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::time::Timestamp;
 
 /// The bed whose patient desaturates around the origin of a scripted ward.
+#[cfg(test)]
 pub const DESATURATION_BED: &str = "ICU-1-02";
 /// The bed whose monitor falls silent in a scripted ward.
+#[cfg(test)]
 pub const SILENT_BED: &str = "ICU-2-01";
 
 /// A kind of episode.

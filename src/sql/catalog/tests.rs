@@ -1,3 +1,5 @@
+//! The catalogue: creating, replacing, dropping, and reading it back.
+
 use expect_test::{Expect, expect};
 
 use super::*;

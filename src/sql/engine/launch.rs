@@ -17,7 +17,9 @@ use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
 use crate::sql::statement::{Kind, Select, Statement};
-use crate::stream::{BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, StartAt, StreamError, Task, TaskSpec, TaskStats, TopicSink};
+use crate::stream::{
+    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, StartAt, StreamError, Task, TaskSpec, TaskStats, TopicSink,
+};
 
 /// A plan with the stream it reads, found in the catalogue.
 pub(super) struct Planned {
@@ -90,7 +92,8 @@ impl Engine {
         let planned = self.planned(select, Purpose::ExactlyOnce).await?;
         let (sink_name, sink) = self.sink_of(entry, &planned).await?;
         let source_topic = planned.stream.topic.clone();
-        let mut running = Running { entry: Arc::clone(entry), source: planned.stream.name.clone(), source_topic, sink: sink_name, tasks: Vec::new() };
+        let mut running =
+            Running { entry: Arc::clone(entry), source: planned.stream.name.clone(), source_topic, sink: sink_name, tasks: Vec::new() };
         if !entry.paused {
             running.tasks = self.tasks_of(entry, planned, sink, replaced).await?;
             self.hold_intake(&running.source).await?;
@@ -104,7 +107,13 @@ impl Engine {
         let source = entry.reads().first().map(|n| n.text.clone()).unwrap_or_default();
         let topic = TopicName::new("unknown").expect("a constant name");
         let failed = Watched::failed(error.message.clone());
-        let running = Running { entry: Arc::clone(entry), source, source_topic: topic, sink: entry.writes().unwrap_or_default().to_owned(), tasks: vec![failed] };
+        let running = Running {
+            entry: Arc::clone(entry),
+            source,
+            source_topic: topic,
+            sink: entry.writes().unwrap_or_default().to_owned(),
+            tasks: vec![failed],
+        };
         self.running.lock().insert(entry.name.clone(), running);
     }
 
@@ -136,7 +145,8 @@ impl Engine {
                 let keys = key_columns(&planned.plan, &def, &schema);
                 let topic = def.topic.clone();
                 let make: MakeSink = Arc::new(move || {
-                    Box::new(TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone())) as Box<dyn Sink>
+                    Box::new(TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone()))
+                        as Box<dyn Sink>
                 });
                 Ok((query.insert_into.text.clone(), make))
             }
@@ -144,7 +154,13 @@ impl Engine {
         }
     }
 
-    async fn tasks_of(self: &Arc<Self>, entry: &Arc<Entry>, planned: Planned, sink: MakeSink, replaced: bool) -> Result<Vec<Watched>, SqlError> {
+    async fn tasks_of(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        planned: Planned,
+        sink: MakeSink,
+        replaced: bool,
+    ) -> Result<Vec<Watched>, SqlError> {
         let Planned { plan, stream, partitions } = planned;
         let feeds = self.feeds_of(&stream, partitions)?;
         let scopes: Vec<(Scope, Vec<Arc<Feed>>)> = match plan.placement {
@@ -176,8 +192,15 @@ impl Engine {
         for (index, (scope, inputs)) in scopes.into_iter().enumerate() {
             let id = TaskId { owner: Arc::clone(&owner), index: index as i32 };
             let stats = Arc::new(TaskStats::default());
-            let (me, plan, entry, stream, letters, sink, counted) =
-                (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&stream), letters.clone(), Arc::clone(&sink), Arc::clone(&stats));
+            let (me, plan, entry, stream, letters, sink, counted) = (
+                Arc::clone(self),
+                Arc::clone(&plan),
+                Arc::clone(entry),
+                Arc::clone(&stream),
+                letters.clone(),
+                Arc::clone(&sink),
+                Arc::clone(&stats),
+            );
             let name = id.to_string();
             let open: OpenTask = Arc::new(move || {
                 let spec = TaskSpec {
@@ -320,11 +343,19 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[crate::sql::statemen
     let mut fields = Vec::new();
     for (name, field) in names.iter().zip(plan.schema.fields()) {
         let known = written.fields().iter().map(|f| f.name().as_str());
-        let target = written.field_with_name(name).map_err(|_| SqlError::no_such("column", name, known).note(format!("it should be in stream \"{}\"", def.name)))?;
+        let target = written
+            .field_with_name(name)
+            .map_err(|_| SqlError::no_such("column", name, known).note(format!("it should be in stream \"{}\"", def.name)))?;
         let same_kind = target.data_type() == field.data_type() || (target.data_type().is_numeric() && field.data_type().is_numeric());
-        let both_times = matches!(target.data_type(), arrow::datatypes::DataType::Timestamp(..)) && matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..));
+        let both_times = matches!(target.data_type(), arrow::datatypes::DataType::Timestamp(..))
+            && matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..));
         if !same_kind && !both_times {
-            let message = format!("column \"{name}\" of stream \"{}\" is {} and the SELECT gives {}", def.name, crate::sql::types::sql_type(target.data_type()), crate::sql::types::sql_type(field.data_type()));
+            let message = format!(
+                "column \"{name}\" of stream \"{}\" is {} and the SELECT gives {}",
+                def.name,
+                crate::sql::types::sql_type(target.data_type()),
+                crate::sql::types::sql_type(field.data_type())
+            );
             return Err(SqlError::new(Code::TypeMismatch, message).hint("CAST it in the SELECT"));
         }
         fields.push(field.as_ref().clone().with_name(name));
@@ -338,10 +369,9 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[crate::sql::statemen
 
 /// Which columns make the record's key: what the sink's stream promises, else the plan's own key.
 fn key_columns(plan: &QueryPlan, def: &StreamDef, schema: &SchemaRef) -> Vec<usize> {
-    let named: Vec<&String> = if def.key_columns().is_empty() { plan.key_columns.iter().collect() } else { def.key_columns().iter().collect() };
-    let places: Vec<usize> = named
-        .iter()
-        .filter_map(|name| schema.index_of(name).ok().or_else(|| plan.schema.index_of(name).ok()))
-        .collect();
+    let named: Vec<&String> =
+        if def.key_columns().is_empty() { plan.key_columns.iter().collect() } else { def.key_columns().iter().collect() };
+    let places: Vec<usize> =
+        named.iter().filter_map(|name| schema.index_of(name).ok().or_else(|| plan.schema.index_of(name).ok())).collect();
     if places.len() == named.len() { places } else { Vec::new() }
 }

@@ -40,6 +40,9 @@ use crate::stream::Feed;
 use crate::time::Clock;
 use running::Watched;
 
+/// How long a CREATE waits for its tasks.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How the engine runs.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -202,6 +205,19 @@ impl Engine {
         let intakes = std::mem::take(&mut *self.intakes.lock());
         for intake in intakes.into_values() {
             intake.stop().await;
+        }
+    }
+
+    /// Waits until every task of a query or alert stands at its first offset: what is written after the statement has
+    /// answered is not missed by a rule that begins at the latest.
+    async fn await_opened(&self, name: &str) {
+        let opened: Vec<watch::Receiver<bool>> = {
+            let running = self.running.lock();
+            running.get(name).map(|r| r.tasks.iter().map(Watched::opened).collect()).unwrap_or_default()
+        };
+        for mut one in opened {
+            // A task that takes longer restores much; it is shown as starting meanwhile.
+            let _ = tokio::time::timeout(OPEN_PATIENCE, one.wait_for(|opened| *opened)).await;
         }
     }
 

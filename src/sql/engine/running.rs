@@ -67,6 +67,8 @@ pub struct Watched {
     pub stats: Arc<TaskStats>,
     doing: Arc<Mutex<Doing>>,
     stop: watch::Sender<bool>,
+    /// True once the first attempt to open it has come to something.
+    opened: watch::Receiver<bool>,
     watcher: Option<JoinHandle<()>>,
 }
 
@@ -75,8 +77,9 @@ impl Watched {
     pub fn start(runtime: &Handle, name: String, stats: Arc<TaskStats>, open: OpenTask) -> Self {
         let doing = Arc::new(Mutex::new(Doing::default()));
         let (stop, stopped) = watch::channel(false);
-        let watcher = runtime.spawn(watch_over(name, open, Arc::clone(&doing), stopped));
-        Self { stats, doing, stop, watcher: Some(watcher) }
+        let (opens, opened) = watch::channel(false);
+        let watcher = runtime.spawn(watch_over(name, open, Arc::clone(&doing), stopped, Arc::new(opens)));
+        Self { stats, doing, stop, opened, watcher: Some(watcher) }
     }
 
     /// Its state, and what went wrong last.
@@ -93,7 +96,13 @@ impl Watched {
     /// A query that could not be started, and why.
     pub fn failed(why: String) -> Self {
         let doing = Doing { running: false, error: Some(why), control: None };
-        Self { stats: Arc::default(), doing: Arc::new(Mutex::new(doing)), stop: watch::channel(false).0, watcher: None }
+        let (stop, opened) = (watch::channel(false).0, watch::channel(true).1);
+        Self { stats: Arc::default(), doing: Arc::new(Mutex::new(doing)), stop, opened, watcher: None }
+    }
+
+    /// Hears when it has been opened, or has failed to: from then on it misses nothing that is written.
+    pub fn opened(&self) -> watch::Receiver<bool> {
+        self.opened.clone()
     }
 
     /// Whether there is only a note of a failure, and no task.
@@ -135,12 +144,18 @@ pub async fn external(control: Option<mpsc::Sender<Control>>, body: String) -> R
     }
 }
 
-async fn watch_over(name: String, open: OpenTask, doing: Arc<Mutex<Doing>>, mut stopped: watch::Receiver<bool>) {
+async fn watch_over(
+    name: String,
+    open: OpenTask,
+    doing: Arc<Mutex<Doing>>,
+    mut stopped: watch::Receiver<bool>,
+    opens: Arc<watch::Sender<bool>>,
+) {
     let mut wait = FIRST_WAIT;
     loop {
         let (control, told) = mpsc::channel(16);
         let attempt = {
-            let (open, doing) = (Arc::clone(&open), Arc::clone(&doing));
+            let (open, doing, opens) = (Arc::clone(&open), Arc::clone(&doing), Arc::clone(&opens));
             // A task of its own, so that a panic ends it and not its watcher.
             tokio::spawn(async move {
                 let task = open().await?;
@@ -150,6 +165,7 @@ async fn watch_over(name: String, open: OpenTask, doing: Arc<Mutex<Doing>>, mut 
                     now.error = None;
                     now.control = Some(control);
                 }
+                opens.send_replace(true);
                 task.run(told).await
             })
         };
@@ -174,6 +190,7 @@ async fn watch_over(name: String, open: OpenTask, doing: Arc<Mutex<Doing>>, mut 
         let text = if last { reason.clone() } else { format!("{reason}; trying again in {} s", wait.as_secs_f64()) };
         tracing::error!(task = %name, reason = %text, "query task failed");
         *doing.lock() = Doing { running: false, error: Some(text), control: None };
+        opens.send_replace(true);
         if *stopped.borrow() {
             return;
         }
@@ -203,7 +220,13 @@ fn is_final(error: &StreamError) -> bool {
     matches!(
         error,
         StreamError::Restore { .. }
-            | StreamError::Bus(BusError::OutOfRange { .. } | BusError::NoSuchTopic(_) | BusError::NoSuchPartition(_) | BusError::Corrupt(_) | BusError::Closed(_))
+            | StreamError::Bus(
+                BusError::OutOfRange { .. }
+                    | BusError::NoSuchTopic(_)
+                    | BusError::NoSuchPartition(_)
+                    | BusError::Corrupt(_)
+                    | BusError::Closed(_)
+            )
     )
 }
 

@@ -89,6 +89,7 @@ impl Engine {
                 self.halt(&entry.name).await;
             }
             self.launch(&entry, replaced).await?;
+            self.await_opened(&entry.name).await;
         } else if replaced {
             self.restart_users(&entry).await?;
         }
@@ -164,6 +165,7 @@ impl Engine {
             self.catalog.write().apply(&change);
             self.halt(&entry.name).await;
             self.launch(entry, false).await?;
+            self.await_opened(&entry.name).await;
         }
         Ok(Outcome::Done(change.message()))
     }
@@ -306,7 +308,7 @@ impl Engine {
                 }
             },
             Explain::Query { analyze, name } => {
-                let entry = Arc::clone(self.catalog.read().find(name)?);
+                let entry = self.task_named(name)?;
                 let planned = self.planned(select_of(&entry)?, Purpose::ExactlyOnce).await?;
                 let mut text = planned.plan.explain();
                 if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
@@ -325,9 +327,16 @@ impl Engine {
         Ok(rows(lines("plan", &text)))
     }
 
+    /// The query or alert of a name; a stream may have the same one.
+    fn task_named(&self, name: &Name) -> Result<Arc<Entry>, SqlError> {
+        let catalog = self.catalog.read();
+        let found = catalog.get(Kind::Query, &name.text).or_else(|| catalog.get(Kind::Alert, &name.text));
+        Ok(Arc::clone(found.map_or_else(|| catalog.find(name), Ok)?))
+    }
+
     /// Why a query is silent: what it waits for, and what to do.
     async fn why(&self, name: &Name) -> Result<Outcome, SqlError> {
-        let entry = Arc::clone(self.catalog.read().find(name)?);
+        let entry = self.task_named(name)?;
         let status = self.statuses().await.into_iter().find(|s| s.name == entry.name);
         let Some(status) = status else {
             return Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is not a query or alert", entry.name)));

@@ -98,7 +98,8 @@ impl Running {
         if self.entry.paused {
             state = QueryState::Paused;
         }
-        let watermark = inputs.iter().map(|(_, i): &(i32, InputProgress)| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
+        let watermark =
+            inputs.iter().map(|(_, i): &(i32, InputProgress)| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
         QueryStatus {
             name: Arc::clone(&self.entry).name.clone(),
             kind: KindWord(self.entry.kind),

@@ -25,13 +25,21 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
         if plan.placement == Placement::Merged {
             let active = status.inputs.iter().filter(|(_, i)| !i.idle);
             if let Some((partition, input)) = active.min_by_key(|(_, i)| i.watermark) {
-                let held = if input.watermark == Timestamp::MIN { "which has brought no row yet".to_owned() } else { format!("whose watermark is {} ({:.0} s behind the clock)", input.watermark, behind(input.watermark)) };
+                let held = if input.watermark == Timestamp::MIN {
+                    "which has brought no row yet".to_owned()
+                } else {
+                    format!("whose watermark is {} ({:.0} s behind the clock)", input.watermark, behind(input.watermark))
+                };
                 lines.push(format!("it merges its partitions, and waits for partition {partition}, {held}; 'watermark.idle-timeout' on the stream says how long it may hold the others"));
             }
         } else {
             for (partition, input) in &status.inputs {
                 if input.watermark > Timestamp::MIN {
-                    lines.push(format!("partition {partition}: watermark {} ({:.0} s behind the clock); windows that end later are open", input.watermark, behind(input.watermark)));
+                    lines.push(format!(
+                        "partition {partition}: watermark {} ({:.0} s behind the clock); windows that end later are open",
+                        input.watermark,
+                        behind(input.watermark)
+                    ));
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! Options: known and unknown names, right and wrong values.
+
 use expect_test::{Expect, expect};
 
 use super::*;

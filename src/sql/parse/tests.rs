@@ -1,3 +1,5 @@
+//! Every statement of the dialect, taken or refused by name.
+
 use expect_test::{Expect, expect};
 
 use super::super::statement::{ColumnSource, Metadata, Watermark};

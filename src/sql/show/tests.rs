@@ -1,3 +1,5 @@
+//! What SHOW and DESCRIBE answer, and canonical text that reads back.
+
 use std::fmt::Write as _;
 
 use arrow::util::pretty::pretty_format_batches;

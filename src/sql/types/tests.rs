@@ -1,3 +1,5 @@
+//! SQL types to Arrow types and back.
+
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 

@@ -1,3 +1,5 @@
+//! Window calls in every spelling, and the normal form they come to.
+
 use expect_test::{Expect, expect};
 
 use super::super::{prepass, split_script};
