@@ -20,7 +20,7 @@
 //! | [`broker`] | topics, partitions, idempotent producers, consumer groups |
 //! | [`server`] | Kafka listeners: connections, dispatch, one file per group of APIs |
 //! | [`bus`] | the one seam between engine and log |
-//! | [`format`] | bytes to Arrow rows and back; a bad record is one dead letter |
+//! | [`format`](mod@format) | bytes to Arrow rows and back; a bad record is one dead letter |
 //! | [`stream`] | watermarks, windows, state, the operators and the task that runs them |
 //! | [`sql`] | dialect, catalogue, planning on DataFusion, functions, history |
 //! | [`alerts`] | rules, the life of an alert, the desk, notification |

@@ -33,17 +33,21 @@ pub enum Acvpu {
 }
 
 impl Acvpu {
-    /// Reads the chart's letter.
+    /// Reads the chart's letter or its word. Anything else is not known, and so missing.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
-            "A" | "a" => Some(Self::Alert),
-            "C" | "c" => Some(Self::Confusion),
-            "V" | "v" => Some(Self::Voice),
-            "P" | "p" => Some(Self::Pain),
-            "U" | "u" => Some(Self::Unresponsive),
-            _ => None,
-        }
+        let words = [
+            ("A", "alert", Self::Alert),
+            ("C", "confusion", Self::Confusion),
+            ("V", "voice", Self::Voice),
+            ("P", "pain", Self::Pain),
+            ("U", "unresponsive", Self::Unresponsive),
+        ];
+        let text = text.trim();
+        words
+            .iter()
+            .find(|(letter, word, _)| text.eq_ignore_ascii_case(letter) || text.eq_ignore_ascii_case(word))
+            .map(|(.., level)| *level)
     }
 }
 
@@ -147,33 +151,48 @@ pub fn news2(input: &News2Input) -> News2Score {
         consciousness: input.consciousness.map(|level| if level == Acvpu::Alert { 0 } else { 3 }),
         temperature: finite(input.temp_c).map(temperature),
     };
-    // Each parameter with the most it could score where it is missing. (Oxygen's missing 2 and saturation's 3 may both be.)
-    let all: [(&'static str, Option<u8>, u8); 7] = [
-        ("resp_rate", points.resp_rate, 3),
-        ("spo2", points.spo2, 3),
-        ("on_oxygen", points.oxygen, 2),
-        ("sbp", points.sbp, 3),
-        ("heart_rate", points.heart_rate, 3),
-        ("acvpu", points.consciousness, 3),
-        ("temp_c", points.temperature, 3),
+    // Each parameter with the least and the most it could score where it is missing. Saturation and oxygen stand
+    // together: with one of them known, the other cannot be everything.
+    let (saturation_least, saturation_most) = saturation_bounds(input);
+    let all: [(&'static str, Option<u8>, u8, u8); 7] = [
+        ("resp_rate", points.resp_rate, 0, 3),
+        ("spo2", points.spo2, saturation_least, saturation_most),
+        ("on_oxygen", points.oxygen, 0, 2),
+        ("sbp", points.sbp, 0, 3),
+        ("heart_rate", points.heart_rate, 0, 3),
+        ("acvpu", points.consciousness, 0, 3),
+        ("temp_c", points.temperature, 0, 3),
     ];
-    let missing: Vec<&'static str> = all.iter().filter(|(_, p, _)| p.is_none()).map(|(name, ..)| *name).collect();
-    let known: u8 = all.iter().filter_map(|(_, p, _)| *p).sum();
-    let most: u8 = known + all.iter().filter(|(_, p, _)| p.is_none()).map(|(.., most)| *most).sum::<u8>();
+    let missing: Vec<&'static str> = all.iter().filter(|(_, p, ..)| p.is_none()).map(|(name, ..)| *name).collect();
+    let least: u8 = all.iter().map(|(_, p, least, _)| p.unwrap_or(*least)).sum();
+    let most: u8 = all.iter().map(|(_, p, _, most)| p.unwrap_or(*most)).sum();
     // The oxygen item is at most 2: a 3 is always a parameter of the body.
-    let single3 = all.iter().any(|(_, p, _)| *p == Some(3));
+    let single3 = all.iter().any(|(_, p, ..)| *p == Some(3));
+    let may_be_single3 = all.iter().any(|(_, p, _, most)| p.unwrap_or(*most) == 3);
     let complete = missing.is_empty();
-    let lowest = risk_of(known, single3);
-    let highest = risk_of(most, single3 || !complete);
+    // More points never mean less risk, so where both ends agree, all between them do.
+    let (lowest, highest) = (risk_of(least, single3), risk_of(most, may_be_single3));
     News2Score {
-        total: complete.then_some(known),
+        total: complete.then_some(least),
         points,
         single3,
         risk: (lowest == highest).then_some(lowest),
         complete,
         missing,
-        score_min: known,
-        score_max: most.min(20),
+        score_min: least,
+        score_max: most,
+    }
+}
+
+/// What saturation could score as far as is known of it.
+fn saturation_bounds(input: &News2Input) -> (u8, u8) {
+    if finite(input.spo2).is_none() || !matches!(input.spo2_scale, None | Some(1 | 2)) {
+        return (0, 3);
+    }
+    let on = |on_oxygen| saturation(&News2Input { on_oxygen: Some(on_oxygen), ..*input }).unwrap_or(0);
+    match input.on_oxygen {
+        Some(known) => (on(known), on(known)),
+        None => (on(false).min(on(true)), on(false).max(on(true))),
     }
 }
 
@@ -383,6 +402,130 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
         assert_eq!(news2(&News2Input { spo2_scale: Some(3), ..well() }).points.spo2, None, "there is no scale 3");
     }
 
+    #[test]
+    fn oxygen_and_saturation_bound_each_other() {
+        let at = |spo2, scale| {
+            let score = news2(&News2Input { spo2: Some(spo2), spo2_scale: Some(scale), on_oxygen: None, ..well() });
+            (score.score_min, score.score_max, score.risk.map(Risk::as_str), score.missing)
+        };
+        // On scale 1 saturation does not ask for oxygen; on scale 2 it does above the target.
+        assert_eq!(at(98.0, 1), (0, 2, Some("low"), vec!["on_oxygen"]));
+        assert_eq!(at(90.0, 2), (0, 2, Some("low"), vec!["on_oxygen"]));
+        assert_eq!(at(93.0, 2), (0, 3, Some("low"), vec!["spo2", "on_oxygen"]));
+        assert_eq!(at(96.0, 2), (0, 4, Some("low"), vec!["spo2", "on_oxygen"]));
+        assert_eq!(at(97.0, 2), (0, 5, None, vec!["spo2", "on_oxygen"]));
+        assert_eq!(at(97.0, 3), (0, 5, None, vec!["spo2", "on_oxygen"]));
+    }
+
+    /// Every total that the missing parameters allow lies within the bounds, both ends are reached, and a risk
+    /// that is told holds for all of them.
+    #[test]
+    fn bounds_hold_for_everything_that_could_be_true() {
+        let numbers = [(7.0, 16.0, 26.0), (80.0, 93.0, 98.0), (80.0, 120.0, 230.0), (30.0, 80.0, 140.0), (34.0, 37.0, 40.0)];
+        let spo2s = [80.0, 84.0, 86.0, 90.0, 93.0, 95.0, 98.0];
+        let mut inputs = Vec::new();
+        for scale in [1, 2] {
+            for spo2 in spo2s {
+                for on_oxygen in [false, true] {
+                    inputs.push(News2Input { spo2: Some(spo2), spo2_scale: Some(scale), on_oxygen: Some(on_oxygen), ..well() });
+                    inputs.push(News2Input {
+                        spo2: Some(spo2),
+                        spo2_scale: Some(scale),
+                        on_oxygen: Some(on_oxygen),
+                        sbp: Some(105.0),
+                        resp_rate: Some(22.0),
+                        ..well()
+                    });
+                }
+            }
+        }
+        for input in inputs {
+            for hidden in 0..128_u32 {
+                let hide = |bit: u32| hidden >> bit & 1 == 1;
+                let known = News2Input {
+                    resp_rate: input.resp_rate.filter(|_| !hide(0)),
+                    spo2: input.spo2.filter(|_| !hide(1)),
+                    on_oxygen: input.on_oxygen.filter(|_| !hide(2)),
+                    spo2_scale: input.spo2_scale,
+                    sbp: input.sbp.filter(|_| !hide(3)),
+                    heart_rate: input.heart_rate.filter(|_| !hide(4)),
+                    consciousness: input.consciousness.filter(|_| !hide(5)),
+                    temp_c: input.temp_c.filter(|_| !hide(6)),
+                };
+                let told = news2(&known);
+                let full = news2(&input);
+                let total = full.total.expect("nothing is hidden");
+                assert!((told.score_min..=told.score_max).contains(&total), "{known:?}: {told:?} but {total}");
+                assert!(told.risk.is_none() || told.risk == full.risk, "{known:?}: {told:?} but {full:?}");
+                if hidden.count_ones() == 1 && (hide(0) || hide(3) || hide(4) || hide(6)) {
+                    // One vital hidden: its extremes reach both ends.
+                    let at = hidden.trailing_zeros();
+                    let (low, mid, high) = numbers[match at {
+                        0 => 0,
+                        3 => 2,
+                        4 => 3,
+                        _ => 4,
+                    }];
+                    let totals = [low, mid, high].map(|value| {
+                        let mut full = known;
+                        match at {
+                            0 => full.resp_rate = Some(value),
+                            3 => full.sbp = Some(value),
+                            4 => full.heart_rate = Some(value),
+                            _ => full.temp_c = Some(value),
+                        }
+                        news2(&full).total.expect("nothing is hidden")
+                    });
+                    assert_eq!(totals.iter().min(), Some(&told.score_min));
+                    assert_eq!(totals.iter().max(), Some(&told.score_max));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_sides_of_every_limit() {
+        let check = |name: &str, bands: &[(f64, u8)], of: &dyn Fn(f64) -> Option<u8>| {
+            for (value, points) in bands {
+                assert_eq!(of(*value), Some(*points), "{name} {value}");
+            }
+        };
+        check(
+            "resp_rate",
+            &[(0.0, 3), (8.0, 3), (9.0, 1), (11.0, 1), (12.0, 0), (20.0, 0), (21.0, 2), (24.0, 2), (25.0, 3), (60.0, 3)],
+            &|v| news2(&News2Input { resp_rate: Some(v), ..well() }).points.resp_rate,
+        );
+        check("spo2 scale 1", &[(91.0, 3), (92.0, 2), (93.0, 2), (94.0, 1), (95.0, 1), (96.0, 0), (100.0, 0)], &|v| {
+            news2(&News2Input { spo2: Some(v), ..well() }).points.spo2
+        });
+        let target = [(83.0, 3), (84.0, 2), (85.0, 2), (86.0, 1), (87.0, 1), (88.0, 0), (92.0, 0)];
+        for on_oxygen in [false, true] {
+            let of = |v| news2(&News2Input { spo2: Some(v), spo2_scale: Some(2), on_oxygen: Some(on_oxygen), ..well() }).points.spo2;
+            check("spo2 scale 2", &target, &of);
+            let above: [(f64, u8); 6] = if on_oxygen {
+                [(93.0, 1), (94.0, 1), (95.0, 2), (96.0, 2), (97.0, 3), (100.0, 3)]
+            } else {
+                [(93.0, 0), (94.0, 0), (95.0, 0), (96.0, 0), (97.0, 0), (100.0, 0)]
+            };
+            check("spo2 scale 2", &above, &of);
+        }
+        check("sbp", &[(90.0, 3), (91.0, 2), (100.0, 2), (101.0, 1), (110.0, 1), (111.0, 0), (219.0, 0), (220.0, 3)], &|v| {
+            news2(&News2Input { sbp: Some(v), ..well() }).points.sbp
+        });
+        check(
+            "heart_rate",
+            &[(40.0, 3), (41.0, 1), (50.0, 1), (51.0, 0), (90.0, 0), (91.0, 1), (110.0, 1), (111.0, 2), (130.0, 2), (131.0, 3)],
+            &|v| news2(&News2Input { heart_rate: Some(v), ..well() }).points.heart_rate,
+        );
+        check("temp_c", &[(35.0, 3), (35.1, 1), (36.0, 1), (36.1, 0), (38.0, 0), (38.1, 1), (39.0, 1), (39.1, 2)], &|v| {
+            news2(&News2Input { temp_c: Some(v), ..well() }).points.temperature
+        });
+        for (letter, points) in [("A", 0), ("c", 3), ("V", 3), ("pain", 3), ("Unresponsive", 3)] {
+            assert_eq!(news2(&News2Input { consciousness: Acvpu::parse(letter), ..well() }).points.consciousness, Some(points), "{letter}");
+        }
+        assert_eq!(Acvpu::parse("awake"), None);
+    }
+
     /// The band table and the published cases, where they stand beside the project.
     #[test]
     fn the_reference_tables_agree_where_they_are_there() {
@@ -400,26 +543,18 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
             let value = f[1].parse::<f64>().ok();
             let oxygen = Some(f[2] == "oxygen");
             let got = match f[0] {
-                p if p.contains("resp") => points(News2Input { resp_rate: value, ..well() }).resp_rate,
-                p if p.contains("spo2") && p.contains('2') && p.ends_with('2') && p.contains("scale") => {
-                    points(News2Input { spo2: value, spo2_scale: Some(2), on_oxygen: oxygen, ..well() }).spo2
-                }
-                p if p.contains("spo2") => points(News2Input { spo2: value, ..well() }).spo2,
-                p if p.contains("sbp") || p.contains("systolic") => points(News2Input { sbp: value, ..well() }).sbp,
-                p if p.contains("heart") || p.contains("pulse") => points(News2Input { heart_rate: value, ..well() }).heart_rate,
-                p if p.contains("temp") => points(News2Input { temp_c: value, ..well() }).temperature,
-                p if p.contains("consc") || p.contains("acvpu") => {
-                    points(News2Input { consciousness: Acvpu::parse(f[1]), ..well() }).consciousness
-                }
-                p if p.contains("oxygen") || p.contains("air") => {
-                    points(News2Input { on_oxygen: Some(f[1] == "oxygen" || f[1] == "1" || f[1] == "O2"), ..well() }).oxygen
-                }
+                "resp_rate" => points(News2Input { resp_rate: value, ..well() }).resp_rate,
+                "spo2_scale1" => points(News2Input { spo2: value, ..well() }).spo2,
+                "spo2_scale2" => points(News2Input { spo2: value, spo2_scale: Some(2), on_oxygen: oxygen, ..well() }).spo2,
+                "sbp" => points(News2Input { sbp: value, ..well() }).sbp,
+                "heart_rate" => points(News2Input { heart_rate: value, ..well() }).heart_rate,
+                "temp_c" => points(News2Input { temp_c: value, ..well() }).temperature,
                 other => panic!("unknown parameter {other}"),
             };
             assert_eq!(got.map(|p| p.to_string()).as_deref(), Some(f[3]), "{line}");
             checked += 1;
         }
-        assert!(checked > 700, "{checked} bands");
+        assert_eq!(checked, 777);
         let header: Vec<&str> = published.lines().next().expect("a header").split(',').collect();
         let at = |names: &[&str]| {
             header.iter().position(|h| names.contains(h)).unwrap_or_else(|| panic!("no column of {names:?} in {header:?}"))
@@ -443,8 +578,15 @@ B16,4,70,O2,1,60,180,U,34.0,3/3/2/3/3/3/3,20,y,high";
                 consciousness: Some(if flag(&["cvpu"]) { Acvpu::Confusion } else { Acvpu::Alert }),
                 temp_c: number(&["temp_c"]),
             };
-            let total = number(&["news2_expected"]);
-            assert_eq!(news2(&input).total.map(f64::from), total, "{line}");
+            let score = news2(&input);
+            let points = |given: Option<u8>| given.map(f64::from);
+            assert_eq!(points(score.total), number(&["news2_expected"]), "{line}");
+            assert_eq!(points(score.points.resp_rate), number(&["rr_score_expected"]), "{line}");
+            assert_eq!(points(score.points.spo2), number(&["spo2_score_expected"]), "{line}");
+            assert_eq!(points(score.points.sbp), number(&["sbp_score_expected"]), "{line}");
+            assert_eq!(points(score.points.heart_rate), number(&["hr_score_expected"]), "{line}");
+            assert_eq!(points(score.points.temperature), number(&["temp_score_expected"]), "{line}");
+            assert_eq!(score.risk.map(Risk::as_str), Some(f[at(&["risk_expected"])]), "{line}");
         }
     }
 }

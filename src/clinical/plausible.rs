@@ -33,6 +33,8 @@ pub struct Limits {
     pub hard: (f64, f64),
     /// Beyond these it is flagged.
     pub suspect: (f64, f64),
+    /// Where the limits come from.
+    pub source: &'static str,
 }
 
 /// What a value is.
@@ -67,17 +69,18 @@ impl Vital {
     /// Its limits.
     #[must_use]
     pub const fn limits(self) -> Limits {
-        let (hard, suspect) = match self {
-            Self::HeartRate | Self::PulseRate => ((0.0, 300.0), (20.0, 250.0)),
-            Self::RespRate => ((0.0, 100.0), (4.0, 60.0)),
-            Self::Spo2 => ((0.0, 100.0), (50.0, 100.0)),
-            Self::Sbp => ((0.0, 300.0), (40.0, 250.0)),
-            Self::Dbp => ((0.0, 200.0), (10.0, 180.0)),
-            Self::Map => ((0.0, 250.0), (20.0, 220.0)),
-            Self::TempC => ((30.0, 44.0), (32.0, 42.0)),
-            Self::Etco2 => ((10.0, 60.0), (10.0, 60.0)),
+        const ICU: &str = "hard: ricu vitals.json; suspect: VitalDB pipelines";
+        let (hard, suspect, source) = match self {
+            Self::HeartRate | Self::PulseRate => ((0.0, 300.0), (20.0, 250.0), ICU),
+            Self::RespRate => ((0.0, 100.0), (4.0, 60.0), "hard: a published score validator; suspect: common practice"),
+            Self::Spo2 => ((0.0, 100.0), (50.0, 100.0), "VitalDB pipelines"),
+            Self::Sbp => ((0.0, 300.0), (40.0, 250.0), ICU),
+            Self::Dbp => ((0.0, 200.0), (10.0, 180.0), ICU),
+            Self::Map => ((0.0, 250.0), (20.0, 220.0), ICU),
+            Self::TempC => ((30.0, 44.0), (32.0, 42.0), "hard: ricu vitals.json; suspect: common practice"),
+            Self::Etco2 => ((10.0, 60.0), (10.0, 60.0), "ricu vitals.json"),
         };
-        Limits { hard, suspect }
+        Limits { hard, suspect, source }
     }
 }
 
@@ -110,5 +113,22 @@ mod tests {
         assert_eq!(plausible(Vital::TempC, 98.6), Plausibility::Impossible, "Fahrenheit");
         assert_eq!(plausible(Vital::TempC, f64::NAN), Plausibility::Impossible);
         assert_eq!(Vital::parse("map"), Some(Vital::Map));
+    }
+
+    #[test]
+    fn a_value_is_judged_alike_at_each_limit_of_each_vital() {
+        use Vital::{Dbp, Etco2, HeartRate, Map, PulseRate, RespRate, Sbp, Spo2, TempC};
+        for vital in [HeartRate, PulseRate, RespRate, Spo2, Sbp, Dbp, Map, TempC, Etco2] {
+            let Limits { hard, suspect, source } = vital.limits();
+            assert!(hard.0 <= suspect.0 && suspect.0 < suspect.1 && suspect.1 <= hard.1 && !source.is_empty(), "{vital:?}");
+            for (limit, out) in [(hard.0, -0.1), (hard.1, 0.1)] {
+                assert_ne!(plausible(vital, limit), Plausibility::Impossible, "{vital:?} {limit}");
+                assert_eq!(plausible(vital, limit + out), Plausibility::Impossible, "{vital:?} {limit}");
+            }
+            for (limit, out) in [(suspect.0, -0.1), (suspect.1, 0.1)] {
+                assert_eq!(plausible(vital, limit), Plausibility::Plausible, "{vital:?} {limit}");
+                assert_ne!(plausible(vital, limit + out), Plausibility::Plausible, "{vital:?} {limit}");
+            }
+        }
     }
 }

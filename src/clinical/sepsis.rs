@@ -2,7 +2,9 @@
 //!
 //! qSOFA (Seymour 2016, JAMA 315:762): one each for respiration >= 22 /min, systolic pressure <= 100 mmHg, altered mentation;
 //! positive at 2. SIRS (Bone 1992, Chest 101:1644): one each for temperature > 38.0 or < 36.0 Cel, heart rate > 90 /min,
-//! respiration > 20 /min or PaCO2 < 32 mmHg, white cells > 12 or < 4 x10^9/L; positive at 2.
+//! respiration > 20 /min or PaCO2 < 32 mmHg, white cells > 12 or < 4 x10^9/L; positive at 2. Immature white cells
+//! (over 10 % bands), the other way to the fourth criterion, are not looked at. PaCO2 is an alternative for those whose
+//! breathing is not their own: where it is not measured, the respiration rate alone decides. A NaN is not known.
 
 use super::news2::Acvpu;
 
@@ -66,25 +68,34 @@ impl Tally {
     }
 }
 
+/// Whether a measured value meets a criterion; what is no number is not known.
+fn meets(value: Option<f64>, criterion: impl Fn(f64) -> bool) -> Option<bool> {
+    value.filter(|v| v.is_finite()).map(criterion)
+}
+
 /// qSOFA.
 #[must_use]
 pub fn qsofa(input: &QsofaInput) -> Tally {
-    Tally::of(&[input.resp_rate.map(|v| v >= 22.0), input.sbp.map(|v| v <= 100.0), input.consciousness.map(|level| level != Acvpu::Alert)])
+    Tally::of(&[
+        meets(input.resp_rate, |v| v >= 22.0),
+        meets(input.sbp, |v| v <= 100.0),
+        input.consciousness.map(|level| level != Acvpu::Alert),
+    ])
 }
 
 /// SIRS.
 #[must_use]
 pub fn sirs(input: &SirsInput) -> Tally {
-    let breathing = match (input.resp_rate.map(|v| v > 20.0), input.paco2.map(|v| v < 32.0)) {
+    let breathing = match (meets(input.resp_rate, |v| v > 20.0), meets(input.paco2, |v| v < 32.0)) {
         (Some(true), _) | (_, Some(true)) => Some(true),
         (Some(false), _) => Some(false),
-        (None, other) => other,
+        (None, _) => None,
     };
     Tally::of(&[
-        input.temp_c.map(|v| !(36.0..=38.0).contains(&v)),
-        input.heart_rate.map(|v| v > 90.0),
+        meets(input.temp_c, |v| !(36.0..=38.0).contains(&v)),
+        meets(input.heart_rate, |v| v > 90.0),
         breathing,
-        input.wbc.map(|v| !(4.0..=12.0).contains(&v)),
+        meets(input.wbc, |v| !(4.0..=12.0).contains(&v)),
     ])
 }
 
@@ -114,5 +125,17 @@ mod tests {
         assert_eq!(of(35.9, 90.0, 20.0, 3.9), Some(2));
         let vitals = sirs(&SirsInput { temp_c: Some(37.0), heart_rate: Some(80.0), resp_rate: Some(16.0), ..SirsInput::default() });
         assert_eq!((vitals.total(), vitals.positive()), (None, Some(false)), "one unknown cannot make two");
+        let breathing = |resp_rate, paco2| sirs(&SirsInput { resp_rate, paco2, ..SirsInput::default() }).met;
+        assert_eq!(breathing(Some(16.0), Some(31.9)), 1);
+        assert_eq!(breathing(Some(20.0), Some(32.0)), 0);
+        assert_eq!(breathing(None, Some(20.0)), 1);
+        assert_eq!(sirs(&SirsInput { paco2: Some(40.0), ..SirsInput::default() }).unknown, 4, "a normal PaCO2 says nothing of the rate");
+    }
+
+    #[test]
+    fn a_nan_is_not_known_and_not_normal() {
+        let nan = Some(f64::NAN);
+        assert_eq!(sirs(&SirsInput { temp_c: nan, heart_rate: nan, resp_rate: nan, paco2: nan, wbc: nan }).unknown, 4);
+        assert_eq!(qsofa(&QsofaInput { resp_rate: nan, sbp: nan, consciousness: None }).unknown, 3);
     }
 }

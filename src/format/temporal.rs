@@ -128,10 +128,54 @@ fn zone_part(text: &[u8]) -> Option<i64> {
     (hour <= 23 && minute <= 59).then_some(east * (hour * 3_600 + minute * 60))
 }
 
+/// The way nearly all producers write: `2026-03-12T08:15:01Z`, with or without `.250`. The same result as the
+/// long way, without its many checks; `None` says nothing about the text.
+#[inline(always)]
+fn common_form(text: &[u8], unit: TimeUnit) -> Option<i64> {
+    let (clock, fraction) = match text.len() {
+        20 => (text.first_chunk::<19>()?, 0),
+        24 => {
+            let [b'.', a, b, c, _] = text.last_chunk::<5>()? else { return None };
+            let (a, b, c) = (a.wrapping_sub(b'0'), b.wrapping_sub(b'0'), c.wrapping_sub(b'0'));
+            if a > 9 || b > 9 || c > 9 {
+                return None;
+            }
+            (text.first_chunk::<19>()?, i64::from(a) * 100 + i64::from(b) * 10 + i64::from(c))
+        }
+        _ => return None,
+    };
+    let separators = [clock[4], clock[7], clock[10], clock[13], clock[16]] == *b"--T::";
+    if !separators || text.last() != Some(&b'Z') {
+        return None;
+    }
+    let mut bad = false;
+    let mut two = |at: usize| {
+        let (tens, ones) = (clock[at].wrapping_sub(b'0'), clock[at + 1].wrapping_sub(b'0'));
+        bad |= tens > 9 || ones > 9;
+        i64::from(tens) * 10 + i64::from(ones)
+    };
+    let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
+    let (hour, minute, second) = (two(11), two(14), two(17));
+    if bad || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = days_of(year, month, day)? * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
+    match unit {
+        TimeUnit::Second => Some(seconds),
+        TimeUnit::Millisecond => Some(seconds * 1_000 + fraction),
+        TimeUnit::Microsecond => Some(seconds * 1_000_000 + fraction * 1_000),
+        // May not fit: the long way says so.
+        TimeUnit::Nanosecond => None,
+    }
+}
+
 /// Reads a date, or a date and time with `T` or a blank between them, as a count of `unit`s since 1970.
 /// `None` where the text is no such time, or the unit cannot hold it.
 #[inline]
 pub(super) fn read_timestamp(text: &[u8], unit: TimeUnit) -> Option<i64> {
+    if let Some(time) = common_form(text, unit) {
+        return Some(time);
+    }
     let days = date_part(text)?;
     if text.len() == 10 {
         return (days * DAY_SECONDS).checked_mul(per_second(unit));

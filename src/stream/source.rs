@@ -103,6 +103,8 @@ impl Feed {
             return Ok((next > from).then(|| Arc::new(empty_chunk(&inner.decoder, from, next))));
         }
         let decoded = inner.decoder.decode(self.partition.partition, &raw, from);
+        // The decoder may stop before the last batch (a gigabyte of plain bytes): the rest is read again from there.
+        let next = next.min(decoded.next.max(from.plus(1)));
         let chunk = Arc::new(Chunk { from, next, rows: decoded.rows, offsets: decoded.offsets, bad: decoded.bad, raw });
         if inner.recent.len() == KEPT_CHUNKS {
             inner.recent.pop_front();

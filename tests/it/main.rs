@@ -1,4 +1,5 @@
 //! The whole engine from outside: one binary, one module a story.
 
+mod dashboards;
 mod house;
 mod queries;
