@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Debug)]
 pub struct Broker {
     /// Address of the Kafka port.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092", env = "VITALSQL_KAFKA", help_heading = "Connection")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092", env = "VITALSQL_KAFKA", help_heading = "Connection", global = true)]
     pub kafka: String,
 }
 
