@@ -147,6 +147,11 @@ impl PartitionLog {
         self.durable.subscribe()
     }
 
+    /// Whether it belongs to one of the node's own topics.
+    pub(super) fn is_internal(&self) -> bool {
+        self.inner.lock().name.as_ref().is_some_and(TopicName::is_internal)
+    }
+
     pub(super) fn reserve(&self, end: Offset) {
         self.end.store(end.0, Ordering::Release);
     }
