@@ -8,8 +8,11 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+
+use super::shared::Trouble;
 
 /// One open file.
 pub trait DiskFile: Send + Sync {
@@ -25,6 +28,10 @@ pub trait DiskFile: Send + Sync {
     fn reserve(&self, len: u64) -> io::Result<()>;
     /// Its length.
     fn length(&self) -> io::Result<u64>;
+    /// When it was last written to, in milliseconds since 1970.
+    fn modified_ms(&self) -> io::Result<i64>;
+    /// A hint: what was written in this range should go to the disk soon, so that a later sync has less to do. Never waits.
+    fn flush_soon(&self, _pos: u64, _len: u64) {}
 }
 
 /// A place for files.
@@ -39,7 +46,7 @@ pub trait Disk: Send + Sync {
     fn remove_file(&self, path: &str) -> io::Result<()>;
     /// Removes a folder and what is in it; no error where there is none.
     fn remove_dir(&self, dir: &str) -> io::Result<()>;
-    /// Gives a file another name, replacing what has it.
+    /// Gives a file or a folder another name; a file replaces what has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes names made, removed and changed in a folder durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
@@ -47,7 +54,12 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// Reads a whole small file; `None` where there is none.
+/// Whether an error says that there is no room, which may pass.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Reads a whole file; `None` where there is none.
 pub(super) fn read_file(disk: &dyn Disk, path: &str) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(path, false) {
         Ok(file) => file,
@@ -61,15 +73,20 @@ pub(super) fn read_file(disk: &dyn Disk, path: &str) -> io::Result<Option<Vec<u8
 }
 
 /// Writes a whole small file so that a crash leaves the old one or the new one.
-pub(super) fn replace_file(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace_file(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> Result<(), Trouble> {
     let at = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    let path = at(name);
     let temporary = at(&format!("{name}.tmp"));
-    let file = disk.open(&temporary, true)?;
-    file.truncate(0)?;
-    file.write_at(&[IoSlice::new(bytes)], 0)?;
-    file.sync()?;
-    disk.rename(&temporary, &at(name))?;
-    disk.sync_dir(dir)
+    let write = || {
+        let file = disk.open(&temporary, true)?;
+        file.truncate(0)?;
+        file.write_at(&[IoSlice::new(bytes)], 0)?;
+        Ok(file)
+    };
+    let file = write().map_err(Trouble::of(format!("write {path}")))?;
+    file.sync().map_err(Trouble::of_sync(format!("sync {path}")))?;
+    disk.rename(&temporary, &path).map_err(Trouble::of(format!("write {path}")))?;
+    disk.sync_dir(dir).map_err(Trouble::of_sync(format!("sync the folder of {path}")))
 }
 
 /// A folder of the machine's disk, held by this process alone.
@@ -201,5 +218,15 @@ impl DiskFile for RealFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn modified_ms(&self) -> io::Result<i64> {
+        let since = self.0.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn flush_soon(&self, pos: u64, len: u64) {
+        // Linux begins to write dirty pages back when told that they are not needed; those it writes stay in its cache.
+        let _ = rustix::fs::fadvise(&self.0, pos, std::num::NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
     }
 }

@@ -1,147 +1,274 @@
 //! The second thread: batches into segments, segments onto the disk, the WAL cut behind them.
 //!
 //! Always: a WAL file goes only when everything in it is in segments that are synced, and the checkpoint that says so is
-//! durable. Nothing runs while nothing is due: an idle log costs nothing.
+//! durable. Nothing runs while nothing is due: an idle log costs nothing. Where there is no room, it waits and tries again: the
+//! WAL has everything.
 
 use std::collections::BTreeSet;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::partition::{PartitionLog, TailBatch};
-use super::recovery::{Checkpoint, StoredPartition};
-use super::segment::Segment;
-use super::store::{Shared, Work};
+use super::cache::evict;
+use super::checkpoint::{Checkpoint, StoredPartition};
+use super::disk::Disk;
+use super::index::SegmentIndex;
+use super::partition::{Inner, PartitionLog, TailBatch};
+use super::segment::{Head, Segment};
+use super::shared::{Shared, Step, Trouble, Work};
 use super::{LogError, PartitionKey, wal};
-use crate::record::TopicName;
+use crate::record::{Offset, TopicName};
 
 /// Where the partitions' folders lie.
 pub(super) const DIR: &str = "partitions";
+/// A folder that is being deleted ends so.
+pub(super) const GONE: &str = ".gone";
+/// Segments are written when so many bytes wait, or so many for each partition that has some.
+const STEP_BYTES: usize = 2 << 20;
+const STEP_BYTES_EACH: usize = 64 << 10;
+/// Each time so much of a segment was written, the disk is told to begin with it.
+const FLUSH_BYTES: u64 = 1 << 20;
 /// One write to a segment takes about so much.
 const WRITE_BYTES: usize = 8 << 20;
 /// Of a topic's name, so much is in its folders' names.
 const NAME_BYTES: usize = 150;
+/// How long it is until a full disk is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Whether there is enough to do.
 pub(super) fn is_due(shared: &Shared, work: &Work) -> bool {
-    work.closing || work.urgent || work.bytes >= shared.config.write_behind_bytes || work.wal_bytes >= shared.config.wal_max_bytes
+    // Small steps, so that the WAL's syncs do not queue behind a heap of writes; but not a small write for each of a thousand files.
+    let spread = work.dirty.len().saturating_mul(STEP_BYTES_EACH);
+    let step = if spread > STEP_BYTES { spread } else { STEP_BYTES };
+    let enough = work.bytes >= step || work.bytes >= shared.config.write_behind_bytes;
+    let full = enough || work.wal_bytes >= shared.config.wal_max_bytes;
+    full || work.closing || work.urgent || work.prepare.is_some()
 }
 
-/// The thread's life.
-pub(super) fn run(shared: &Shared) {
-    loop {
+/// The thread's state. Driven step by step by the tests.
+#[derive(Default)]
+pub(super) struct Materialiser {
+    /// The last checkpoint is written.
+    pub closed: bool,
+}
+
+impl Materialiser {
+    /// The thread's life.
+    pub(super) fn run(mut self, shared: &Shared) {
+        while !self.closed && shared.failure().is_none() {
+            let step = self.step(shared);
+            let mut work = shared.work.lock();
+            match step {
+                Step::Done => {}
+                Step::Held if work.closing => {
+                    tracing::warn!("there is no room to finish the segments: the next start replays the WAL");
+                    return;
+                }
+                Step::Held => {
+                    shared.work_wake.wait_for(&mut work, TRY_AGAIN);
+                    drop(work);
+                    shared.guard.state(shared.disk.as_ref());
+                }
+                Step::Idle => {
+                    if !is_due(shared, &work) && shared.failure().is_none() {
+                        shared.work_wake.wait(&mut work);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn step(&mut self, shared: &Shared) -> Step {
         let (dirty, bytes, cut, closing) = {
             let mut work = shared.work.lock();
-            while !is_due(shared, &work) && shared.failure().is_none() {
-                shared.work_wake.wait(&mut work);
+            if !is_due(shared, &work) || self.closed {
+                return Step::Idle;
+            }
+            if let Some(number) = work.prepare.take() {
+                drop(work);
+                wal::make_ahead(shared, number);
+                return Step::Done;
             }
             work.urgent = false;
             let cut = work.wal_bytes >= shared.config.wal_max_bytes;
             (std::mem::take(&mut work.dirty), work.bytes, cut, work.closing)
         };
-        if shared.failure().is_some() {
-            return;
-        }
         let done = write(shared, &dirty).and_then(|()| if cut || closing { checkpoint(shared, closing) } else { Ok(()) });
-        if let Err(error) = done {
-            // The WAL still has everything; but it can never be cut again, and reads would miss what is evicted.
-            shared.fail(error.to_string());
-            return;
-        }
-        {
-            let mut work = shared.work.lock();
-            work.bytes = work.bytes.saturating_sub(bytes);
-        }
-        evict(shared);
-        shared.work_done.notify_all();
-        if closing {
-            return;
+        match done {
+            Ok(()) => {
+                let mut work = shared.work.lock();
+                work.bytes = work.bytes.saturating_sub(bytes);
+                drop(work);
+                self.closed = closing;
+                evict(shared);
+                shared.work_done.notify_all();
+                Step::Done
+            }
+            Err(Trouble::NoRoom(error)) => {
+                shared.guard.run_out(shared.disk.as_ref(), &error.to_string());
+                let mut work = shared.work.lock();
+                work.dirty.extend(dirty);
+                // It is due until it is done.
+                work.urgent = true;
+                Step::Held
+            }
+            Err(Trouble::Final(error)) => {
+                // The WAL still has everything; but it can never be cut again.
+                shared.fail(error.to_string());
+                Step::Done
+            }
         }
     }
 }
 
+/// Makes the next WAL file if it is wanted: the WAL must not wait behind long work.
+fn serve_wal(shared: &Shared) {
+    let wanted = shared.work.lock().prepare.take();
+    if let Some(number) = wanted {
+        wal::make_ahead(shared, number);
+    }
+}
+
 /// Writes what these partitions have in memory into their segments.
-pub(super) fn write(shared: &Shared, dirty: &BTreeSet<PartitionKey>) -> Result<(), LogError> {
+fn write(shared: &Shared, dirty: &BTreeSet<PartitionKey>) -> Result<(), Trouble> {
     for key in dirty {
         if let Some(partition) = shared.partition(*key) {
-            while write_some(shared, &partition)? {}
+            write_all(shared, &partition)?;
         }
     }
     Ok(())
 }
 
-/// Writes a run of batches of one partition; answers whether there is more.
-fn write_some(shared: &Shared, partition: &PartitionLog) -> Result<bool, LogError> {
-    let (dir, batches, mut segment, fresh) = {
-        let mut inner = partition.inner.lock();
-        if inner.unwritten == 0 || inner.removed {
-            return Ok(false);
+fn write_all(shared: &Shared, partition: &PartitionLog) -> Result<(), Trouble> {
+    loop {
+        serve_wal(shared);
+        match write_some(shared, partition) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // Its folder went while we wrote.
+            Err(_) if partition.is_removed() => return Ok(()),
+            Err(trouble) => return Err(trouble),
         }
-        let dir = match &inner.dir {
-            Some(dir) => dir.clone(),
-            None => {
-                let dir = folder(inner.name.as_ref(), partition.key());
-                shared.disk.remove_dir(&dir).map_err(LogError::io(format!("clear {dir}")))?;
-                shared.disk.make_dir(&dir).map_err(LogError::io(format!("make {dir}")))?;
-                inner.dir = Some(dir.clone());
-                dir
-            }
-        };
-        let first = inner.tail.len() - inner.unwritten;
-        let base = inner.tail[first].batch.base_offset();
-        let received = inner.tail[first].received;
-        let (limit, segment_ms) = (inner.config.segment_bytes, inner.config.segment_ms);
-        let full = |s: &Segment| s.length > 0 && (s.length >= limit || received.0.saturating_sub(s.first_received) > segment_ms);
-        let fresh = inner.segments.last().is_none_or(full);
-        if fresh {
-            if let Some(last) = inner.segments.last()
-                && let Some(index) = &last.index
-                && let Err(error) = index.save(shared.disk.as_ref(), &Segment::stem(&dir, last.base))
-            {
-                tracing::debug!(%error, "an index was not written; it will be made again");
-            }
-            inner.segments.push(Segment::new(base));
-        }
-        let segment = inner.segments.last().expect("there is one now").clone();
-        let mut room = limit.saturating_sub(segment.length).max(1) as usize;
-        let mut batches: Vec<TailBatch> = Vec::new();
-        let mut bytes = 0;
-        for tail in inner.tail.iter().skip(first) {
-            let size = tail.batch.len_bytes();
-            if !batches.is_empty() && (size > room || bytes + size > WRITE_BYTES) {
-                break;
-            }
-            room = room.saturating_sub(size);
-            bytes += size;
-            batches.push(tail.clone());
-        }
-        (dir, batches, segment, fresh)
-    };
-    let place = format!("{}.log", Segment::stem(&dir, segment.base));
-    if fresh {
-        shared.files.forget(&place);
-        shared.disk.open(&place, true).map_err(LogError::io(format!("make {place}")))?;
     }
-    let file = shared.files.open(shared.disk.as_ref(), &place).map_err(LogError::io(format!("open {place}")))?;
-    if file.length().map_err(LogError::io(format!("read {place}")))? != segment.length {
-        // Bytes of before a crash, which the WAL has replaced.
-        file.truncate(segment.length).map_err(LogError::io(format!("cut {place}")))?;
+}
+
+/// An index that a closed segment leaves behind, to be written under this stem.
+pub(super) struct Closed(Option<(String, Arc<SegmentIndex>)>);
+
+impl Closed {
+    /// Writes it. If that fails, it is made again when it is needed.
+    pub(super) fn save(self, disk: &dyn Disk) {
+        if let Some((stem, index)) = self.0
+            && let Err(error) = index.save(disk, &stem)
+        {
+            tracing::debug!(stem, %error, "an index was not written; it will be made again");
+        }
+    }
+}
+
+/// Begins a new last segment, whose file is made with its first batch.
+pub(super) fn roll(inner: &mut Inner, base: Offset) -> Closed {
+    let dir = inner.dir.as_deref().unwrap_or_default();
+    let closed = inner.segments.last_mut().and_then(|last| Some((last.stem(dir), last.index.take()?)));
+    inner.segments.push(Segment::new(base));
+    Closed(closed)
+}
+
+/// A run of batches to be written to a segment.
+struct Run {
+    dir: String,
+    batches: Vec<TailBatch>,
+    segment: Segment,
+    closed: Closed,
+}
+
+/// Writes a run of batches of one partition; answers whether there is more.
+fn write_some(shared: &Shared, partition: &PartitionLog) -> Result<bool, Trouble> {
+    let Some(Run { dir, batches, mut segment, closed }) = next_run(shared, partition)? else { return Ok(false) };
+    let disk = shared.disk.as_ref();
+    closed.save(disk);
+    let path = segment.path(&dir);
+    let is_new = segment.length == 0;
+    if is_new {
+        shared.files.forget(&path);
+    }
+    let file = shared.files.open(disk, &path, is_new).map_err(Trouble::of(format!("make {path}")))?;
+    let there = file.length().map_err(Trouble::of(format!("read {path}")))?;
+    if there > segment.length {
+        // Bytes of before a crash, which the WAL has replaced, or of a write that found no room.
+        file.truncate(segment.length).map_err(Trouble::of(format!("cut {path}")))?;
+    } else if there < segment.length {
+        let why = format!("it has {there} bytes and should have {}", segment.length);
+        return Err(Trouble::Final(LogError::Corrupt { place: path, why }));
     }
     let pieces: Vec<IoSlice<'_>> = batches.iter().flat_map(|t| t.batch.chunks()).map(IoSlice::new).collect();
-    file.write_at(&pieces, segment.length).map_err(LogError::io(format!("write {place}")))?;
-    let written = batches.len();
+    file.write_at(&pieces, segment.length).map_err(Trouble::of(format!("write {path}")))?;
+    // Partitions that grow alike do not come to it all at once.
+    let turn = u64::from(partition.key().partition.0.unsigned_abs().wrapping_mul(0x9e37_79b1)) % FLUSH_BYTES;
+    let flushes = (segment.length + turn) / FLUSH_BYTES;
     for tail in &batches {
-        segment.grew(&tail.batch, tail.received.0);
+        segment.grew(Head::of(&tail.batch), tail.received.0);
+    }
+    if (segment.length + turn) / FLUSH_BYTES > flushes {
+        file.flush_soon(segment.flushed, segment.length - segment.flushed);
+        segment.flushed = segment.length;
     }
     let mut inner = partition.inner.lock();
-    if inner.removed {
+    if partition.is_removed() {
         return Ok(false);
     }
-    inner.unwritten -= written;
+    inner.unwritten -= batches.len();
     if let Some(last) = inner.segments.last_mut().filter(|s| s.base == segment.base) {
+        // Someone may have made its index while we wrote.
+        segment.index = segment.index.or_else(|| last.index.take());
         *last = segment;
     }
     Ok(inner.unwritten > 0)
+}
+
+/// What is to be written next, and where.
+fn next_run(shared: &Shared, partition: &PartitionLog) -> Result<Option<Run>, Trouble> {
+    let needs_folder = {
+        let inner = partition.inner.lock();
+        if inner.unwritten == 0 || partition.is_removed() {
+            return Ok(None);
+        }
+        inner.dir.is_none().then(|| folder(inner.name.as_ref(), partition.key()))
+    };
+    if let Some(dir) = &needs_folder {
+        // What a crash may have left of it, the WAL has.
+        shared.disk.remove_dir(dir).map_err(Trouble::of(format!("clear {dir}")))?;
+        shared.disk.make_dir(dir).map_err(Trouble::of(format!("make {dir}")))?;
+    }
+    let mut inner = partition.inner.lock();
+    if partition.is_removed() {
+        drop(inner);
+        // It went while we made its folder.
+        return needs_folder
+            .map_or(Ok(None), |dir| shared.disk.remove_dir(&dir).map(|()| None).map_err(Trouble::of(format!("delete {dir}"))));
+    }
+    let dir = inner.dir.get_or_insert_with(|| needs_folder.unwrap_or_default()).clone();
+    let first = inner.tail.len() - inner.unwritten;
+    let base = inner.tail[first].batch.base_offset();
+    let received = inner.tail[first].received;
+    let (limit, segment_ms) = (inner.config.segment_bytes, inner.config.segment_ms);
+    let is_full = |s: &Segment| s.length > 0 && (s.length >= limit || received.0.saturating_sub(s.first_received) > segment_ms);
+    let closed = if inner.segments.last().is_none_or(is_full) { roll(&mut inner, base) } else { Closed(None) };
+    let segment = inner.segments.last().expect("there is one now").clone();
+    let room = usize::try_from(limit.saturating_sub(segment.length)).unwrap_or(usize::MAX).clamp(1, WRITE_BYTES);
+    let mut bytes = 0;
+    let mut batches: Vec<TailBatch> = Vec::new();
+    for tail in inner.tail.iter().skip(first) {
+        let size = tail.batch.len_bytes();
+        if !batches.is_empty() && bytes + size > room {
+            break;
+        }
+        bytes += size;
+        batches.push(tail.clone());
+    }
+    Ok(Some(Run { dir, batches, segment, closed }))
 }
 
 /// The folder of a partition: its topic's name for people, its identity for us.
@@ -155,82 +282,79 @@ fn folder(name: Option<&TopicName>, key: PartitionKey) -> String {
     format!("{DIR}/{}-{}.{id}", &name[..name.len().min(NAME_BYTES)], key.partition)
 }
 
+/// Deletes a partition's folder so that a crash leaves it whole, or as one that is being deleted.
+pub(super) fn delete_folder(disk: &dyn Disk, dir: &str) -> Result<(), LogError> {
+    let gone = format!("{dir}{GONE}");
+    match disk.rename(dir, &gone) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(LogError::io(format!("delete {dir}"))(e)),
+    }
+    disk.remove_dir(&gone).and_then(|()| disk.sync_dir(DIR)).map_err(LogError::io(format!("delete {dir}")))
+}
+
 /// Syncs what was written, says so durably, and lets WAL files go that nothing needs any more.
-pub(super) fn checkpoint(shared: &Shared, closing: bool) -> Result<(), LogError> {
-    // Everything in files before this one has been published before we look at the partitions.
+pub(super) fn checkpoint(shared: &Shared, closing: bool) -> Result<(), Trouble> {
+    // Everything in files before this one, and all entries up to this one, has been kept by its partition before we look at them.
     let current = shared.wal_file.load(Ordering::Acquire);
+    let sequence = shared.published.load(Ordering::Acquire);
+    let sync = shared.published_sync.load(Ordering::Acquire);
     let wal_bytes = shared.work.lock().wal_bytes;
     let partitions: Vec<Arc<PartitionLog>> = shared.partitions.read().values().cloned().collect();
     let mut stored = Vec::new();
     for partition in &partitions {
-        while write_some(shared, partition)? {}
-        let (dir, dirty) = {
-            let mut inner = partition.inner.lock();
-            let dirty: Vec<Segment> = inner.segments.iter().filter(|s| s.dirty && s.length > 0).cloned().collect();
-            for segment in &mut inner.segments {
-                segment.dirty = false;
-            }
-            (inner.dir.clone(), dirty)
-        };
-        if let Some(dir) = dir.filter(|_| !dirty.is_empty()) {
-            for segment in dirty {
-                let place = format!("{}.log", Segment::stem(&dir, segment.base));
-                let file = match shared.files.open(shared.disk.as_ref(), &place) {
-                    Ok(file) => file,
-                    // Deleted meanwhile, by retention or with its topic.
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                    Err(e) => return Err(LogError::io(format!("open {place}"))(e)),
-                };
-                file.sync().map_err(LogError::io(format!("sync {place}")))?;
-            }
-            if let Err(error) = shared.disk.sync_dir(&dir)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(LogError::io(format!("sync {dir}"))(error));
-            }
+        write_all(shared, partition)?;
+        match sync_partition(shared, partition) {
+            Err(_) if partition.is_removed() => {}
+            other => other?,
         }
         let inner = partition.inner.lock();
-        if inner.removed {
-            continue;
+        if !partition.is_removed() {
+            stored.push(StoredPartition {
+                key: partition.key(),
+                dir: inner.dir.clone(),
+                start: inner.start,
+                segments: inner.segments.clone(),
+            });
         }
-        let segments = inner.segments.iter().filter(|s| !s.dirty).cloned().collect();
-        stored.push(StoredPartition { key: partition.key(), dir: inner.dir.clone(), start: inner.start, segments });
     }
-    shared.disk.make_dir(DIR).and_then(|()| shared.disk.sync_dir(DIR)).map_err(LogError::io("sync the partitions' folder"))?;
+    shared.disk.make_dir(DIR).map_err(Trouble::of("make the partitions' folder"))?;
+    shared.disk.sync_dir(DIR).map_err(Trouble::of_sync("sync the partitions' folder"))?;
     // A closed log needs nothing of its WAL; a running one goes on writing to the current file.
     let wal_from = if closing { current + 1 } else { current };
-    Checkpoint { wal_from, partitions: stored }.save(shared.disk.as_ref())?;
-    for name in shared.disk.list(wal::DIR).map_err(LogError::io("list the WAL"))? {
-        if wal::number_of(&name).is_some_and(|n| n < wal_from) {
-            let path = format!("{}/{name}", wal::DIR);
-            shared.disk.remove_file(&path).map_err(LogError::io(format!("delete {path}")))?;
-        }
-    }
+    Checkpoint { wal_from, sequence, sync, clean: closing, rebuilt: false, partitions: stored }.save(shared.disk.as_ref())?;
+    wal::release(shared, wal_from, !closing)?;
     let mut work = shared.work.lock();
     work.wal_bytes = work.wal_bytes.saturating_sub(wal_bytes);
     Ok(())
 }
 
-/// Lets the oldest batches in memory go while there are more than the budget allows. What is not yet in a segment stays, and hurries
-/// the writing.
-pub(super) fn evict(shared: &Shared) {
-    let mut cache = shared.cache.lock();
-    while cache.bytes > shared.config.cache_bytes {
-        let Some((partition, size)) = cache.order.front() else { break };
-        let size = *size;
-        if let Some(partition) = partition.upgrade() {
-            let mut inner = partition.inner.lock();
-            if !inner.tail.is_empty() && inner.unwritten == inner.tail.len() {
-                drop(inner);
-                drop(cache);
-                let mut work = shared.work.lock();
-                work.urgent = true;
-                shared.work_wake.notify_one();
-                return;
-            }
-            inner.tail.pop_front();
+/// Syncs a partition's segments that were written to, and their folder.
+fn sync_partition(shared: &Shared, partition: &PartitionLog) -> Result<(), Trouble> {
+    let (dir, dirty) = {
+        let inner = partition.inner.lock();
+        let dirty: Vec<Segment> = inner.segments.iter().filter(|s| s.dirty).cloned().collect();
+        (inner.dir.clone(), dirty)
+    };
+    let Some(dir) = dir.filter(|_| !dirty.is_empty()) else { return Ok(()) };
+    let disk = shared.disk.as_ref();
+    for segment in &dirty {
+        serve_wal(shared);
+        let path = segment.path(&dir);
+        match shared.files.open(disk, &path, false) {
+            Ok(file) => file.sync().map_err(Trouble::of_sync(format!("sync {path}")))?,
+            // Deleted meanwhile, by retention.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Trouble::of(format!("open {path}"))(e)),
         }
-        cache.order.pop_front();
-        cache.bytes = cache.bytes.saturating_sub(size);
+        if let Some(index) = &segment.index {
+            Closed(Some((segment.stem(&dir), Arc::clone(index)))).save(disk);
+        }
     }
+    disk.sync_dir(&dir).map_err(Trouble::of_sync(format!("sync {dir}")))?;
+    let mut inner = partition.inner.lock();
+    for segment in &mut inner.segments {
+        segment.dirty &= !dirty.iter().any(|synced| synced.base == segment.base && synced.length == segment.length);
+    }
+    Ok(())
 }

@@ -7,14 +7,21 @@
 //! group is never half there after a crash, and the order of [`Log::submit`] is the order of everything.
 //! A failed sync is final for the process. Called by `broker`, which gives the batches their offsets.
 
+mod cache;
+mod checkpoint;
+mod commit;
 mod disk;
 mod entry;
+mod guard;
 mod index;
+mod lookup;
 mod materialise;
 mod partition;
+mod rebuild;
 mod recovery;
 mod retention;
 mod segment;
+mod shared;
 mod sim_disk;
 mod store;
 #[cfg(test)]
@@ -22,6 +29,7 @@ mod tests;
 mod wal;
 
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use guard::DiskState;
 pub use partition::{Fetched, PartitionConfig, PartitionLog};
 pub use retention::RetentionLimits;
 pub use sim_disk::SimDisk;
@@ -88,6 +96,17 @@ pub enum LogError {
         base: Offset,
         /// What should come.
         expected: Offset,
+    },
+    /// The partition was removed.
+    #[error("partition {} of topic {} was removed", .0.partition, .0.topic)]
+    Removed(PartitionKey),
+    /// A group is larger than an entry of the WAL can be.
+    #[error("the group has {bytes} bytes and may have {most}")]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+        /// How many it may have.
+        most: usize,
     },
     /// The data directory was written by a version that is not this one.
     #[error(

@@ -2,21 +2,25 @@
 //!
 //! Owns what is known of one partition. Always: `start <= durable_end <= end`; no record below `durable_end` is lost
 //! by a crash; the tail holds every batch that is not yet in a segment, and the newest ones besides. Written by the
-//! WAL thread (publish) and the materialising thread (segments), read by everyone.
+//! WAL thread (keep, show) and the materialising thread (segments), read by everyone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::segment::{self, Segment};
-use super::store::Shared;
+use super::index::SegmentIndex;
+use super::segment::{Segment, Stored, make_index};
+use super::shared::Shared;
 use super::{LogError, PartitionKey};
 use crate::record::{Batch, BatchError, Offset, TopicName};
 use crate::time::Timestamp;
+
+/// One read answers at most about so much, whatever is asked for.
+const READ_BYTES: usize = 16 << 20;
 
 /// How a partition's segments are cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +57,12 @@ pub(super) struct Inner {
     /// How many batches at the tail's end are not yet in a segment.
     pub unwritten: usize,
     pub start: Offset,
-    pub removed: bool,
 }
 
 /// One partition.
 pub struct PartitionLog {
     key: PartitionKey,
+    me: Weak<Self>,
     pub(super) shared: Arc<Shared>,
     pub(super) inner: Mutex<Inner>,
     end: AtomicI64,
@@ -66,6 +70,7 @@ pub struct PartitionLog {
     durable_end: AtomicI64,
     start: AtomicI64,
     size: AtomicU64,
+    removed: AtomicBool,
 }
 
 /// What a read found: whole batches.
@@ -95,12 +100,13 @@ impl Fetched {
 }
 
 impl PartitionLog {
-    pub(super) fn new(key: PartitionKey, shared: Arc<Shared>, inner: Inner) -> Self {
+    pub(super) fn new(key: PartitionKey, shared: Arc<Shared>, inner: Inner) -> Arc<Self> {
         let start = inner.start;
         let next = inner.segments.last().map_or(start, |s| s.next).max(start);
         let size = inner.segments.iter().map(|s| s.length).sum();
-        Self {
+        Arc::new_cyclic(|me| Self {
             key,
+            me: Weak::clone(me),
             shared,
             inner: Mutex::new(inner),
             end: AtomicI64::new(next.0),
@@ -108,7 +114,8 @@ impl PartitionLog {
             durable_end: AtomicI64::new(next.0),
             start: AtomicI64::new(start.0),
             size: AtomicU64::new(size),
-        }
+            removed: AtomicBool::new(false),
+        })
     }
 
     /// Which partition.
@@ -132,6 +139,8 @@ impl PartitionLog {
     /// The offset behind the last durable record: what readers may see.
     #[must_use]
     pub fn durable_end(&self) -> Offset {
+        // Not between the moves of two partitions of one group.
+        let _none_moves = self.shared.gate.read();
         Offset(self.durable_end.load(Ordering::Acquire))
     }
 
@@ -147,25 +156,40 @@ impl PartitionLog {
         self.durable.subscribe()
     }
 
+    pub(super) fn reserve(&self, end: Offset) {
+        self.end.store(end.0, Ordering::Release);
+    }
+
     /// Whether it belongs to one of the node's own topics.
     pub(super) fn is_internal(&self) -> bool {
         self.inner.lock().name.as_ref().is_some_and(TopicName::is_internal)
     }
 
-    pub(super) fn reserve(&self, end: Offset) {
-        self.end.store(end.0, Ordering::Release);
+    /// Whether it was removed: then it takes nothing and holds nothing.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
-    /// A durable batch becomes readable; nobody is woken yet.
-    pub(super) fn publish(&self, batch: Batch, received: Timestamp) {
-        let next = batch.next_offset();
-        self.size.fetch_add(batch.len_bytes() as u64, Ordering::Relaxed);
+    pub(super) fn mark_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// Keeps a durable batch, which is not visible yet. Answers whether there is still somebody to keep it for.
+    pub(super) fn keep(&self, batch: Batch, received: Timestamp) -> bool {
         let mut inner = self.inner.lock();
+        if self.is_removed() {
+            return false;
+        }
+        self.size.fetch_add(batch.len_bytes() as u64, Ordering::Relaxed);
         inner.tail.push_back(TailBatch { batch, received });
         inner.unwritten += 1;
-        drop(inner);
-        self.end.fetch_max(next.0, Ordering::AcqRel);
-        self.durable_end.store(next.0, Ordering::Release);
+        true
+    }
+
+    /// Makes what was kept visible; nobody is woken yet. Called with the gate held, or before anyone else knows the partition.
+    pub(super) fn show(&self, end: Offset) {
+        self.end.fetch_max(end.0, Ordering::AcqRel);
+        self.durable_end.store(end.0, Ordering::Release);
     }
 
     /// Tells those who wait.
@@ -182,12 +206,8 @@ impl PartitionLog {
         inner.start = inner.start.max(to);
         self.start.store(inner.start.0, Ordering::Release);
         // A start behind everything (a trimmed partition whose files are gone) moves the ends too.
-        if self.end().0 < to.0 {
-            self.end.store(to.0, Ordering::Release);
-        }
-        if self.durable_end().0 < to.0 {
-            self.durable_end.store(to.0, Ordering::Release);
-        }
+        self.end.fetch_max(inner.start.0, Ordering::AcqRel);
+        self.durable_end.fetch_max(inner.start.0, Ordering::AcqRel);
     }
 
     /// Whether a read from `from` on needs no disk.
@@ -199,7 +219,11 @@ impl PartitionLog {
 
     /// Whole batches from the one that holds `from` on, up to about `max_bytes` and at least one. At the durable end there is nothing.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<Fetched, LogError> {
+        let max_bytes = max_bytes.min(READ_BYTES);
         let inner = self.inner.lock();
+        if self.is_removed() {
+            return Err(LogError::Removed(self.key));
+        }
         let visible = self.durable_end();
         if from < inner.start || from > visible {
             return Err(LogError::OutOfRange { asked: from, start: inner.start, end: visible });
@@ -210,116 +234,82 @@ impl PartitionLog {
         if inner.tail.front().is_some_and(|first| first.batch.base_offset() <= from) {
             return Ok(from_tail(&inner, from, visible, max_bytes));
         }
-        let at = inner.segments.partition_point(|s| s.base <= from).saturating_sub(1);
-        let found = inner.segments[at.min(inner.segments.len())..].iter().find(|s| s.next > from);
-        let (Some(segment), Some(dir)) = (found.cloned(), inner.dir.clone()) else {
+        let at = inner.segments.partition_point(|s| s.next <= from);
+        let (Some(segment), Some(dir)) = (inner.segments.get(at).cloned(), inner.dir.clone()) else {
             // A gap (compacted, or cut off) before what is in memory.
             let next = inner.tail.front().map_or(visible, |first| first.batch.base_offset());
             return Ok(from_tail(&inner, next, visible, max_bytes));
         };
         drop(inner);
-        self.read_segment(&dir, &segment, from, max_bytes)
+        match self.read_segment(&dir, &segment, from, max_bytes) {
+            // Retention was quicker: say what is there now.
+            Err(_) if self.is_removed() => Err(LogError::Removed(self.key)),
+            Err(_) if self.start() > from => Err(LogError::OutOfRange { asked: from, start: self.start(), end: self.durable_end() }),
+            other => other,
+        }
     }
 
     fn read_segment(&self, dir: &str, segment: &Segment, from: Offset, max_bytes: usize) -> Result<Fetched, LogError> {
-        let stem = Segment::stem(dir, segment.base);
-        let place = format!("{stem}.log");
-        let index = self.index_of(&stem, segment)?;
-        let pos = index.before_offset(segment.base, from);
-        let opened = self.shared.files.open(self.shared.disk.as_ref(), &place);
-        let file = match opened {
-            Ok(file) => file,
-            // Retention was quicker: say what is there now.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && self.start() > from => {
-                return Err(LogError::OutOfRange { asked: from, start: self.start(), end: self.durable_end() });
+        let path = segment.path(dir);
+        let file = self.shared.files.open(self.shared.disk.as_ref(), &path, false).map_err(LogError::io(format!("open {path}")))?;
+        let stored = Stored { file: file.as_ref(), path: &path, length: segment.length };
+        let near = self.index_of(dir, segment, true)?.before_offset(segment.base, from);
+        let found = match stored.read(near, from, max_bytes)? {
+            Some(found) => found,
+            None => {
+                tracing::warn!(path, "an index does not fit its segment and is made again");
+                let near = self.index_of(dir, segment, false)?.before_offset(segment.base, from);
+                stored
+                    .read(near, from, max_bytes)?
+                    .ok_or_else(|| LogError::Corrupt { place: path.clone(), why: "its batches are out of order".to_owned() })?
             }
-            Err(e) => return Err(LogError::io(format!("open {place}"))(e)),
         };
-        let (bytes, next) = segment::read(file.as_ref(), &place, pos, segment.length, from, max_bytes)?;
+        let (bytes, next) = found;
         let chunks = if bytes.is_empty() { Vec::new() } else { vec![bytes] };
         // The segment ends with a gap: whoever reads goes on behind it.
         let next = if chunks.is_empty() { segment.next } else { next };
         Ok(Fetched { chunks, next, cached: Vec::new() })
     }
 
-    /// A segment's index, read or made again where it was not needed before.
-    fn index_of(&self, stem: &str, segment: &Segment) -> Result<Arc<super::index::SegmentIndex>, LogError> {
-        if let Some(index) = &segment.index {
+    /// A segment's index; read, or made again, where it is not in memory. Where what is on the disk has proven wrong, `trust` is false.
+    pub(super) fn index_of(&self, dir: &str, segment: &Segment, trust: bool) -> Result<Arc<SegmentIndex>, LogError> {
+        if let Some(index) = segment.index.as_ref().filter(|_| trust) {
             return Ok(Arc::clone(index));
         }
         let disk = self.shared.disk.as_ref();
-        let index = match super::index::SegmentIndex::load(disk, stem, segment.length) {
-            Some(index) => Arc::new(index),
-            None => segment::walk(disk, stem, segment.base, segment.length, segment.first_received)?.index.unwrap_or_default(),
-        };
+        let path = segment.path(dir);
+        let file = self.shared.files.open(disk, &path, false).map_err(LogError::io(format!("open {path}")))?;
+        let stored = Stored { file: file.as_ref(), path: &path, length: segment.length };
+        let index = Arc::new(make_index(disk, &segment.stem(dir), &stored, segment.base, trust)?);
         let mut inner = self.inner.lock();
+        // The segment may have grown meanwhile: an index of its first part is right, if sparse.
         if let Some(here) = inner.segments.iter_mut().find(|s| s.base == segment.base)
-            && here.length == segment.length
+            && (here.index.is_none() || !trust)
         {
             here.index = Some(Arc::clone(&index));
+            drop(inner);
+            let gone = self.shared.indexes.lock().note(&self.me, segment.base, index.bytes());
+            for (partition, base) in gone {
+                let Some(partition) = partition.upgrade() else { continue };
+                let mut inner = partition.inner.lock();
+                if let Some((_, closed)) = inner.segments.split_last_mut()
+                    && let Some(segment) = closed.iter_mut().find(|s| s.base == base)
+                {
+                    segment.index = None;
+                }
+            }
         }
         Ok(index)
     }
 
-    /// The first record whose timestamp is at or after `timestamp`, and that timestamp.
-    pub fn offset_at(&self, timestamp: i64) -> Result<Option<(Offset, i64)>, LogError> {
-        let (candidates, tail, start) = {
-            let inner = self.inner.lock();
-            let dir = inner.dir.clone().unwrap_or_default();
-            let candidates: Vec<(String, Segment)> =
-                inner.segments.iter().filter(|s| s.max_timestamp >= timestamp).map(|s| (dir.clone(), s.clone())).collect();
-            let written = inner.tail.len() - inner.unwritten;
-            let tail: Vec<Batch> = inner.tail.iter().skip(written).map(|t| t.batch.clone()).collect();
-            (candidates, tail, inner.start)
-        };
-        for (dir, segment) in &candidates {
-            let stem = Segment::stem(dir, segment.base);
-            let place = format!("{stem}.log");
-            let file = self.shared.files.open(self.shared.disk.as_ref(), &place).map_err(LogError::io(format!("open {place}")))?;
-            let mut pos = self.index_of(&stem, segment)?.before_time(timestamp);
-            while pos < segment.length {
-                let (bytes, _) = segment::read(file.as_ref(), &place, pos, segment.length, Offset(i64::MIN), 256 * 1024)?;
-                if bytes.is_empty() {
-                    break;
-                }
-                pos += bytes.len() as u64;
-                let mut raw = bytes;
-                while let Some(batch) = Batch::split(&mut raw).map_err(LogError::batch(place.clone()))? {
-                    if let Some(found) = first_at(&batch, timestamp, start, &place)? {
-                        return Ok(Some(found));
-                    }
-                }
-            }
-        }
-        for batch in &tail {
-            if let Some(found) = first_at(batch, timestamp, start, "memory")? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The record with the largest timestamp (the first such), and that timestamp.
-    pub fn max_timestamp(&self) -> Result<Option<(Offset, i64)>, LogError> {
-        let largest = {
-            let inner = self.inner.lock();
-            let stored = inner.segments.iter().map(|s| s.max_timestamp).max();
-            let memory = inner.tail.iter().map(|t| t.batch.max_timestamp()).max();
-            stored.max(memory)
-        };
-        match largest {
-            Some(at) if at > i64::MIN => self.offset_at(at),
-            _ => Ok(None),
-        }
-    }
-
-    /// Lets records below `to` go, durably: the start is moved at once, whole segments below it are deleted.
+    /// Lets records below `to` go, durably: the start is moved, whole segments below it are deleted. Blocks for a sync.
     pub fn advance_start(&self, to: Offset) -> Result<(), LogError> {
         let to = to.min(self.durable_end());
         if to <= self.start() {
             return Ok(());
         }
-        self.shared.move_start(self, to)
+        let me = self.me.upgrade().expect("whoever calls holds it");
+        self.shared.move_start(&me, to)
     }
 }
 
@@ -338,19 +328,4 @@ fn from_tail(inner: &Inner, from: Offset, visible: Offset, max_bytes: usize) -> 
         fetched.cached.push(tail.batch.clone());
     }
     fetched
-}
-
-/// The first record of a batch at or after a time, at or behind `start`.
-fn first_at(batch: &Batch, timestamp: i64, start: Offset, place: &str) -> Result<Option<(Offset, i64)>, LogError> {
-    if batch.max_timestamp() < timestamp || batch.next_offset() <= start {
-        return Ok(None);
-    }
-    let records = batch.records().map_err(LogError::batch(place.to_owned()))?;
-    for record in records.iter() {
-        let record = record.map_err(LogError::batch(place.to_owned()))?;
-        if record.timestamp >= timestamp && record.offset >= start {
-            return Ok(Some((record.offset, record.timestamp)));
-        }
-    }
-    Ok(None)
 }

@@ -5,6 +5,7 @@
 //! that still needs its input) stops both.
 
 use super::LogError;
+use super::materialise::roll;
 use super::partition::PartitionLog;
 use super::segment::Segment;
 use crate::record::Offset;
@@ -52,9 +53,20 @@ impl PartitionLog {
     pub(super) fn enforce(&self, now: Timestamp, limits: &RetentionLimits) -> Result<u64, LogError> {
         let mut inner = self.inner.lock();
         let segment_ms = inner.config.segment_ms;
-        if inner.unwritten == 0 && inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, now, limits)) {
+        if inner.unwritten > 0 {
+            // What is only in memory and the WAL has an age too: into a segment with it, which the next round can close.
+            let received = inner.tail[inner.tail.len() - inner.unwritten].received;
+            let age = now.0.saturating_sub(received.0);
+            if age > segment_ms || limits.retention_ms.is_some_and(|ms| age > ms) {
+                self.shared.work.lock().urgent = true;
+                self.shared.work_wake.notify_one();
+            }
+        } else if inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, now, limits)) {
             let next = self.durable_end();
-            inner.segments.push(Segment::new(next));
+            let closed = roll(&mut inner, next);
+            drop(inner);
+            closed.save(self.shared.disk.as_ref());
+            inner = self.inner.lock();
         }
         let gone = expired(&inner.segments, now, limits);
         if gone == 0 {
@@ -63,8 +75,12 @@ impl PartitionLog {
         let to = inner.segments[gone].base;
         drop(inner);
         let before = self.size_bytes();
-        self.shared.move_start(self, to)?;
-        Ok(before.saturating_sub(self.size_bytes()))
+        let moved = self.advance_start(to);
+        match moved {
+            // Deleted while we looked.
+            Err(_) if self.is_removed() => Ok(0),
+            other => other.map(|()| before.saturating_sub(self.size_bytes())),
+        }
     }
 }
 

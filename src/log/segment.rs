@@ -1,16 +1,22 @@
 //! One segment of a partition: a file of whole batches from a base offset on, in Kafka's layout.
 //!
 //! Owns what is known of the file beyond its bytes: its whole length, the offset behind it, times. Always: bytes
-//! below `length` are whole batches in order of offset. Reads check every batch's checksum.
+//! below `length` are whole batches in order of offset; bytes behind it are nothing. Whoever takes batches apart checks their
+//! checksums; finding them needs their heads only.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::LogError;
 use super::disk::{Disk, DiskFile};
-use super::index::SegmentIndex;
+use super::index::{Place, SegmentIndex};
+use super::shared::Shared;
 use crate::record::{Batch, HEADER_BYTES, Offset};
+
+/// Of a file that is walked through, so much is read at once.
+const WALK_BYTES: usize = 1 << 20;
 
 /// What is known of a segment.
 #[derive(Clone, Debug)]
@@ -23,10 +29,14 @@ pub(super) struct Segment {
     pub length: u64,
     /// The largest timestamp in it; `i64::MIN` where it is empty.
     pub max_timestamp: i64,
+    /// The first offset of the first batch that has it.
+    pub max_at: Offset,
     /// When its first batch was received, in milliseconds.
     pub first_received: i64,
     /// When its last batch was received.
     pub last_received: i64,
+    /// Up to here the disk was told to begin.
+    pub flushed: u64,
     /// Whether it was written to since its last sync.
     pub dirty: bool,
     /// Its sparse index, once it was needed.
@@ -34,23 +44,30 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// An empty one.
+    /// An empty one, which has no file yet.
     pub(super) fn new(base: Offset) -> Self {
         Self {
             base,
             next: base,
             length: 0,
             max_timestamp: i64::MIN,
+            max_at: base,
             first_received: i64::MAX,
             last_received: i64::MIN,
-            dirty: true,
+            flushed: 0,
+            dirty: false,
             index: Some(Arc::default()),
         }
     }
 
-    /// The file's path without its ending.
-    pub(super) fn stem(dir: &str, base: Offset) -> String {
-        format!("{dir}/{:020}", base.0)
+    /// Its files' path without the ending.
+    pub(super) fn stem(&self, dir: &str) -> String {
+        format!("{dir}/{:020}", self.base.0)
+    }
+
+    /// The path of the batches.
+    pub(super) fn path(&self, dir: &str) -> String {
+        format!("{dir}/{:020}.log", self.base.0)
     }
 
     /// The base offset that a file's name says.
@@ -58,129 +75,230 @@ impl Segment {
         name.strip_suffix(".log").filter(|stem| stem.len() == 20)?.parse().ok().map(Offset)
     }
 
+    /// Deletes its files.
+    pub(super) fn delete(&self, shared: &Shared, dir: &str) -> Result<(), LogError> {
+        shared.files.forget(&self.path(dir));
+        delete_files(shared.disk.as_ref(), &self.stem(dir))
+    }
+
     /// Takes account of a batch written at the end.
-    pub(super) fn grew(&mut self, batch: &Batch, received: i64) {
+    pub(super) fn grew(&mut self, head: Head, received: i64) {
         if let Some(index) = &mut self.index {
-            Arc::make_mut(index).note(self.base, batch.base_offset(), self.length, self.max_timestamp);
+            let place = Place { pos: self.length, first: head.first };
+            let largest = (self.length > 0).then_some((self.max_timestamp, self.max_at));
+            Arc::make_mut(index).note(self.base, place, largest);
         }
-        self.length += batch.len_bytes() as u64;
-        self.next = batch.next_offset();
-        self.max_timestamp = self.max_timestamp.max(batch.max_timestamp());
+        if self.length == 0 || head.max_timestamp > self.max_timestamp {
+            (self.max_timestamp, self.max_at) = (head.max_timestamp, head.first);
+        }
+        self.length += head.length;
+        self.next = head.next;
         self.first_received = self.first_received.min(received);
         self.last_received = self.last_received.max(received);
         self.dirty = true;
     }
 }
 
-/// Reads whole batches from a segment's file: those at or behind `from`, from position `pos` (a batch's beginning at or before it)
-/// up to `length`, about `max_bytes` of them and at least one. Answers the raw bytes and the offset behind them.
-pub(super) fn read(
-    file: &dyn DiskFile,
-    place: &str,
-    pos: u64,
-    length: u64,
-    from: Offset,
-    max_bytes: usize,
-) -> Result<(Bytes, Offset), LogError> {
-    let corrupt = |why: String| LogError::Corrupt { place: place.to_owned(), why };
-    // From the index entry to the batch are at most some kilobytes: one read mostly serves both.
-    let ask = (max_bytes.saturating_add(8192) as u64).min(length - pos) as usize;
-    let mut bytes = read_at(file, place, pos, ask)?;
-    let mut skip = 0;
-    let mut end = 0;
-    let mut next = from;
-    loop {
-        let rest = &bytes[end..];
-        if rest.len() < HEADER_BYTES {
-            if (pos + bytes.len() as u64) < length && end == skip {
-                bytes = more(file, place, pos, length, &bytes, HEADER_BYTES.max(max_bytes))?;
-                continue;
-            }
-            break;
+/// Deletes the files of the segment with this stem.
+pub(super) fn delete_files(disk: &dyn Disk, stem: &str) -> Result<(), LogError> {
+    for ending in ["log", "index", "timeindex"] {
+        let path = format!("{stem}.{ending}");
+        disk.remove_file(&path).map_err(LogError::io(format!("delete {path}")))?;
+    }
+    Ok(())
+}
+
+/// What a batch's head says, without its records and unchecked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub length: u64,
+    pub first: Offset,
+    pub next: Offset,
+    pub max_timestamp: i64,
+}
+
+impl Head {
+    /// The head of a batch in memory.
+    pub(super) const fn of(batch: &Batch) -> Self {
+        Self {
+            length: batch.len_bytes() as u64,
+            first: batch.base_offset(),
+            next: batch.next_offset(),
+            max_timestamp: batch.max_timestamp(),
         }
-        let batch_length = Batch::length_at(rest).map_err(|e| corrupt(format!("at {}: {e}", pos + end as u64)))?;
-        if rest.len() < batch_length {
-            if end == skip && (pos + bytes.len() as u64) < length {
-                let missing = batch_length - rest.len();
-                if pos + bytes.len() as u64 + missing as u64 > length {
-                    return Err(corrupt(format!("the batch at {} is longer than the segment", pos + end as u64)));
+    }
+
+    /// The head at the front of bytes; `None` where there are too few, or no batch can begin so.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let head = bytes.get(..HEADER_BYTES)?;
+        let length = Batch::length_at(head).ok()? as u64;
+        let i64_at = |at: usize| i64::from_be_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let delta = i32::from_be_bytes(head[23..27].try_into().expect("four bytes"));
+        let next = i64_at(0).checked_add(i64::from(delta))?.checked_add(1)?;
+        Some(Self { length, first: Offset(i64_at(0)), next: Offset(next), max_timestamp: i64_at(35) })
+    }
+}
+
+/// A segment's file up to a length that was written whole.
+pub(super) struct Stored<'a> {
+    pub file: &'a dyn DiskFile,
+    /// Its path, for errors.
+    pub path: &'a str,
+    pub length: u64,
+}
+
+impl Stored<'_> {
+    fn corrupt(&self, pos: u64, why: &str) -> LogError {
+        LogError::Corrupt { place: format!("{} at {pos}", self.path), why: why.to_owned() }
+    }
+
+    fn bytes(&self, pos: u64, most: usize) -> Result<Bytes, LogError> {
+        let mut buf = vec![0; (self.length - pos).min(most as u64) as usize];
+        let got = self.file.read_at(&mut buf, pos).map_err(LogError::io(format!("read {}", self.path)))?;
+        if got < buf.len() {
+            return Err(self.corrupt(pos + got as u64, &format!("it ends here, and should have {} bytes", self.length)));
+        }
+        Ok(Bytes::from(buf))
+    }
+
+    /// Goes from batch to batch, shows their positions and heads. A head that cannot be is an error.
+    pub(super) fn heads(&self, from: u64, mut each: impl FnMut(u64, Head) -> ControlFlow<()>) -> Result<(), LogError> {
+        let mut pos = from;
+        while pos < self.length {
+            let window = self.bytes(pos, WALK_BYTES)?;
+            let begun = pos;
+            while let Some(head) = window.get((pos - begun) as usize..).and_then(Head::read) {
+                if pos + head.length > self.length {
+                    return Err(self.corrupt(pos, "the batch here is longer than the segment"));
                 }
-                bytes = more(file, place, pos, length, &bytes, missing)?;
-                continue;
+                if each(pos, head).is_break() {
+                    return Ok(());
+                }
+                pos += head.length;
             }
+            if pos == begun {
+                return Err(self.corrupt(pos, "no batch begins here"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads whole batches from the one that holds `from` on: about `max_bytes`, at least one, none where all lie before. `near` is a
+    /// batch at or before it, by the index; `None` where no such batch is there: then the index is wrong.
+    pub(super) fn read(&self, near: Place, from: Offset, max_bytes: usize) -> Result<Option<(Bytes, Offset)>, LogError> {
+        let mut pos = near.pos;
+        // From the index entry to the batch are mostly a few kilobytes: one read serves both.
+        let mut want = max_bytes.saturating_add(8192);
+        let mut is_first = true;
+        while pos < self.length {
+            let bytes = self.bytes(pos, want.max(HEADER_BYTES))?;
+            let mut skip = 0;
+            while let Some(head) = bytes.get(skip..).and_then(Head::read) {
+                if std::mem::take(&mut is_first) && head.first != near.first {
+                    return Ok(None);
+                }
+                if pos + skip as u64 + head.length > self.length {
+                    return Err(self.corrupt(pos + skip as u64, "the batch here is longer than the segment"));
+                }
+                if head.next > from {
+                    let length = head.length as usize;
+                    if skip + length > bytes.len() {
+                        want = length.max(max_bytes);
+                        break;
+                    }
+                    return Ok(Some(whole(&bytes, skip, max_bytes)));
+                }
+                skip = skip.saturating_add(head.length as usize);
+            }
+            if std::mem::take(&mut is_first) {
+                // No head where the index leads.
+                return if near.pos == 0 { Err(self.corrupt(pos, "no batch begins here")) } else { Ok(None) };
+            }
+            if skip == 0 && (want <= bytes.len() || pos + bytes.len() as u64 >= self.length) {
+                return Err(self.corrupt(pos, "no batch begins here"));
+            }
+            pos += skip as u64;
+        }
+        Ok(Some((Bytes::new(), from)))
+    }
+
+    /// The one batch at `pos`, checked.
+    pub(super) fn batch(&self, pos: u64, length: u64) -> Result<Batch, LogError> {
+        let bytes = self.bytes(pos, usize::try_from(length).unwrap_or(usize::MAX))?;
+        Batch::parse(bytes).map_err(LogError::batch(format!("{} at {pos}", self.path)))
+    }
+}
+
+/// Cuts whole batches out of `bytes` from `skip` on, where one begins: about `max_bytes`, at least one.
+fn whole(bytes: &Bytes, skip: usize, max_bytes: usize) -> (Bytes, Offset) {
+    let mut end = skip;
+    let mut next = Offset::ZERO;
+    while let Some(head) = bytes.get(end..).and_then(Head::read) {
+        let length = head.length as usize;
+        if end + length > bytes.len() || (end > skip && end + length - skip > max_bytes) {
             break;
         }
-        let behind = behind(rest);
-        if behind <= from {
-            end += batch_length;
-            skip = end;
-            continue;
-        }
-        if end > skip && end + batch_length - skip > max_bytes {
-            break;
-        }
-        end += batch_length;
-        next = behind;
-        if end - skip >= max_bytes {
-            break;
-        }
+        end += length;
+        next = head.next;
     }
-    Ok((bytes.slice(skip..end), next))
+    (bytes.slice(skip..end), next)
 }
 
-/// The offset behind the batch at the front: its base offset and last offset delta stand at 0 and 23.
-fn behind(batch: &[u8]) -> Offset {
-    let base = i64::from_be_bytes(batch[..8].try_into().expect("eight bytes"));
-    let delta = i32::from_be_bytes(batch[23..27].try_into().expect("four bytes"));
-    Offset(base + i64::from(delta) + 1)
-}
-
-fn more(file: &dyn DiskFile, place: &str, pos: u64, length: u64, have: &Bytes, want: usize) -> Result<Bytes, LogError> {
-    let ask = (have.len() as u64 + want as u64).min(length - pos) as usize;
-    if ask == have.len() {
-        return Err(LogError::Corrupt { place: place.to_owned(), why: format!("it ends in the middle of the batch behind {pos}") });
+/// Makes the index of a segment: what is on the disk, as far as it goes, and from there on the segment itself.
+pub(super) fn make_index(disk: &dyn Disk, stem: &str, stored: &Stored<'_>, base: Offset, trust: bool) -> Result<SegmentIndex, LogError> {
+    let loaded = if trust { SegmentIndex::load(disk, stem, stored.length) } else { None };
+    let mut index = loaded.unwrap_or_default();
+    let (from, last) = (index.resume(base), index.last(base));
+    let mut largest: Option<(i64, Offset)> = None;
+    let mut passed_last = last.pos == 0;
+    let mut is_right = true;
+    let walked = stored.heads(from.pos, |pos, head| {
+        let place = Place { pos, first: head.first };
+        let expected = [from, last].into_iter().find(|known| known.pos == pos && pos > 0);
+        passed_last |= pos == last.pos;
+        is_right &= expected.is_none_or(|known| known == place) && (passed_last || pos < last.pos);
+        if pos > last.pos || last.pos == 0 {
+            index.note(base, place, largest);
+        }
+        if largest.is_none_or(|(timestamp, _)| head.max_timestamp > timestamp) {
+            largest = Some((head.max_timestamp, head.first));
+        }
+        if is_right { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    match walked {
+        Ok(()) if is_right && passed_last => Ok(index),
+        // What is on the disk is another segment's, or half written: without it, then.
+        _ if trust => make_index(disk, stem, stored, base, false),
+        other => other.map(|()| index),
     }
-    read_at(file, place, pos, ask)
 }
 
-fn read_at(file: &dyn DiskFile, place: &str, pos: u64, n: usize) -> Result<Bytes, LogError> {
-    let mut buf = vec![0; n];
-    let got = file.read_at(&mut buf, pos).map_err(LogError::io(format!("read {place}")))?;
-    if got < n {
-        return Err(LogError::Corrupt {
-            place: place.to_owned(),
-            why: format!("it has {} bytes and should have {}", pos + got as u64, pos + n as u64),
-        });
-    }
-    Ok(Bytes::from(buf))
-}
-
-/// Walks a segment's file from its beginning and answers what is whole in it: up to `limit` bytes, to the first batch that is torn,
-/// wrong, or out of order. Called where nothing else is known, and to make an index again.
-pub(super) fn walk(disk: &dyn Disk, stem: &str, base: Offset, limit: u64, received: i64) -> Result<Segment, LogError> {
-    let place = format!("{stem}.log");
-    let file = disk.open(&place, false).map_err(LogError::io(format!("open {place}")))?;
-    let length = file.length().map_err(LogError::io(format!("read {place}")))?.min(limit);
+/// Walks a segment's file from its beginning and checks every batch: what is whole in it, to the first batch that is torn, wrong
+/// or out of order. Called where nothing else is known.
+pub(super) fn walk(disk: &dyn Disk, path: &str, base: Offset) -> Result<(Segment, u64), LogError> {
+    let file = disk.open(path, false).map_err(LogError::io(format!("open {path}")))?;
+    let length = file.length().map_err(LogError::io(format!("read {path}")))?;
+    let received = file.modified_ms().map_err(LogError::io(format!("read {path}")))?;
+    let stored = Stored { file: file.as_ref(), path, length };
     let mut segment = Segment::new(base);
     let mut window = Bytes::new();
     while segment.length < length {
-        let left = length - segment.length;
-        if (window.len() as u64) < left && window.len() < HEADER_BYTES {
-            window = read_at(file.as_ref(), &place, segment.length, left.min(4 << 20) as usize)?;
+        let need = Head::read(&window).map_or(HEADER_BYTES, |head| usize::try_from(head.length).unwrap_or(usize::MAX));
+        if window.len() < need {
+            if segment.length + need as u64 > length {
+                break;
+            }
+            window = stored.bytes(segment.length, need.max(WALK_BYTES))?;
+            if Head::read(&window).is_none() {
+                break;
+            }
+            continue;
         }
-        let Ok(needed) = Batch::length_at(&window) else { break };
-        if needed as u64 > left {
-            break;
-        }
-        if window.len() < needed {
-            window = read_at(file.as_ref(), &place, segment.length, (needed as u64).max(left.min(4 << 20)) as usize)?;
-        }
-        let Ok(batch) = Batch::parse(window.split_to(needed)) else { break };
+        let Ok(batch) = Batch::parse(window.split_to(need)) else { break };
         if batch.base_offset() < segment.next {
             break;
         }
-        segment.grew(&batch, received);
+        segment.grew(Head::of(&batch), received);
     }
-    segment.dirty = segment.length < length;
-    Ok(segment)
+    Ok((segment, length))
 }

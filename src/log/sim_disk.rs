@@ -1,7 +1,9 @@
 //! A disk in memory that crashes when told to. For tests, of this room and of others.
 //!
 //! [`SimDisk::crash`] gives the disk as it would be found after a power cut: what was synced is there; of what
-//! was not, each write is kept, lost or torn by a seeded draw. Faults can be set: failing syncs, no room.
+//! was not, each write is kept, lost or torn, and of the names a first part is kept, by a seeded draw. [`SimDisk::kill`] gives it
+//! as after the death of the process alone: everything is readable, and what was not synced is still not safe.
+//! Faults can be set: the power goes at a given operation, syncs fail, there is no room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -10,24 +12,142 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// A file's bytes: what is durable, and what was written since.
-#[derive(Default)]
+/// Bytes with a tail of zeros that takes no memory.
+#[derive(Clone, Default)]
+struct Sparse {
+    bytes: Vec<u8>,
+    len: u64,
+}
+
+impl Sparse {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write(pos, written) => {
+                let (from, end) = (*pos as usize, *pos as usize + written.len());
+                if self.bytes.len() < end {
+                    self.bytes.resize(end, 0);
+                }
+                self.bytes[from..end].copy_from_slice(written);
+                self.len = self.len.max(end as u64);
+            }
+            Change::Cut(len) => {
+                self.bytes.truncate(*len as usize);
+                self.len = *len;
+            }
+            Change::Grow(len) => self.len = self.len.max(*len),
+        }
+    }
+}
+
+/// A change of a file's bytes.
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Cut(u64),
+    Grow(u64),
+}
+
+/// A file: what is durable, what programs see, and the changes between.
+#[derive(Clone, Default)]
 struct Content {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    /// Writes since the last sync: position and bytes; a cut is a write of nothing.
-    pending: Vec<(u64, Vec<u8>, bool)>,
+    durable: Sparse,
+    current: Sparse,
+    pending: Vec<Change>,
 }
 
 type File = Arc<Mutex<Content>>;
 
+/// A change of names.
+#[derive(Clone)]
+enum NameChange {
+    Make(String, File),
+    MakeDir(String),
+    Remove(String),
+    /// With what was in it.
+    RemoveDir(String, Vec<(String, File)>),
+    Rename(String, String),
+}
+
+impl NameChange {
+    /// The folder whose sync makes it durable.
+    fn dir(&self) -> &str {
+        match self {
+            Self::Make(path, _) | Self::MakeDir(path) | Self::Remove(path) | Self::RemoveDir(path, _) | Self::Rename(path, _) => {
+                parent(path)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Names {
+    files: BTreeMap<String, File>,
+    dirs: BTreeSet<String>,
+}
+
+impl Names {
+    fn apply(&mut self, change: &NameChange) {
+        match change {
+            NameChange::Make(path, file) => {
+                self.files.insert(path.clone(), Arc::clone(file));
+            }
+            NameChange::MakeDir(dir) => {
+                self.dirs.insert(dir.clone());
+            }
+            NameChange::Remove(path) => {
+                self.files.remove(path);
+            }
+            NameChange::RemoveDir(dir, inside) => {
+                for (name, file) in inside {
+                    if self.files.get(name).is_some_and(|there| Arc::ptr_eq(there, file)) {
+                        self.files.remove(name);
+                    }
+                }
+                self.dirs.remove(dir);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(file) = self.files.remove(from) {
+                    self.files.insert(to.clone(), file);
+                } else if self.dirs.remove(from) {
+                    let prefix = format!("{from}/");
+                    let inside: Vec<String> = self.files.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+                    for name in inside {
+                        let file = self.files.remove(&name).expect("it was just listed");
+                        self.files.insert(format!("{to}/{}", &name[prefix.len()..]), file);
+                    }
+                    self.dirs.insert(to.clone());
+                }
+            }
+        }
+    }
+
+    /// Lets go what lies in folders that are not there.
+    fn settle(&mut self) {
+        let dirs = self.dirs.clone();
+        let reachable = |path: &str| {
+            let mut at = parent(path);
+            loop {
+                if at.is_empty() {
+                    return true;
+                }
+                if !dirs.contains(at) {
+                    return false;
+                }
+                at = parent(at);
+            }
+        };
+        self.files.retain(|name, _| reachable(name));
+        self.dirs.retain(|name| reachable(name));
+    }
+}
+
 #[derive(Default)]
 struct Tree {
-    /// Names as programs see them.
-    files: BTreeMap<String, File>,
-    /// Names as a crash would leave them.
-    durable: BTreeMap<String, File>,
-    dirs: BTreeSet<String>,
+    current: Names,
+    durable: Names,
+    pending: Vec<NameChange>,
+    /// Bytes that may still be written; `None` for as many as one likes.
+    room: Option<u64>,
 }
 
 /// The disk.
@@ -36,7 +156,9 @@ pub struct SimDisk {
     tree: Arc<Mutex<Tree>>,
     free: Arc<AtomicU64>,
     syncs: Arc<AtomicU64>,
+    changes: Arc<AtomicU64>,
     fail_sync_at: Arc<AtomicU64>,
+    cut_at: Arc<AtomicU64>,
     dead: Arc<AtomicBool>,
 }
 
@@ -49,9 +171,14 @@ impl SimDisk {
         disk
     }
 
-    /// Sets how many bytes are free.
+    /// Sets how many bytes are said to be free.
     pub fn set_free(&self, free: u64) {
         self.free.store(free, Ordering::Relaxed);
+    }
+
+    /// Lets only so many bytes more be written, after which writes fail for want of room; `None` for no limit.
+    pub fn set_room(&self, room: Option<u64>) {
+        self.tree.lock().room = room;
     }
 
     /// How many syncs of files there were.
@@ -60,9 +187,20 @@ impl SimDisk {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// How many operations that change something, or make it durable, there were.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// Lets the sync with this number (from 1) and all later ones fail; 0 for none.
     pub fn fail_sync_at(&self, number: u64) {
         self.fail_sync_at.store(number, Ordering::Relaxed);
+    }
+
+    /// Cuts the power just before the change with this number (from 1); 0 for never.
+    pub fn cut_power_at(&self, number: u64) {
+        self.cut_at.store(number, Ordering::Relaxed);
     }
 
     /// From now on every call fails: the process is about to be found dead.
@@ -70,51 +208,64 @@ impl SimDisk {
         self.dead.store(true, Ordering::Relaxed);
     }
 
-    /// The disk as it is found after a crash now. `draw(n)` gives a number below `n`.
+    /// The disk as it is found after a crash now. `draw(n)` gives a number below `n`; always 0 loses all that was not synced.
     #[must_use]
     pub fn crash(&self, mut draw: impl FnMut(u64) -> u64) -> Self {
         let tree = self.tree.lock();
-        let mut found = Tree { dirs: tree.dirs.clone(), ..Tree::default() };
-        for (name, file) in &tree.durable {
+        let mut names = tree.durable.clone();
+        let kept = draw(tree.pending.len() as u64 + 1) as usize;
+        tree.pending.iter().take(kept).for_each(|change| names.apply(change));
+        names.settle();
+        for file in names.files.values_mut() {
             let content = file.lock();
-            let mut bytes = content.durable.clone();
-            for (pos, written, is_cut) in &content.pending {
-                match draw(3) {
-                    0 => {}
-                    1 => apply(&mut bytes, *pos, written, *is_cut),
-                    _ if *is_cut => {}
-                    _ => {
+            let mut found = content.durable.clone();
+            for change in &content.pending {
+                match (draw(3), change) {
+                    (0, _) => {}
+                    (1, change) => found.apply(change),
+                    (_, Change::Write(pos, written)) => {
                         // Torn: some whole sectors of it, from the front.
                         let keep = (draw(written.len() as u64 + 1) / 512 * 512) as usize;
-                        apply(&mut bytes, *pos, &written[..keep], false);
+                        found.apply(&Change::Write(*pos, written[..keep].to_vec()));
                     }
+                    _ => {}
                 }
             }
-            let content = Content { durable: bytes.clone(), current: bytes, pending: Vec::new() };
-            let file = Arc::new(Mutex::new(content));
-            found.files.insert(name.clone(), Arc::clone(&file));
-            found.durable.insert(name.clone(), file);
+            drop(content);
+            *file = Arc::new(Mutex::new(Content { durable: found.clone(), current: found, pending: Vec::new() }));
         }
         let disk = Self::new(self.free.load(Ordering::Relaxed));
-        *disk.tree.lock() = found;
+        *disk.tree.lock() = Tree { current: names.clone(), durable: names, pending: Vec::new(), room: tree.room };
         disk
+    }
+
+    /// The same disk under a new process; this one's holder is dead. What was not synced can still be lost to a [`crash`](Self::crash).
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        self.cut_power();
+        Self { tree: Arc::clone(&self.tree), free: Arc::clone(&self.free), ..Self::default() }
     }
 
     fn alive(&self) -> io::Result<()> {
         if self.dead.load(Ordering::Relaxed) { Err(io::Error::other("the power is cut")) } else { Ok(()) }
     }
-}
 
-fn apply(bytes: &mut Vec<u8>, pos: u64, written: &[u8], is_cut: bool) {
-    let pos = pos as usize;
-    if is_cut {
-        bytes.resize(pos, 0);
-        return;
+    /// Counts a change, and lets the power go where it is time.
+    fn change(&self) -> io::Result<()> {
+        self.alive()?;
+        let number = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        let cut = self.cut_at.load(Ordering::Relaxed);
+        if cut != 0 && number >= cut {
+            self.cut_power();
+        }
+        self.alive()
     }
-    if bytes.len() < pos + written.len() {
-        bytes.resize(pos + written.len(), 0);
+
+    fn rename_things(&self, change: NameChange) {
+        let mut tree = self.tree.lock();
+        tree.current.apply(&change);
+        tree.pending.push(change);
     }
-    bytes[pos..pos + written.len()].copy_from_slice(written);
 }
 
 fn parent(path: &str) -> &str {
@@ -124,12 +275,22 @@ fn parent(path: &str) -> &str {
 impl super::Disk for SimDisk {
     fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn super::DiskFile>> {
         self.alive()?;
-        let mut tree = self.tree.lock();
-        let file = match tree.files.get(path) {
-            Some(file) => Arc::clone(file),
+        let found = self.tree.lock().current.files.get(path).cloned();
+        let file = match found {
+            Some(file) => file,
             None if create => {
+                self.change()?;
+                let dir = parent(path);
+                let tree = self.tree.lock();
+                if !dir.is_empty() && !tree.current.dirs.contains(dir) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                if tree.room == Some(0) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                drop(tree);
                 let file = File::default();
-                tree.files.insert(path.to_owned(), Arc::clone(&file));
+                self.rename_things(NameChange::Make(path.to_owned(), Arc::clone(&file)));
                 file
             }
             None => return Err(io::ErrorKind::NotFound.into()),
@@ -142,52 +303,80 @@ impl super::Disk for SimDisk {
         let tree = self.tree.lock();
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
         let under = |name: &String| name.strip_prefix(&prefix).map(|rest| rest.split('/').next().unwrap_or_default().to_owned());
-        let names: BTreeSet<String> = tree.files.keys().chain(&tree.dirs).filter_map(under).filter(|n| !n.is_empty()).collect();
+        let names: BTreeSet<String> =
+            tree.current.files.keys().chain(&tree.current.dirs).filter_map(under).filter(|n| !n.is_empty()).collect();
         Ok(names.into_iter().collect())
     }
 
     fn make_dir(&self, dir: &str) -> io::Result<()> {
         self.alive()?;
-        self.tree.lock().dirs.insert(dir.to_owned());
+        if !self.tree.lock().current.dirs.contains(dir) {
+            self.change()?;
+            self.rename_things(NameChange::MakeDir(dir.to_owned()));
+        }
         Ok(())
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
-        self.alive()?;
-        self.tree.lock().files.remove(path);
+        self.change()?;
+        let removed = self.tree.lock().current.files.get(path).cloned();
+        if let Some(file) = removed {
+            let len = file.lock().current.len;
+            self.rename_things(NameChange::Remove(path.to_owned()));
+            let mut tree = self.tree.lock();
+            tree.room = tree.room.map(|room| room + len);
+        }
         Ok(())
     }
 
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
-        self.alive()?;
+        self.change()?;
         let prefix = format!("{dir}/");
+        let tree = self.tree.lock();
+        if !tree.current.dirs.contains(dir) {
+            return Ok(());
+        }
+        let inside: Vec<(String, File)> = tree
+            .current
+            .files
+            .iter()
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .map(|(name, file)| (name.clone(), Arc::clone(file)))
+            .collect();
+        drop(tree);
+        let len: u64 = inside.iter().map(|(_, file)| file.lock().current.len).sum();
+        self.rename_things(NameChange::RemoveDir(dir.to_owned(), inside));
         let mut tree = self.tree.lock();
-        tree.files.retain(|name, _| !name.starts_with(&prefix));
-        tree.durable.retain(|name, _| !name.starts_with(&prefix));
-        tree.dirs.remove(dir);
+        tree.room = tree.room.map(|room| room + len);
         Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.alive()?;
-        let mut tree = self.tree.lock();
-        let file = tree.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        tree.files.insert(to.to_owned(), file);
+        self.change()?;
+        let tree = self.tree.lock();
+        if !tree.current.files.contains_key(from) && !tree.current.dirs.contains(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        drop(tree);
+        self.rename_things(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.alive()?;
+        self.change()?;
         let mut tree = self.tree.lock();
-        tree.durable.retain(|name, _| parent(name) != dir);
-        let here: Vec<_> = tree.files.iter().filter(|(name, _)| parent(name) == dir).map(|(n, f)| (n.clone(), Arc::clone(f))).collect();
-        tree.durable.extend(here);
+        if !dir.is_empty() && !tree.current.dirs.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut tree.pending).into_iter().partition(|change| change.dir() == dir);
+        here.iter().for_each(|change| tree.durable.apply(change));
+        tree.pending = elsewhere;
         Ok(())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
         self.alive()?;
-        Ok(self.free.load(Ordering::Relaxed))
+        Ok(self.tree.lock().room.unwrap_or_else(|| self.free.load(Ordering::Relaxed)))
     }
 }
 
@@ -196,52 +385,88 @@ struct SimFile {
     file: File,
 }
 
+impl SimFile {
+    /// Takes room for `grown` bytes; answers how many there were.
+    fn take_room(&self, grown: u64) -> u64 {
+        let mut tree = self.disk.tree.lock();
+        let taken = tree.room.map_or(grown, |room| room.min(grown));
+        tree.room = tree.room.map(|room| room - taken);
+        taken
+    }
+
+    fn make(&self, change: Change) {
+        let mut content = self.file.lock();
+        content.current.apply(&change);
+        content.pending.push(change);
+    }
+}
+
 impl super::DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         self.disk.alive()?;
         let content = self.file.lock();
-        let from = (pos as usize).min(content.current.len());
-        let n = buf.len().min(content.current.len() - from);
-        buf[..n].copy_from_slice(&content.current[from..from + n]);
+        let n = content.current.len.saturating_sub(pos).min(buf.len() as u64) as usize;
+        let bytes = content.current.bytes.get(pos as usize..).unwrap_or_default();
+        let stored = n.min(bytes.len());
+        buf[..stored].copy_from_slice(&bytes[..stored]);
+        buf[stored..n].fill(0);
         Ok(n)
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
-        self.disk.alive()?;
-        let bytes: Vec<u8> = pieces.iter().flat_map(|p| p.iter().copied()).collect();
-        let mut content = self.file.lock();
-        apply(&mut content.current, pos, &bytes, false);
-        content.pending.push((pos, bytes, false));
-        Ok(())
+        self.disk.change()?;
+        let mut bytes: Vec<u8> = pieces.iter().flat_map(|p| p.iter().copied()).collect();
+        let grown = (pos + bytes.len() as u64).saturating_sub(self.file.lock().current.len);
+        let missing = grown - self.take_room(grown);
+        bytes.truncate(bytes.len() - missing as usize);
+        self.make(Change::Write(pos, bytes));
+        if missing == 0 { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.alive()?;
+        self.disk.change()?;
         let number = self.disk.syncs.fetch_add(1, Ordering::Relaxed) + 1;
         let fail = self.disk.fail_sync_at.load(Ordering::Relaxed);
         if fail != 0 && number >= fail {
             return Err(io::Error::other("the disk does not sync"));
         }
         let mut content = self.file.lock();
-        content.durable = content.current.clone();
-        content.pending.clear();
+        let pending = std::mem::take(&mut content.pending);
+        pending.iter().for_each(|change| content.durable.apply(change));
         Ok(())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.disk.alive()?;
-        let mut content = self.file.lock();
-        content.current.resize(len as usize, 0);
-        content.pending.push((len, Vec::new(), true));
+        self.disk.change()?;
+        let before = self.file.lock().current.len;
+        if len == before {
+            return Ok(());
+        }
+        self.make(Change::Cut(len));
+        let mut tree = self.disk.tree.lock();
+        tree.room = tree.room.map(|room| (room + before).saturating_sub(len));
         Ok(())
     }
 
-    fn reserve(&self, _len: u64) -> io::Result<()> {
-        self.disk.alive()
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.disk.change()?;
+        let grown = len.saturating_sub(self.file.lock().current.len);
+        let taken = self.take_room(grown);
+        if taken < grown {
+            self.disk.tree.lock().room = Some(taken);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.make(Change::Grow(len));
+        Ok(())
     }
 
     fn length(&self) -> io::Result<u64> {
         self.disk.alive()?;
-        Ok(self.file.lock().current.len() as u64)
+        Ok(self.file.lock().current.len)
+    }
+
+    fn modified_ms(&self) -> io::Result<i64> {
+        self.disk.alive()?;
+        Ok(0)
     }
 }

@@ -1,27 +1,23 @@
-//! The WAL thread: takes what is queued, writes it, syncs once, makes it visible, tells everyone.
+//! The files of the WAL, and the end that is written to.
 //!
-//! Always: whatever was queued while a sync ran rides on the next one, so the cost of durability is shared by all who
-//! wait and does not grow with the number of partitions. All of a sync's groups are readable before anyone is woken.
+//! Always: a file's head is durable before an entry is written into it; an entry is written into room that was taken before, so that
+//! a sync has no names or lengths to make durable; a file that nothing needs any more becomes the next one, its blocks and all.
+//! Called by `commit` (writes), `materialise` (makes files ahead, lets them go) and `recovery`.
 
-use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
-use super::LogError;
 use super::disk::DiskFile;
-use super::entry::Encoded;
-use super::store::{Append, Queued, Shared};
+use super::entry::{Encoded, FILE_HEAD_BYTES, Mark, file_head};
+use super::shared::{Queued, Shared, Trouble};
+use super::store::Append;
 
 /// Where WAL files lie.
 pub(super) const DIR: &str = "wal";
-/// At most about so much is written between two syncs.
-const SYNC_BYTES: usize = 32 << 20;
-/// How many sync times are kept for whoever looks.
-const KEPT_TIMES: usize = 4096;
+/// So many files are kept to be used again.
+const SPARES: usize = 2;
 
 /// The path of a WAL file.
 pub(super) fn path(number: u64) -> String {
@@ -33,212 +29,166 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
     name.strip_suffix(".wal").filter(|stem| stem.len() == 20)?.parse().ok()
 }
 
-/// The writing end of the WAL.
-pub(super) struct Writer {
+/// A file ready for entries.
+pub(super) struct WalFile {
     number: u64,
+    seed: u64,
     file: Arc<dyn DiskFile>,
+}
+
+impl WalFile {
+    /// Makes a file, from a spare one if there is one. Its head and its name are durable then.
+    pub(super) fn make(shared: &Shared, number: u64) -> Result<Self, Trouble> {
+        let path = path(number);
+        let disk = shared.disk.as_ref();
+        let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let spare = shared.spares.lock().pop().map(self::path);
+        let spare = spare.and_then(|spare| Some((disk.open(&spare, false).ok()?, spare)));
+        let (file, spare) = match spare {
+            Some((file, spare)) => (file, Some(spare)),
+            None => {
+                let file = disk.open(&path, true).map_err(Trouble::of(format!("make {path}")))?;
+                file.truncate(0).map_err(Trouble::of(format!("make {path}")))?;
+                (file, None)
+            }
+        };
+        // Without room ahead the file grows as it is written: slower, and no less safe.
+        if let Err(error) = file.reserve(shared.config.wal_segment_bytes) {
+            tracing::warn!(%error, "could not reserve room for the WAL");
+        }
+        file.write_at(&[IoSlice::new(&file_head(number, seed))], 0).map_err(Trouble::of(format!("make {path}")))?;
+        file.sync().map_err(Trouble::of_sync(format!("sync {path}")))?;
+        if let Some(spare) = spare {
+            disk.rename(&spare, &path).map_err(Trouble::of(format!("make {path}")))?;
+        }
+        disk.sync_dir(DIR).map_err(Trouble::of_sync("sync the WAL's folder"))?;
+        Ok(Self { number, seed, file })
+    }
+}
+
+/// Lets the files below `from` go, or keeps them to be used again.
+pub(super) fn release(shared: &Shared, from: u64, keep: bool) -> Result<(), Trouble> {
+    for name in shared.disk.list(DIR).map_err(Trouble::of("list the WAL"))? {
+        let Some(number) = number_of(&name).filter(|n| *n < from) else { continue };
+        let mut spares = shared.spares.lock();
+        if spares.contains(&number) && keep {
+            continue;
+        }
+        if keep && spares.len() < SPARES {
+            spares.push(number);
+            continue;
+        }
+        spares.retain(|spare| *spare != number);
+        drop(spares);
+        shared.disk.remove_file(&path(number)).map_err(Trouble::of(format!("delete {}", path(number))))?;
+    }
+    Ok(())
+}
+
+/// Makes the file with this number ahead of its use, unless it is in use already. If it cannot be made now, its first use says so.
+pub(super) fn make_ahead(shared: &Shared, number: u64) {
+    let mut ahead = shared.ahead.lock();
+    if ahead.is_none() && shared.wal_file.load(Ordering::Acquire) < number {
+        match WalFile::make(shared, number) {
+            Ok(file) => *ahead = Some(file),
+            Err(trouble) => tracing::warn!(?trouble, "could not make a WAL file ahead of its use"),
+        }
+    }
+}
+
+/// What was written and synced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub bytes: u64,
+    pub sync: u64,
+    pub sequence: u64,
+}
+
+/// The end of the WAL that is written to.
+pub(super) struct Writer {
+    at: WalFile,
     pos: u64,
-    /// The next file, made ahead so that a change of files does not stall anyone.
-    next: Option<Arc<dyn DiskFile>>,
     sync: u64,
     sequence: u64,
+    asked_ahead: bool,
 }
 
 impl Writer {
     /// A writer that begins a file of its own, behind what recovery found.
-    pub(super) fn begin(shared: &Shared, number: u64, sync: u64, sequence: u64) -> Result<Self, LogError> {
-        shared.disk.make_dir(DIR).map_err(LogError::io("make the WAL's folder"))?;
-        let file = make(shared, number)?;
+    pub(super) fn begin(shared: &Shared, number: u64, sync: u64, sequence: u64) -> Result<Self, Trouble> {
+        shared.disk.make_dir(DIR).and_then(|()| shared.disk.sync_dir("")).map_err(Trouble::of("make the WAL's folder"))?;
+        let at = WalFile::make(shared, number)?;
         shared.wal_file.store(number, Ordering::Release);
-        Ok(Self { number, file, pos: 0, next: None, sync, sequence })
+        shared.published.store(sequence, Ordering::Release);
+        shared.published_sync.store(sync, Ordering::Release);
+        Ok(Self { at, pos: FILE_HEAD_BYTES as u64, sync, sequence, asked_ahead: false })
     }
 
-    fn write(&mut self, shared: &Shared, batch: &[Queued]) -> Result<u64, LogError> {
-        self.sync += 1;
-        let encoded: Vec<Encoded> = batch
+    /// Writes a run of items and syncs once. Where there is no room, nothing has happened.
+    pub(super) fn write(&mut self, shared: &Shared, items: &[Queued]) -> Result<Written, Trouble> {
+        let about: u64 = items.iter().map(size).sum();
+        if self.pos > FILE_HEAD_BYTES as u64 && self.pos + about > shared.config.wal_segment_bytes {
+            self.turn(shared)?;
+        }
+        let sync = self.sync + 1;
+        let mut sequence = self.sequence;
+        let encoded: Vec<Encoded> = items
             .iter()
             .map(|item| {
-                self.sequence += 1;
+                sequence += 1;
+                let mark = Mark { seed: self.at.seed, sync, sequence };
                 match item {
-                    Queued::Group { appends, .. } => Encoded::group(self.sync, self.sequence, appends),
-                    Queued::Start { key, to, .. } => Encoded::start(self.sync, self.sequence, *key, *to),
+                    Queued::Group { appends, .. } => Encoded::group(mark, appends),
+                    Queued::Start { partition, to, .. } => Encoded::start(mark, partition.key(), *to),
+                    Queued::Remove { key } => Encoded::remove(mark, *key),
                 }
             })
             .collect();
         let mut pieces: Vec<IoSlice<'_>> = Vec::new();
-        const NONE: &[Append] = &[];
-        for (item, encoded) in batch.iter().zip(&encoded) {
+        for (item, encoded) in items.iter().zip(&encoded) {
+            const NONE: &[Append] = &[];
             let appends = if let Queued::Group { appends, .. } = item { appends.as_slice() } else { NONE };
             encoded.pieces(appends, &mut pieces);
         }
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
-        if self.pos > 0 && self.pos + bytes > shared.config.wal_segment_bytes {
-            self.turn(shared)?;
-        }
-        self.file.write_at(&pieces, self.pos).map_err(LogError::io("write the WAL"))?;
+        let name = path(self.at.number);
+        self.at.file.write_at(&pieces, self.pos).map_err(Trouble::of(format!("write {name}")))?;
         let begun = Instant::now();
-        self.file.sync().map_err(LogError::io("sync the WAL"))?;
-        let mut times = shared.sync_times.lock();
-        if times.len() < KEPT_TIMES {
-            times.push(begun.elapsed());
-        }
-        drop(times);
-        self.pos += bytes;
-        Ok(bytes)
+        self.at.file.sync().map_err(Trouble::of_sync(format!("sync {name}")))?;
+        shared.note_sync(begun.elapsed());
+        (self.pos, self.sync, self.sequence) = (self.pos + bytes, sync, sequence);
+        Ok(Written { bytes, sync, sequence })
     }
 
     /// On to the next file.
-    fn turn(&mut self, shared: &Shared) -> Result<(), LogError> {
-        let next = match self.next.take() {
-            Some(next) => next,
-            None => make(shared, self.number + 1)?,
+    fn turn(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        let number = self.at.number + 1;
+        // Held while a file is made, so that two never make the same one.
+        let mut ahead = shared.ahead.lock();
+        self.at = match ahead.take().filter(|file| file.number == number) {
+            Some(ahead) => ahead,
+            None => WalFile::make(shared, number)?,
         };
-        self.number += 1;
-        self.file = next;
-        self.pos = 0;
-        shared.wal_file.store(self.number, Ordering::Release);
+        self.pos = FILE_HEAD_BYTES as u64;
+        self.asked_ahead = false;
+        shared.wal_file.store(number, Ordering::Release);
         Ok(())
     }
 
-    /// Makes the next file while nobody waits for it.
-    fn prepare(&mut self, shared: &Shared) {
-        if self.next.is_none() && self.pos > shared.config.wal_segment_bytes / 2 {
-            // If it cannot be made now, `turn` says so when it matters.
-            self.next = make(shared, self.number + 1).ok();
+    /// Asks for the next file in good time, so that the change of files stalls nobody.
+    pub(super) fn look_ahead(&mut self, shared: &Shared) {
+        if !self.asked_ahead && self.pos > shared.config.wal_segment_bytes / 2 {
+            self.asked_ahead = true;
+            shared.work.lock().prepare = Some(self.at.number + 1);
+            shared.work_wake.notify_one();
         }
     }
 }
 
-fn make(shared: &Shared, number: u64) -> Result<Arc<dyn DiskFile>, LogError> {
-    let path = path(number);
-    let disk = shared.disk.as_ref();
-    let file = disk.open(&path, true).map_err(LogError::io(format!("make {path}")))?;
-    file.truncate(0).map_err(LogError::io(format!("make {path}")))?;
-    // Without room ahead the file grows as it is written: slower, and no less safe.
-    if let Err(error) = file.reserve(shared.config.wal_segment_bytes) {
-        tracing::warn!(%error, "could not reserve room for the WAL");
-        file.truncate(0).map_err(LogError::io(format!("make {path}")))?;
-    }
-    file.sync().map_err(LogError::io(format!("sync {path}")))?;
-    disk.sync_dir(DIR).map_err(LogError::io("sync the WAL's folder"))?;
-    Ok(file)
-}
-
-/// The thread's life.
-pub(super) fn run(shared: &Shared, mut writer: Writer) {
-    loop {
-        let batch = {
-            let mut queue = shared.queue.lock();
-            while queue.items.is_empty() && !queue.closing && shared.failure().is_none() {
-                shared.queue_wake.wait(&mut queue);
-            }
-            if queue.items.is_empty() {
-                return;
-            }
-            take(&mut queue.items)
-        };
-        step(shared, &mut writer, batch);
-        writer.prepare(shared);
-        wait_for_segments(shared);
-    }
-}
-
-/// Takes from the front what fits into one sync.
-fn take(items: &mut Vec<Queued>) -> Vec<Queued> {
-    let mut bytes = 0;
-    let fits = items.iter().take_while(|item| {
-        let before = bytes;
-        if let Queued::Group { appends, .. } = item {
-            bytes += appends.iter().map(|a| a.batch.len_bytes()).sum::<usize>();
-        }
-        before < SYNC_BYTES
-    });
-    let n = fits.count();
-    let rest = items.split_off(n);
-    std::mem::replace(items, rest)
-}
-
-/// Writes, syncs, publishes. Also driven directly by the tests.
-pub(super) fn step(shared: &Shared, writer: &mut Writer, batch: Vec<Queued>) {
-    if let Some(why) = shared.failure() {
-        for item in batch {
-            tell(item, Err(why.clone()));
-        }
-        return;
-    }
-    match writer.write(shared, &batch) {
-        Ok(bytes) => publish(shared, batch, bytes),
-        Err(error) => {
-            // What a failed sync left on the disk nobody knows: nothing may be promised on top of it.
-            let why = error.to_string();
-            shared.fail(why.clone());
-            for item in batch {
-                tell(item, Err(why.clone()));
-            }
-        }
-    }
-}
-
-fn tell(item: Queued, outcome: Result<(), String>) {
-    let done: oneshot::Sender<_> = match item {
-        Queued::Group { done, permit, .. } => {
-            drop(permit);
-            done
-        }
-        Queued::Start { done, .. } => done,
-    };
-    // Whoever asked may have gone.
-    let _ = done.send(outcome);
-}
-
-fn publish(shared: &Shared, batch: Vec<Queued>, wal_bytes: u64) {
-    let mut touched = Vec::new();
-    let mut bytes = 0;
-    let mut groups = 0;
-    {
-        let mut cache = shared.cache.lock();
-        for item in &batch {
-            let Queued::Group { appends, .. } = item else { continue };
-            groups += 1;
-            for append in appends {
-                let size = append.batch.len_bytes();
-                bytes += size;
-                append.to.publish(append.batch.clone(), append.received);
-                cache.order.push_back((Arc::downgrade(&append.to), size));
-                cache.bytes += size;
-                touched.push(Arc::clone(&append.to));
-            }
-        }
-    }
-    touched.sort_by_key(|p| p.key());
-    touched.dedup_by_key(|p| p.key());
-    let keys: BTreeSet<_> = touched.iter().map(|p| p.key()).collect();
-    for partition in &touched {
-        partition.wake();
-    }
-    for item in batch {
-        tell(item, Ok(()));
-    }
-    shared.groups.fetch_add(groups, Ordering::Relaxed);
-    shared.syncs.fetch_add(1, Ordering::Relaxed);
-    shared.queued_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-    super::materialise::evict(shared);
-    let mut work = shared.work.lock();
-    work.dirty.extend(keys);
-    work.bytes += bytes;
-    work.wal_bytes += wal_bytes;
-    if super::materialise::is_due(shared, &work) {
-        shared.work_wake.notify_one();
-    }
-}
-
-/// Where the segments fall too far behind, the WAL waits: memory is not without bounds.
-fn wait_for_segments(shared: &Shared) {
-    let mut work = shared.work.lock();
-    while work.bytes > shared.config.max_pending_bytes.max(shared.config.write_behind_bytes) * 2
-        && !work.closing
-        && shared.failure().is_none()
-    {
-        shared.work_done.wait(&mut work);
+/// About how many bytes an item takes in the WAL.
+pub(super) fn size(item: &Queued) -> u64 {
+    match item {
+        Queued::Group { appends, .. } => appends.iter().map(|a| a.batch.len_bytes() as u64 + 32).sum::<u64>() + 40,
+        Queued::Start { .. } | Queued::Remove { .. } => 72,
     }
 }

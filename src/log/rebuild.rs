@@ -1,0 +1,104 @@
+//! Putting the log together where its checkpoint is lost: from the segments themselves.
+//!
+//! Everything is read and checked, so this takes as long as there is data. Always: only batches whose checksums are right are
+//! taken; a wrong one in the middle is an error that says where. What only the checkpoint knew is guessed safely: when records
+//! were received is when their file was last written, and a start within a segment is its beginning again.
+
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, StoredPartition};
+use super::disk::Disk;
+use super::materialise::{DIR, GONE};
+use super::segment::{Segment, walk};
+use super::shared::Shared;
+use super::{LogError, PartitionKey};
+use crate::record::{Offset, PartitionId, TopicId};
+
+/// Where the unbroken run of WAL files begins that ends with the last one. Those before it are remains.
+pub(super) fn last_run(numbers: &[u64]) -> Option<u64> {
+    let mut first = *numbers.last()?;
+    for number in numbers.iter().rev().skip(1) {
+        if number + 1 != first {
+            break;
+        }
+        first = *number;
+    }
+    Some(first)
+}
+
+/// Makes a checkpoint out of what lies on the disk.
+pub(super) fn rebuild(shared: &Arc<Shared>, run: Option<u64>, folders: &[String], numbers: &[u64]) -> Result<Checkpoint, LogError> {
+    tracing::warn!(partitions = folders.len(), "there is no checkpoint: every segment is read");
+    let disk = shared.disk.as_ref();
+    let mut partitions = Vec::new();
+    for name in folders.iter().filter(|name| !name.ends_with(GONE)) {
+        let Some(key) = key_of(name) else {
+            tracing::warn!(name, "a folder among the partitions that is none of ours");
+            continue;
+        };
+        partitions.push(partition(disk, key, &format!("{DIR}/{name}"))?);
+    }
+    // The first entry may be any: what the segments have is passed over.
+    let wal_from = run.unwrap_or_else(|| numbers.last().map_or(1, |n| n + 1));
+    Ok(Checkpoint { wal_from, sequence: 0, sync: 0, clean: run.is_none(), rebuilt: true, partitions })
+}
+
+fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str) -> Result<StoredPartition, LogError> {
+    let names = disk.list(dir).map_err(LogError::io(format!("list {dir}")))?;
+    let bases: Vec<Offset> = names.iter().filter_map(|name| Segment::base_of(name)).collect();
+    let mut segments: Vec<Segment> = Vec::new();
+    for (i, base) in bases.iter().enumerate() {
+        let path = Segment::new(*base).path(dir);
+        let (mut segment, there) = walk(disk, &path, *base)?;
+        let is_last = i + 1 == bases.len();
+        let expected = segments.last().map_or(*base, |before| before.next);
+        if *base != expected || (segment.length < there && !is_last) {
+            let why = format!("it begins with {base}, offset {expected} is next, and {} of its {there} bytes are whole", segment.length);
+            return Err(LogError::Corrupt { place: path, why });
+        }
+        if segment.length < there {
+            tracing::warn!(path, kept = segment.length, bytes = there, "a segment ends in the middle of a batch");
+        }
+        segment.dirty = true;
+        segment.index = None;
+        segments.push(segment);
+    }
+    let start = segments.first().map_or(Offset::ZERO, |s| s.base);
+    Ok(StoredPartition { key, dir: Some(dir.to_owned()), start, segments })
+}
+
+/// The partition whose folder is named so: `<topic>-<partition>.<id>`.
+fn key_of(name: &str) -> Option<PartitionKey> {
+    let (rest, id) = name.rsplit_once('.')?;
+    let (_, partition) = rest.rsplit_once('-')?;
+    let mut topic = [0; 16];
+    if id.len() != 32 || !id.is_ascii() {
+        return None;
+    }
+    for (byte, hex) in topic.iter_mut().zip(id.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()?;
+    }
+    Some(PartitionKey { topic: TopicId(topic), partition: PartitionId(partition.parse().ok()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_unbroken_run_of_files_counts() {
+        assert_eq!(last_run(&[]), None);
+        assert_eq!(last_run(&[1, 2, 3]), Some(1));
+        assert_eq!(last_run(&[1, 3, 4]), Some(3));
+        assert_eq!(last_run(&[7]), Some(7));
+    }
+
+    #[test]
+    fn a_folder_says_whose_it_is() {
+        let key = key_of("ward-a.b-12.000102030405060708090a0b0c0d0eff").expect("ours");
+        assert_eq!((key.partition, key.topic.0[15], key.topic.0[1]), (PartitionId(12), 255, 1));
+        for other in ["x", "x-1.00", "x.000102030405060708090a0b0c0d0eff", "lost+found", "a-b.000102030405060708090a0b0c0d0eff"] {
+            assert_eq!(key_of(other), None, "{other}");
+        }
+    }
+}
