@@ -505,6 +505,7 @@ impl Inner {
                 changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
             }
             self.board.sweep(self.clock.now());
+            self.engine.follow_growth().await;
             if let Err(error) = self.broker.enforce_retention().await {
                 tracing::warn!(%error, "retention could not be enforced");
             }
@@ -514,7 +515,11 @@ impl Inner {
     async fn bring_over(&self) {
         let m = &self.metrics;
         let now = self.clock.now();
+        // What no longer runs is not shown.
         m.query_state.reset();
+        m.query_state_bytes.reset();
+        m.query_input_lag.reset();
+        m.query_watermark_gap_seconds.reset();
         for query in self.engine.statuses().await {
             let name = [query.name.as_str()];
             raise(&m.query_rows_in.with_label_values(&name), query.counts.rows_in);

@@ -165,10 +165,7 @@ impl Catalog {
         }
         if existing == Existing::AsWritten && !or_replace {
             let upper = kind.word().to_uppercase();
-            return Err(taken(match kind {
-                Kind::Query | Kind::Alert => format!("write CREATE OR REPLACE {upper}, or IF NOT EXISTS to leave it"),
-                _ => format!("write CREATE {upper} IF NOT EXISTS to leave it, or DROP {upper} {name} first"),
-            }));
+            return Err(taken(format!("write CREATE OR REPLACE {upper}, or IF NOT EXISTS to leave it")));
         }
         let mut entry = self.entry(parsed, kind, name, old.version + 1, now)?;
         Arc::make_mut(&mut entry).paused = old.paused;
@@ -401,8 +398,8 @@ impl Catalog {
 /// Whether OR REPLACE and IF NOT EXISTS were said.
 fn intent(statement: &Statement) -> (bool, bool) {
     match statement {
-        Statement::CreateStream(s) => (false, s.if_not_exists),
-        Statement::CreateTable(t) => (false, t.if_not_exists),
+        Statement::CreateStream(s) => (s.or_replace, s.if_not_exists),
+        Statement::CreateTable(t) => (t.or_replace, t.if_not_exists),
         Statement::CreateQuery(q) => (q.or_replace, q.if_not_exists),
         Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
         _ => (false, false),

@@ -81,6 +81,12 @@ impl QueryPlan {
         made.map_err(|e| SqlError::new(Code::Plan, e.to_string()))
     }
 
+    /// Whether it remembers anything of earlier rows.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        !self.steps.iter().all(|step| matches!(step, Step::Map { .. } | Step::Expand { .. }))
+    }
+
     /// The same as one chain.
     pub fn chain(&self, scope: Scope) -> Result<OperatorChain, SqlError> {
         Ok(OperatorChain::new(self.operators(scope)?))

@@ -184,6 +184,8 @@ impl Kind {
 pub struct CreateStream {
     /// Its name.
     pub name: Name,
+    /// Whether it takes the place of one of that name.
+    pub or_replace: bool,
     /// Whether an existing one is left as it is.
     pub if_not_exists: bool,
     /// Its columns, in order.
@@ -199,6 +201,8 @@ pub struct CreateStream {
 pub struct CreateTable {
     /// Its name.
     pub name: Name,
+    /// Whether it takes the place of one of that name.
+    pub or_replace: bool,
     /// Whether an existing one is left as it is.
     pub if_not_exists: bool,
     /// Its columns, in order.

@@ -69,12 +69,17 @@ impl Intake {
         loop {
             let chunk = match self.feed.poll(position).await {
                 Ok(chunk) => chunk,
-                Err(crate::bus::BusError::OutOfRange { range, .. }) if range.start > position => {
+                Err(StreamError::Bus(crate::bus::BusError::OutOfRange { range, .. })) if range.start > position => {
                     // Retention went past what was not yet judged: nothing reads it any more either.
                     position = range.start;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if matches!(error, StreamError::BadRecord { .. }) {
+                        self.count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Err(error);
+                }
             };
             if let Some(chunk) = &chunk {
                 let fresh = chunk.bad.iter().filter(|bad| bad.offset >= position).count();

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use super::element::{Output, Rows};
-use crate::record::PartitionId;
+use crate::record::{Offset, PartitionId, TopicPartition};
 use crate::time::Timestamp;
 
 /// What can go wrong inside a query. Anything that concerns a single row is not an error but a
@@ -27,6 +27,19 @@ pub enum StreamError {
         /// Which operator.
         operator: String,
         /// What did not fit.
+        why: String,
+    },
+    /// A record is no row of its stream, and the stream says that nothing may go past it.
+    #[error(
+        "record {offset} of {partition} is no row of its stream ({why}), and the stream is declared with 'bad-records' = 'fail'; \
+         replace the stream with 'bad-records' = 'dlq' or 'skip' to go past it"
+    )]
+    BadRecord {
+        /// Where it lies.
+        partition: TopicPartition,
+        /// Its offset.
+        offset: Offset,
+        /// Why it is no row; never its content.
         why: String,
     },
     /// The log refused.

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::element::{Aside, AsideRow, NO_TIME, Rows};
 use super::operator::{Expr, StreamError};
-use crate::bus::{Bus, BusError, Reader};
+use crate::bus::{Bus, Reader};
 use crate::format::{BadRecord, Decoder, StreamSchema};
 use crate::record::{Batch, Offset, PartitionId, TopicPartition};
 use crate::time::Timestamp;
@@ -61,6 +61,8 @@ impl Chunk {
 pub struct Feed {
     bus: Arc<dyn Bus>,
     partition: TopicPartition,
+    /// Whether a record that is no row ends the reading (`'bad-records' = 'fail'`).
+    strict: bool,
     inner: Mutex<Inner>,
 }
 
@@ -71,11 +73,12 @@ struct Inner {
 }
 
 impl Feed {
-    /// A feed over `partition`, its records read as `schema` says.
+    /// A feed over `partition`, its records read as `schema` says; a `strict` one goes no further than the first
+    /// record that is no row.
     #[must_use]
-    pub fn new(bus: Arc<dyn Bus>, partition: TopicPartition, schema: Arc<StreamSchema>) -> Self {
+    pub fn new(bus: Arc<dyn Bus>, partition: TopicPartition, schema: Arc<StreamSchema>, strict: bool) -> Self {
         let inner = Inner { decoder: Decoder::new(schema), reader: None, recent: VecDeque::new() };
-        Self { bus, partition, inner: Mutex::new(inner) }
+        Self { bus, partition, strict, inner: Mutex::new(inner) }
     }
 
     /// The partition it reads.
@@ -86,7 +89,7 @@ impl Feed {
 
     /// The chunk that holds `from`, or `None` where the partition has nothing there yet. Its first rows
     /// may lie below `from`.
-    pub async fn poll(&self, from: Offset) -> Result<Option<Arc<Chunk>>, BusError> {
+    pub async fn poll(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
         let mut inner = self.inner.lock().await;
         if let Some(chunk) = inner.recent.iter().rev().find(|c| c.from <= from && from < c.next) {
             return Ok(Some(Arc::clone(chunk)));
@@ -105,12 +108,31 @@ impl Feed {
         let decoded = inner.decoder.decode(self.partition.partition, &raw, from);
         // The decoder may stop before the last batch (a gigabyte of plain bytes): the rest is read again from there.
         let next = next.min(decoded.next.max(from.plus(1)));
-        let chunk = Arc::new(Chunk { from, next, rows: decoded.rows, offsets: decoded.offsets, bad: decoded.bad, raw });
+        let mut chunk = Chunk { from, next, rows: decoded.rows, offsets: decoded.offsets, bad: decoded.bad, raw };
+        if self.strict {
+            chunk = self.upto_bad(chunk)?;
+        }
+        let chunk = Arc::new(chunk);
         if inner.recent.len() == KEPT_CHUNKS {
             inner.recent.pop_front();
         }
         inner.recent.push_back(Arc::clone(&chunk));
         Ok(Some(chunk))
+    }
+
+    /// What stands before the first bad record; an error where that is the next one.
+    fn upto_bad(&self, mut chunk: Chunk) -> Result<Chunk, StreamError> {
+        let Some(bad) = chunk.bad.iter().find(|bad| bad.offset >= chunk.from) else { return Ok(chunk) };
+        if bad.offset == chunk.from {
+            let (partition, offset, why) = (self.partition.clone(), bad.offset, bad.reason.clone());
+            return Err(StreamError::BadRecord { partition, offset, why });
+        }
+        let good = chunk.first_at(bad.offset);
+        chunk.next = bad.offset;
+        chunk.rows = chunk.rows.slice(0, good);
+        chunk.offsets = chunk.offsets.slice(0, good);
+        chunk.bad.clear();
+        Ok(chunk)
     }
 
     /// Lets the kept chunks go; called when nothing has been read for a while.

@@ -226,6 +226,9 @@ impl Task {
                     input.position = Offset(mark.position);
                     input.idle = mark.idle;
                     input.stamper.raise(Timestamp(mark.watermark));
+                } else {
+                    // The topic has grown since: the new partition is read from its beginning.
+                    input.position = start_of(self.bus.as_ref(), input.feed.partition(), StartAt::Earliest).await?;
                 }
             }
             if known_state {

@@ -69,7 +69,7 @@ fn a_name_that_is_taken_or_missing_says_what_to_do() {
         &expect![[r#"
             created stream "v"
             stream "v" is unchanged
-            error SQL-0011: there is already a stream "v": write CREATE STREAM IF NOT EXISTS to leave it, or DROP STREAM v first
+            error SQL-0011: there is already a stream "v": write CREATE OR REPLACE STREAM, or IF NOT EXISTS to leave it
             stream "v" exists and was left as it is
             error SQL-0011: there is already a stream "v": choose another name, or DROP STREAM v first
             error SQL-0010: there is no stream "vv": SHOW STREAMS lists what there is

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
+use super::growth::{keeps_keys, repartitioned};
 use super::running::{OpenTask, Watched};
 use super::{Engine, RuleSpec, Running, StreamIntake, storage};
 use crate::bus::{TaskId, TopicSpec, checkpoint_topic};
@@ -69,7 +70,8 @@ impl Engine {
                 }
                 let schema = Arc::new(def.schema(partitions)?);
                 let place = TopicPartition::new(def.topic.clone(), PartitionId(partition));
-                let feed = Arc::new(Feed::new(Arc::clone(&self.bus), place, schema));
+                let strict = def.options.bad_records == BadOption::Fail;
+                let feed = Arc::new(Feed::new(Arc::clone(&self.bus), place, schema, strict));
                 feeds.insert((def.name.clone(), partition), Arc::clone(&feed));
                 Ok(feed)
             })
@@ -92,8 +94,14 @@ impl Engine {
         let planned = self.planned(select, Purpose::ExactlyOnce).await?;
         let (sink_name, sink) = self.sink_of(entry, &planned).await?;
         let source_topic = planned.stream.topic.clone();
-        let mut running =
-            Running { entry: Arc::clone(entry), source: planned.stream.name.clone(), source_topic, sink: sink_name, tasks: Vec::new() };
+        let mut running = Running {
+            entry: Arc::clone(entry),
+            source: planned.stream.name.clone(),
+            source_topic,
+            partitions: planned.partitions,
+            sink: sink_name,
+            tasks: Vec::new(),
+        };
         if !entry.paused {
             running.tasks = self.tasks_of(entry, planned, sink, replaced).await?;
             self.hold_intake(&running.source).await?;
@@ -111,6 +119,7 @@ impl Engine {
             entry: Arc::clone(entry),
             source,
             source_topic: topic,
+            partitions: 0,
             sink: entry.writes().unwrap_or_default().to_owned(),
             tasks: vec![failed],
         };
@@ -171,10 +180,12 @@ impl Engine {
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
         let count = scopes.len() as i32;
         let there = self.ensure(&checkpoint_topic(&owner), count, configs.clone()).await?;
-        if there != count {
+        if there != count && replaced {
             // Its tasks are cut in another way now: the old checkpoints fit none of them.
             self.bus.delete_topic(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
             self.ensure(&checkpoint_topic(&owner), count, configs).await?;
+        } else if there > count || (there < count && keeps_keys(entry, &plan)) {
+            return Err(repartitioned(&stream, there, count));
         }
         let letters = self.letters_of(entry, &stream, partitions).await?;
         let (start, commit_interval) = match &*entry.statement {
@@ -210,7 +221,8 @@ impl Engine {
                     time: plan.time.clone(),
                     idle_timeout: stream.options.idle_timeout,
                     timeout: plan.timeout,
-                    start: start_at(start),
+                    // A partition that came later is read from its beginning, however the query began.
+                    start: if index as i32 >= there && !replaced { StartAt::Earliest } else { start_at(start) },
                     fingerprint: me.fingerprint(&entry, &plan),
                     adopt_positions: replaced,
                     letters: letters.clone(),
@@ -278,6 +290,7 @@ impl Engine {
                 let there = self.ensure(&def.dlq_topic, partitions, self.options.topic_configs.clone()).await?;
                 BadRecords::DeadLetter(LetterBox { topic: def.dlq_topic.clone(), partitions: there })
             }
+            // With fail the feed ends at a bad record, for this reader as for the others.
             BadOption::Skip | BadOption::Fail => BadRecords::Skip,
         };
         let count = Arc::clone(self.bad.lock().entry(stream.to_owned()).or_insert_with(|| Arc::new(AtomicU64::new(0))));

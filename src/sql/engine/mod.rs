@@ -6,11 +6,14 @@
 //! `http` and `node`.
 
 mod checker;
+mod growth;
 mod launch;
 mod rules;
 mod running;
 mod statements;
 mod status;
+#[cfg(test)]
+mod tests;
 mod why;
 
 use std::collections::{BTreeMap, HashMap};
@@ -81,6 +84,8 @@ struct Running {
     entry: Arc<Entry>,
     source: String,
     source_topic: TopicName,
+    /// The partitions of that topic when it was started.
+    partitions: i32,
     sink: String,
     tasks: Vec<Watched>,
 }

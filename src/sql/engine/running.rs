@@ -220,6 +220,7 @@ fn is_final(error: &StreamError) -> bool {
     matches!(
         error,
         StreamError::Restore { .. }
+            | StreamError::BadRecord { .. }
             | StreamError::Bus(
                 BusError::OutOfRange { .. }
                     | BusError::NoSuchTopic(_)

@@ -91,22 +91,30 @@ impl Engine {
             self.launch(&entry, replaced).await?;
             self.await_opened(&entry.name).await;
         } else if replaced {
-            self.restart_users(&entry).await?;
+            let failed = self.restart_users(&entry).await;
+            if !failed.is_empty() {
+                return Ok(Outcome::Done(format!("{}; these do not start with it: {}", change.message(), failed.join(", "))));
+            }
         }
         Ok(Outcome::Done(change.message()))
     }
 
-    /// A stream has changed: whoever reads or writes it starts again with the new one.
-    async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
+    /// A stream has changed: whoever reads or writes it starts again with the new one. Answers who cannot, which is shown as
+    /// failed from then on.
+    async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Vec<String> {
         let users: Vec<Arc<Entry>> = self.catalog.read().users(entry).into_iter().cloned().collect();
         for user in &users {
             self.halt(&user.name).await;
         }
         self.forget_feeds(&entry.name);
+        let mut failed = Vec::new();
         for user in &users {
-            self.launch(user, true).await?;
+            if let Err(error) = self.launch(user, true).await {
+                self.note_unstarted(user, &error);
+                failed.push(format!("{} \"{}\" ({})", user.kind.word(), user.name, error.message));
+            }
         }
-        Ok(())
+        failed
     }
 
     /// `INSERT INTO` a name that is not there makes a stream of it.

@@ -26,23 +26,10 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     };
     let place = Place::of(what.span);
     let written = word(what).map(str::to_ascii_uppercase).unwrap_or_default();
-    let replaced = |kind: &str| {
-        if or_replace {
-            let error = SqlError::not_supported(&format!("CREATE OR REPLACE {kind}")).at(tokens.get(1).and_then(|t| Place::of(t.span)));
-            return Err(error.hint(format!("drop it first, or write CREATE {kind} IF NOT EXISTS")));
-        }
-        Ok(())
-    };
     let mut p = rest(tokens, at + 1);
     match written.as_str() {
-        "STREAM" | "SOURCE" => {
-            replaced("STREAM")?;
-            create_stream(&mut p)
-        }
-        "TABLE" => {
-            replaced("TABLE")?;
-            create_table(&mut p)
-        }
+        "STREAM" | "SOURCE" => create_stream(&mut p, or_replace),
+        "TABLE" => create_table(&mut p, or_replace),
         "QUERY" => create_query(&mut p, &tokens[at + 1..], or_replace),
         "ALERT" => create_alert(&mut p, &tokens[at + 1..], or_replace),
         "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => {
@@ -63,12 +50,17 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     }
 }
 
-fn if_not_exists(p: &mut Parser<'_>) -> bool {
-    p.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS])
+fn if_not_exists(p: &mut Parser<'_>, or_replace: bool) -> Result<bool, SqlError> {
+    let place = crate::sql::dialect::columns::here(p);
+    let said = p.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    if said && or_replace {
+        return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS do not go together").at(place).hint("keep one of them"));
+    }
+    Ok(said)
 }
 
-fn create_stream(p: &mut Parser<'_>) -> Result<Statement, SqlError> {
-    let if_not_exists = if_not_exists(p);
+fn create_stream(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
+    let if_not_exists = if_not_exists(p, or_replace)?;
     let name = name(p, "stream")?;
     let found = columns(p, "stream", &name)?;
     if let Some(place) = found.primary_key_place {
@@ -79,11 +71,18 @@ fn create_stream(p: &mut Parser<'_>) -> Result<Statement, SqlError> {
     let options = StreamOptions::of_stream(with_options(p)?)?;
     end(p)?;
     check_columns(&found, &options, &name)?;
-    Ok(Statement::CreateStream(CreateStream { name, if_not_exists, columns: found.columns, watermark: found.watermark, options }))
+    Ok(Statement::CreateStream(CreateStream {
+        name,
+        or_replace,
+        if_not_exists,
+        columns: found.columns,
+        watermark: found.watermark,
+        options,
+    }))
 }
 
-fn create_table(p: &mut Parser<'_>) -> Result<Statement, SqlError> {
-    let if_not_exists = if_not_exists(p);
+fn create_table(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
+    let if_not_exists = if_not_exists(p, or_replace)?;
     let name = name(p, "table")?;
     let found = columns(p, "table", &name)?;
     let options = StreamOptions::of_table(with_options(p)?)?;
@@ -114,6 +113,7 @@ fn create_table(p: &mut Parser<'_>) -> Result<Statement, SqlError> {
     }
     Ok(Statement::CreateTable(CreateTable {
         name,
+        or_replace,
         if_not_exists,
         columns,
         primary_key: found.primary_key,
@@ -280,11 +280,7 @@ fn no_column(name: &Name, columns: &[Column]) -> SqlError {
 
 /// The name of a query or alert, which also names topics.
 fn task_name(p: &mut Parser<'_>, kind: &str, or_replace: bool) -> Result<(Name, bool), SqlError> {
-    let place = crate::sql::dialect::columns::here(p);
-    let if_not_exists = if_not_exists(p);
-    if if_not_exists && or_replace {
-        return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS do not go together").at(place).hint("keep one of them"));
-    }
+    let if_not_exists = if_not_exists(p, or_replace)?;
     let name = name(p, kind)?;
     let why = match TopicName::new(&name.text) {
         Err(why) => Some(why.to_string().replace("a topic's name", "it")),

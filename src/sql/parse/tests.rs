@@ -204,7 +204,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE RETURN x", "CREATE FUNCTION"),
         ("CREATE SINK s FROM q", "CREATE SINK"),
         ("CREATE SAVEPOINT s FOR QUERY q", "CREATE SAVEPOINT"),
-        ("CREATE OR REPLACE STREAM s (a INT)", "CREATE OR REPLACE STREAM"),
         ("CREATE TABLE t AS SELECT 1", "CREATE TABLE .. AS SELECT"),
         ("SUBSCRIBE TO v", "SUBSCRIBE"),
         ("UPDATE t SET a = 1", "UPDATE"),
