@@ -32,6 +32,8 @@ use super::windows::{Cut, WINDOW_END, WINDOW_START, WINDOW_TIME, WindowTable, ev
 
 /// The name under which an event time is kept that the query itself did not keep.
 const KEPT_TIME: &str = "__event_time";
+/// The same for the columns that say whose a session is.
+const KEPT_KEY: &str = "__session_key";
 
 /// Aggregates per key and window: the keys, then `window_start`, `window_end`, `window_time`, then the aggregates.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -188,6 +190,8 @@ struct Stripped {
     plan: LogicalPlan,
     time: Column,
     cut: Cut,
+    /// Whose sessions, where windows are sessions.
+    keys: Vec<Column>,
     /// The columns that are the window's own, as they are called where we are.
     windows: Vec<(Column, Part)>,
     /// Conditions on the window alone: they come after the aggregate.
@@ -198,6 +202,11 @@ impl Stripped {
     fn part(&self, column: &Column) -> Option<Part> {
         let same = |c: &Column| c.name == column.name && (column.relation.is_none() || c.relation == column.relation);
         self.windows.iter().find(|(c, _)| same(c)).map(|(_, part)| *part)
+    }
+
+    /// Whether sessions would be other ones if this condition came before them: it reads more than whose they are.
+    fn is_moved_by(&self, condition: &Expr) -> bool {
+        matches!(self.cut, Cut::Session { .. }) && !condition.column_refs().iter().all(|c| self.keys.contains(c))
     }
 
     /// How many of the columns an expression reads are the window's own, and how many are not.
@@ -219,6 +228,7 @@ fn strip(plan: &LogicalPlan) -> DfResult<Option<Stripped>> {
                 plan: window.input.clone(),
                 time: time.clone(),
                 cut: window.cut,
+                keys: window.keys.iter().map(session_key).collect::<DfResult<_>>()?,
                 windows: own.map(|(name, part)| (Column::new_unqualified(name), part)).into(),
                 lifted: Vec::new(),
             }))
@@ -227,6 +237,9 @@ fn strip(plan: &LogicalPlan) -> DfResult<Option<Stripped>> {
             let Some(mut below) = strip(&alias.input)? else { return Ok(None) };
             below.plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(below.plan), alias.alias.clone())?);
             below.time.relation = Some(alias.alias.clone());
+            for key in &mut below.keys {
+                key.relation = Some(alias.alias.clone());
+            }
             for (column, _) in &mut below.windows {
                 column.relation = Some(alias.alias.clone());
             }
@@ -237,6 +250,12 @@ fn strip(plan: &LogicalPlan) -> DfResult<Option<Stripped>> {
             let mut kept = Vec::new();
             for condition in split_conjunction_owned(filter.predicate.clone()) {
                 match below.reads(&condition) {
+                    (0, _) if below.is_moved_by(&condition) => {
+                        return plan_err!(
+                            "the condition {} stands behind the sessions, which are made of all rows: filter the rows in the table of SESSION, as in SESSION(TABLE (SELECT * FROM s WHERE ..) PARTITION BY .., ..)",
+                            condition.human_display()
+                        );
+                    }
                     (0, _) => kept.push(condition),
                     (_, 0) => below.lifted.push(in_window_terms(&below, condition)?),
                     _ => {
@@ -275,12 +294,31 @@ fn strip_projection(projection: &Projection, below: Stripped) -> DfResult<Stripp
         }
         exprs.push(expr.clone());
     }
+    let mut keys = Vec::with_capacity(below.keys.len());
+    for key in &below.keys {
+        let shown = projection.expr.iter().zip(projection.schema.iter()).find(|(expr, _)| bare_column(expr) == Some(key));
+        keys.push(match shown {
+            Some((_, (qualifier, field))) => Column::new(qualifier.cloned(), field.name()),
+            None => {
+                let name = format!("{KEPT_KEY}{}", keys.len());
+                exprs.push(Expr::Column(key.clone()).alias(name.clone()));
+                Column::new_unqualified(name)
+            }
+        });
+    }
     let time = time.unwrap_or_else(|| {
         exprs.push(Expr::Column(below.time.clone()).alias(KEPT_TIME));
         Column::new_unqualified(KEPT_TIME)
     });
     let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(below.plan))?);
-    Ok(Stripped { plan, time, cut: below.cut, windows, lifted: below.lifted })
+    Ok(Stripped { plan, time, cut: below.cut, keys, windows, lifted: below.lifted })
+}
+
+fn session_key(expr: &Expr) -> DfResult<Column> {
+    match expr {
+        Expr::Column(column) => Ok(column.clone()),
+        other => plan_err!("PARTITION BY in SESSION takes columns, and {other} is none"),
+    }
 }
 
 fn bare_column(expr: &Expr) -> Option<&Column> {
@@ -336,6 +374,18 @@ fn recognise(aggregate: &Aggregate, rows: Stripped) -> DfResult<LogicalPlan> {
         return plan_err!(
             "a GROUP BY over a window groups by window_start or window_end too: add window_start, window_end to the GROUP BY"
         );
+    }
+    if let Cut::Session { .. } = rows.cut {
+        let grouped = |key: &Column| keys.iter().any(|group| bare_column(group) == Some(key));
+        let known = |group: &Expr| bare_column(group).is_some_and(|column| rows.keys.contains(column));
+        if !rows.keys.iter().all(grouped) || !keys.iter().all(known) {
+            let named = |columns: &[String]| if columns.is_empty() { "nothing".to_owned() } else { columns.join(", ") };
+            return plan_err!(
+                "the sessions are by {} and the GROUP BY by {}: PARTITION BY in SESSION and GROUP BY name the same columns, window_start and window_end aside",
+                named(&rows.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>()),
+                named(&keys.iter().map(|key| key.human_display().to_string()).collect::<Vec<_>>())
+            );
+        }
     }
     for call in &aggregate.aggr_expr {
         if rows.reads(call).0 > 0 {

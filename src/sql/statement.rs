@@ -27,7 +27,7 @@
 //!   `TUMBLE_START(ts, i)`, `HOP_START(..)` and `.._END(..)` became `window_start` and `window_end`.
 //!
 //! What the dialect knows and does not build is refused before a [`Statement`] exists, by name. Refused there for
-//! every query: FOR SYSTEM_TIME AS OF, MATCH_RECOGNIZE, ASOF JOIN, SESSION, CUMULATE, GAP_FILL, TABLESAMPLE, hints, PIVOT,
+//! every query: FOR SYSTEM_TIME AS OF, MATCH_RECOGNIZE, ASOF JOIN, GAP_FILL, TABLESAMPLE, hints, PIVOT,
 //! INTO, FOR UPDATE, TOP and the other clauses of sqlparser that DataFusion would pass over in silence. For
 //! [`CreateQuery`], [`CreateAlert`] and `EMIT CHANGES` also: ORDER BY, LIMIT, OFFSET, FETCH, DISTINCT at any depth (not inside
 //! aggregates). Joins, set operations, QUALIFY, DISTINCT aggregates, GROUP BY without a window and subqueries reach lowering, which judges them.

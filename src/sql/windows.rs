@@ -1,4 +1,4 @@
-//! The window functions of FROM as DataFusion plans them: `tumble`, `hop` and `absent`.
+//! The window functions of FROM as DataFusion plans them: `tumble`, `hop`, `cumulate`, `session` and `absent`.
 //!
 //! Owns the planner that turns their calls (in the normal form of `statement`) into logical nodes, and the nodes
 //! [`WindowTable`] and [`AbsentTable`]. Always: a node's columns are its input's (for ABSENT its keys), then its
@@ -54,6 +54,20 @@ pub enum Cut {
         /// Where they start, modulo the slide.
         offset: i64,
     },
+    /// Growing by a step from a common start.
+    Cumulate {
+        /// By how much, in milliseconds.
+        step: i64,
+        /// How long the last one is.
+        size: i64,
+        /// Where they start, modulo the size.
+        offset: i64,
+    },
+    /// As long as the rows of a key follow one another.
+    Session {
+        /// How far apart they may be, in milliseconds.
+        gap: i64,
+    },
 }
 
 impl fmt::Display for Cut {
@@ -61,6 +75,8 @@ impl fmt::Display for Cut {
         let (name, first, second, offset) = match *self {
             Self::Tumble { size, offset } => ("TUMBLE", size, None, offset),
             Self::Hop { slide, size, offset } => ("HOP", slide, Some(size), offset),
+            Self::Cumulate { step, size, offset } => ("CUMULATE", step, Some(size), offset),
+            Self::Session { gap } => ("SESSION", gap, None, 0),
         };
         write!(f, "{name} {}", Length(first))?;
         if let Some(size) = second {
@@ -95,6 +111,8 @@ pub struct WindowTable {
     pub time: Expr,
     /// How time is cut.
     pub cut: Cut,
+    /// Whose sessions; none for other windows.
+    pub keys: Vec<Expr>,
     /// Which columns of the input come first in the schema: a window's columns hide those of an earlier window.
     shown: Vec<usize>,
     schema: DFSchemaRef,
@@ -102,14 +120,14 @@ pub struct WindowTable {
 
 impl WindowTable {
     /// The table function over `input`.
-    pub fn try_new(input: LogicalPlan, time: Expr, cut: Cut) -> DfResult<Self> {
+    pub fn try_new(input: LogicalPlan, time: Expr, cut: Cut, keys: Vec<Expr>) -> DfResult<Self> {
         let own = [WINDOW_START, WINDOW_END, WINDOW_TIME];
         let columns = input.schema();
         let shown: Vec<usize> = (0..columns.fields().len()).filter(|i| !own.contains(&columns.field(*i).name().as_str())).collect();
         let kept = shown.iter().map(|i| columns.qualified_field(*i)).map(|(q, f)| (q.cloned(), Arc::clone(f)));
         let own = own.map(|name| (None, Arc::new(Field::new(name, event_time_type(), false))));
         let schema = Arc::new(DFSchema::new_with_metadata(kept.chain(own).collect(), columns.metadata().clone())?);
-        Ok(Self { input, time, cut, shown, schema })
+        Ok(Self { input, time, cut, keys, shown, schema })
     }
 }
 
@@ -147,7 +165,7 @@ impl UserDefinedLogicalNodeCore for WindowTable {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
+        std::iter::once(&self.time).chain(&self.keys).cloned().collect()
     }
 
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
@@ -159,7 +177,8 @@ impl UserDefinedLogicalNodeCore for WindowTable {
     }
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> DfResult<Self> {
-        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), self.cut)
+        let keys = exprs.split_off(1);
+        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), self.cut, keys)
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
@@ -271,12 +290,25 @@ impl RelationPlanner for WindowPlanner {
             "tumble" => {
                 let size = length(next("size")?, context)?;
                 let offset = arguments.next().transpose()?.map_or(Ok(0), |offset| length(offset, context))?;
-                extension(WindowTable::try_new(input, time, Cut::Tumble { size, offset })?)
+                extension(WindowTable::try_new(input, time, Cut::Tumble { size, offset }, Vec::new())?)
             }
             "hop" => {
                 let (slide, size) = (length(next("slide")?, context)?, length(next("size")?, context)?);
                 let offset = arguments.next().transpose()?.map_or(Ok(0), |offset| length(offset, context))?;
-                extension(WindowTable::try_new(input, time, Cut::Hop { slide, size, offset })?)
+                extension(WindowTable::try_new(input, time, Cut::Hop { slide, size, offset }, Vec::new())?)
+            }
+            "cumulate" => {
+                let (step, size) = (length(next("step")?, context)?, length(next("size")?, context)?);
+                let offset = arguments.next().transpose()?.map_or(Ok(0), |offset| length(offset, context))?;
+                if step == 0 || size % step != 0 {
+                    return plan_err!("the size of a cumulating window, {}, is no multiple of its step, {}", Length(size), Length(step));
+                }
+                extension(WindowTable::try_new(input, time, Cut::Cumulate { step, size, offset }, Vec::new())?)
+            }
+            "session" => {
+                let gap = length(next("gap")?, context)?;
+                let keys = arguments.by_ref().map(|key| context.sql_to_expr(key?, input.schema())).collect::<DfResult<Vec<_>>>()?;
+                extension(WindowTable::try_new(input, time, Cut::Session { gap }, keys)?)
             }
             _ => {
                 let after = length(next("length of silence")?, context)?;
@@ -299,7 +331,7 @@ fn extension(node: impl UserDefinedLogicalNodeCore) -> Extension {
 fn function(name: &ast::ObjectName) -> Option<String> {
     let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return None };
     let lower = ident.value.to_ascii_lowercase();
-    matches!(lower.as_str(), "tumble" | "hop" | "absent").then_some(lower)
+    matches!(lower.as_str(), "tumble" | "hop" | "cumulate" | "session" | "absent").then_some(lower)
 }
 
 fn time_column(name: &str, expr: ast::Expr, schema: &DFSchema, context: &mut dyn RelationPlannerContext) -> DfResult<Expr> {

@@ -3,14 +3,14 @@
 
 DATA is a folder of open recordings with expected answers (bidmc, cinc2019_sepsis); it is not part of the project, and the
 script says so and ends well where it is not there. Each recording is written with `vitalsql replay` in event-time order, keyed
-by patient; its tumbling and hopping windows of every vital are read back and compared row for row (relative 1e-9).
+by patient; its tumbling and hopping windows and sessions of every vital are read back and compared row for row (relative 1e-9).
 """
-import atexit, csv, gzip, io, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
+import atexit, csv, datetime, gzip, io, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
 
 BINARY, DATA = sys.argv[1], sys.argv[2]
 SETS = [
-    ("bidmc", "replay_all.ndjson.gz", ["heart_rate", "pulse_rate", "resp_rate", "spo2"], (60, "tumbling_60s.csv"), (300, 60, "hopping_300s_by_60s.csv")),
-    ("cinc2019_sepsis", "replay_core.ndjson.gz", ["heart_rate", "resp_rate", "spo2", "sbp", "dbp", "map", "temp_c", "etco2"], (14400, "tumbling_14400s.csv.gz"), (43200, 14400, "hopping_43200s_by_14400s.csv.gz")),
+    ("bidmc", "replay_all.ndjson.gz", ["heart_rate", "pulse_rate", "resp_rate", "spo2"], (60, "tumbling_60s.csv"), (300, 60, "hopping_300s_by_60s.csv"), (10, "sessions_gap_10s.csv")),
+    ("cinc2019_sepsis", "replay_core.ndjson.gz", ["heart_rate", "resp_rate", "spo2", "sbp", "dbp", "map", "temp_c", "etco2"], (14400, "tumbling_14400s.csv.gz"), (43200, 14400, "hopping_43200s_by_14400s.csv.gz"), None),
 ]
 
 def free_port():
@@ -31,7 +31,7 @@ def near(a, b):
 
 def main():
     passed = failed = 0
-    for name, recording, vitals, (size, tumbling), (hop_size, slide, hopping) in SETS:
+    for name, recording, vitals, (size, tumbling), (hop_size, slide, hopping), sessions in SETS:
         folder = os.path.join(DATA, name)
         if not os.path.exists(os.path.join(folder, recording)):
             print(f"skipped {name}: the recording is not here"); continue
@@ -47,6 +47,10 @@ def main():
         parts = ", ".join(f"count({v}) AS {v}_n, sum({v}) AS {v}_sum, avg({v}) AS {v}_avg, min({v}) AS {v}_min, max({v}) AS {v}_max, stddev({v}) AS {v}_stddev" for v in vitals)
         for query, window in [("t", f"TUMBLE(TABLE r, DESCRIPTOR(ts), INTERVAL '{size}' SECOND)"), ("h", f"HOP(TABLE r, DESCRIPTOR(ts), INTERVAL '{slide}' SECOND, INTERVAL '{hop_size}' SECOND)")]:
             sql(http, f"CREATE QUERY {query} AS INSERT INTO {query}_out SELECT patient_id, window_start, window_end, count(*) AS n, {parts} FROM TABLE({window}) GROUP BY patient_id, window_start, window_end EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '10' SECOND")
+        # A session of a vital is one of the rows that have it; "*" is one of all rows.
+        for v in (["*"] + vitals) if sessions else []:
+            of, name_ = ("", "s_all") if v == "*" else (f" WHERE {v} IS NOT NULL", f"s_{v}")
+            sql(http, f"CREATE QUERY {name_} AS INSERT INTO {name_}_out SELECT patient_id, window_start, window_end, count(*) AS n FROM r{of} GROUP BY patient_id, SESSION(ts, INTERVAL '{sessions[0]}' SECOND) EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '10' SECOND")
         begun = time.time()
         subprocess.run([BINARY, "replay", os.path.join(folder, recording), "--topic", "r", "--kafka", f"127.0.0.1:{kafka}"], check=True, stderr=subprocess.DEVNULL)
         # The last windows close by the clock, ten seconds after the last row.
@@ -65,6 +69,20 @@ def main():
                     if row[f"{v}_n"]: got[key(v)] = {k: row[f"{v}_{k}"] for k in ("n", "sum", "avg", "min", "max", "stddev")}
             wrong = [k for k in want if k not in got or not all(near(got[k].get(f), want[k][f]) for f in (("n",) if k[1] == "*" else set(want[k]) & {"n", "sum", "avg", "min", "max", "stddev"}))]
             extra = [k for k in got if k not in want]
+            ok = not wrong and not extra
+            passed, failed = passed + ok, failed + (not ok)
+            print(f"{'ok  ' if ok else 'FAIL'} {name} {file}: {len(want)} rows expected, {len(wrong)} wrong or missing, {len(extra)} too many", flush=True)
+            for k in (wrong + extra)[:3]: print("    ", k, want.get(k), got.get(k))
+        if sessions:
+            gap, file = sessions
+            raw = csv.DictReader(open(os.path.join(folder, "expected", file)))
+            want = {(r["patient_id"], r["vital"], r["session_start"], r["session_end"]): int(r["n"]) for r in raw if r["vital"] in vitals + ["*"]}
+            back = lambda end: (datetime.datetime.fromisoformat(end.replace("Z", "+00:00")) - datetime.timedelta(seconds=gap)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            got = {}
+            for v in ["*"] + vitals:
+                for row in sql(http, f"SELECT * FROM s_{'all' if v == '*' else v}_out"):
+                    got[(row["patient_id"], v, row["window_start"].replace(".000Z", "Z"), back(row["window_end"]))] = row["n"]
+            wrong, extra = [k for k in want if got.get(k) != want[k]], [k for k in got if k not in want]
             ok = not wrong and not extra
             passed, failed = passed + ok, failed + (not ok)
             print(f"{'ok  ' if ok else 'FAIL'} {name} {file}: {len(want)} rows expected, {len(wrong)} wrong or missing, {len(extra)} too many", flush=True)

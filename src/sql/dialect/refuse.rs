@@ -22,14 +22,22 @@ const CLAUSES: &[(&[&str], &str, &str)] = &[
     (&["ASOF", "LEFT"], "ASOF JOIN", "see the manual for what is built"),
     (&["ASOF", "INNER"], "ASOF JOIN", "see the manual for what is built"),
     (&["LEFT", "ASOF"], "ASOF JOIN", "see the manual for what is built"),
-    (&["SESSION", "WITH", "GAP"], "SESSION WITH GAP", "use TUMBLE or HOP"),
+    (
+        &["SESSION", "WITH", "GAP"],
+        "SESSION WITH GAP",
+        "write FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' SECOND))",
+    ),
     (&["WINDOW", "TUMBLING"], "WINDOW TUMBLING (..)", "write FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE))"),
     (
         &["WINDOW", "HOPPING"],
         "WINDOW HOPPING (..)",
         "write FROM TABLE(HOP(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '5' MINUTE))",
     ),
-    (&["WINDOW", "SESSION"], "WINDOW SESSION (..)", "use TUMBLE or HOP"),
+    (
+        &["WINDOW", "SESSION"],
+        "WINDOW SESSION (..)",
+        "write FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' SECOND))",
+    ),
     (&["EXCLUDE", "CURRENT", "ROW"], "EXCLUDE in a window frame", "leave it out"),
     (&["EXCLUDE", "GROUP"], "EXCLUDE in a window frame", "leave it out"),
     (&["EXCLUDE", "TIES"], "EXCLUDE in a window frame", "leave it out"),
@@ -39,12 +47,7 @@ const CLAUSES: &[(&[&str], &str, &str)] = &[
 ];
 
 /// Calls that are not built.
-const CALLS: &[(&str, &str)] = &[
-    ("SESSION", "use TUMBLE or HOP"),
-    ("CUMULATE", "use TUMBLE with the step as its size"),
-    ("GAP_FILL", "use locf(value, ttl)"),
-    ("MATCH_RECOGNIZE", "use LAG and held_for for simple patterns"),
-];
+const CALLS: &[(&str, &str)] = &[("GAP_FILL", "use locf(value, ttl)"), ("MATCH_RECOGNIZE", "use LAG and held_for for simple patterns")];
 
 /// Refuses clauses that sqlparser would not read, or would read as something else.
 pub fn in_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {

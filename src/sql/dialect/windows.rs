@@ -25,21 +25,45 @@ struct Shape {
     lengths: &'static [&'static str],
     /// Whether one more length, the offset, may follow.
     offset: bool,
+    /// Whether it goes by the columns of PARTITION BY.
+    keyed: bool,
     example: &'static str,
 }
 
-const SHAPES: [Shape; 3] = [
-    Shape { name: "tumble", lengths: &["size"], offset: true, example: "TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)" },
+const SHAPES: [Shape; 5] = [
+    Shape {
+        name: "tumble",
+        lengths: &["size"],
+        offset: true,
+        keyed: false,
+        example: "TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+    },
     Shape {
         name: "hop",
         lengths: &["slide", "size"],
         offset: true,
+        keyed: false,
         example: "HOP(TABLE vitals, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '5' MINUTE)",
+    },
+    Shape {
+        name: "cumulate",
+        lengths: &["step", "size"],
+        offset: true,
+        keyed: false,
+        example: "CUMULATE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+    },
+    Shape {
+        name: "session",
+        lengths: &["gap"],
+        offset: false,
+        keyed: true,
+        example: "SESSION(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
     },
     Shape {
         name: "absent",
         lengths: &["silence"],
         offset: false,
+        keyed: true,
         example: "ABSENT(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
     },
 ];
@@ -107,8 +131,8 @@ fn call(name: &mut ObjectName, shape: &'static Shape, args: &mut TableFunctionAr
     if args.settings.is_some() {
         return Err(SqlError::not_supported(&format!("SETTINGS in {}", shape.name)).at(place));
     }
-    let (mut written, keys) = take_keys(std::mem::take(&mut args.args))?;
-    if !keys.is_empty() && shape.name != "absent" {
+    let (written, keys) = take_keys(std::mem::take(&mut args.args))?;
+    if !keys.is_empty() && !shape.keyed {
         return Err(SqlError::not_supported(&format!("PARTITION BY in {}", shape.name.to_uppercase()))
             .at(Place::of(keys[0].span()))
             .hint("leave it out, and write the columns in GROUP BY"));
@@ -118,11 +142,7 @@ fn call(name: &mut ObjectName, shape: &'static Shape, args: &mut TableFunctionAr
     if shape.offset {
         places.push("offset");
     }
-    if keys.is_empty() && shape.name == "absent" && written.len() > places.len() {
-        // The normal form itself, read again: the keys follow as plain arguments.
-        let more = written.split_off(places.len());
-        written.extend(more);
-    }
+    // In the normal form itself, read again, the keys follow as plain arguments.
     let mut values = by_place(shape, &places, written, place)?;
     let keys = if keys.is_empty() { values.split_off(places.len().min(values.len())) } else { keys };
     if values.len() < 2 + shape.lengths.len() {
@@ -202,7 +222,8 @@ fn by_place(shape: &Shape, places: &[&str], written: Vec<FunctionArg>, place: Op
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(e), .. } => {
                 named = true;
                 let known = name.value.to_ascii_lowercase();
-                let known = ALIASES.iter().find(|(alias, _)| *alias == known).map_or(known.as_str(), |(_, meant)| meant);
+                let alias = |(alias, _): &&(&str, &str)| *alias == known && !places.contains(alias);
+                let known = ALIASES.iter().find(alias).map_or(known.as_str(), |(_, meant)| meant);
                 let Some(at) = places.iter().position(|p| *p == known) else {
                     let hint = did_you_mean(&name.value, places.iter().copied().skip(2).chain(["data", "timecol"]));
                     return Err(SqlError::new(Code::BadDefinition, format!("{} has no argument {}", shape.name, name.value))
@@ -219,7 +240,7 @@ fn by_place(shape: &Shape, places: &[&str], written: Vec<FunctionArg>, place: Op
             other => return Err(wrong(format!("{} cannot take the argument {other}", shape.name))),
         }
     }
-    if values.len() > places.len() && shape.name != "absent" {
+    if values.len() > places.len() && !shape.keyed {
         return Err(wrong(format!("{} has {} arguments, at most {} are known", shape.name, values.len(), places.len())));
     }
     let missing = values.iter().position(Option::is_none);
@@ -308,6 +329,7 @@ fn group_form(select: &mut Select) -> Result<(), SqlError> {
         );
     }
     let arguments = plain_arguments(&function)?;
+    let is_named = matches!(from.relation, TableFactor::Table { .. });
     let (table, alias) = match &mut from.relation {
         TableFactor::Table { name, alias, args: None, .. } if name.0.len() == 1 => {
             let ident = name.0[0].as_ident().cloned();
@@ -320,9 +342,22 @@ fn group_form(select: &mut Select) -> Result<(), SqlError> {
         TableFactor::Derived { lateral: false, subquery, alias, sample: None } => (Expr::Subquery(subquery.clone()), alias.take()),
         _ => return wrong("a window in GROUP BY needs a table or a query in FROM", "write FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), i))"),
     };
+    let mut table = table;
+    if name == "session"
+        && let Expr::Subquery(query) = &mut table
+        && let datafusion::sql::sqlparser::ast::SetExpr::Select(inner) = query.body.as_mut()
+        && is_named
+    {
+        // Sessions are made of the rows that WHERE leaves.
+        inner.selection = select.selection.take();
+    }
     let mut values = vec![table];
     // Inside the call the alias of a derived table is not known yet.
     values.extend(arguments.iter().map(|e| if alias.is_some() { unqualified(e) } else { e.clone() }));
+    if name == "session" {
+        let others = exprs.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, key)| key);
+        values.extend(others.map(|e| if alias.is_some() { unqualified(e) } else { e.clone() }));
+    }
     let args = values.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
     from.relation = TableFactor::Table {
         name: function.name.clone(),

@@ -11,7 +11,8 @@ use arrow::datatypes::SchemaRef;
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
     Absent, AbsentColumn, AbsentSpec, ExpandColumn, Expr, FilterProject, FoldFactory, Keyed, KeyedFunction, KeyedSpec, KeysFactory,
-    Operator, Scope, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
+    Operator, Scope, SessionAggregate, SessionSpec, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand,
+    WindowRule,
 };
 
 /// One step.
@@ -35,10 +36,13 @@ pub(super) enum Step {
     Absent { keys: Vec<Arc<dyn Expr>>, after_ms: i64, returns: bool, schema: SchemaRef },
 }
 
+/// The rule of windows that lie where the clock says.
 fn rule(cut: Cut) -> Result<WindowRule, StreamError> {
     match cut {
         Cut::Tumble { size, offset } => WindowRule::tumble(size, offset),
         Cut::Hop { slide, size, offset } => WindowRule::hop(slide, size, offset),
+        Cut::Cumulate { step, size, offset } => WindowRule::cumulate(step, size, offset),
+        Cut::Session { .. } => Err(StreamError::Limit("a session lies where its rows lie".to_owned())),
     }
 }
 
@@ -64,6 +68,16 @@ impl Step {
             Self::Window { cut, keys, keys_factory, folds, schema } => {
                 let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
                 let columns = (0..keys.len()).map(WindowColumn::Key).chain(window).chain((0..folds.len()).map(WindowColumn::Agg));
+                if let Cut::Session { gap } = *cut {
+                    return Ok(Box::new(SessionAggregate::new(SessionSpec {
+                        gap_ms: gap,
+                        scope,
+                        keys: keys.clone(),
+                        folds: folds.clone(),
+                        columns: columns.collect(),
+                        schema: Arc::clone(schema),
+                    })?));
+                }
                 Box::new(WindowAggregate::new(WindowAggregateSpec {
                     rule: rule(*cut)?,
                     scope,

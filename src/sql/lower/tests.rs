@@ -2,6 +2,7 @@
 
 mod cuts;
 mod refused;
+mod windows;
 
 use std::sync::Arc;
 

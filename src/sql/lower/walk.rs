@@ -23,7 +23,7 @@ use crate::sql::fold::{PlannedFold, PlannedKeys};
 use crate::sql::functions::stateful::{self, Argument};
 use crate::sql::session::Session;
 use crate::sql::types::sql_type;
-use crate::sql::windows::{ABSENT, AbsentTable, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
+use crate::sql::windows::{ABSENT, AbsentTable, Cut, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
 use crate::stream::{ExpandColumn, Expr, FoldFactory, KeyedFunction, KeysFactory};
 
 /// `held_for`'s gap where a query does not say.
@@ -196,6 +196,12 @@ impl Walk<'_> {
     }
 
     fn expand(&self, table: &WindowTable) -> Lowered {
+        if matches!(table.cut, Cut::Session { .. }) {
+            return Err(refused(
+                "SESSION without GROUP BY window_start, window_end",
+                "aggregate each session: GROUP BY its keys, window_start, window_end",
+            ));
+        }
         let mut chain = self.lower(&table.input)?;
         self.check_time(&table.time, table.input.schema(), &chain)?;
         let own = [ExpandColumn::WindowStart, ExpandColumn::WindowEnd, ExpandColumn::WindowTime];

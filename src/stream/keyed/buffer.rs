@@ -20,7 +20,7 @@ const BATCH_ROWS: usize = 8192;
 
 /// Rows in order, with where each came from.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(in crate::stream) struct Held {
     pub columns: Vec<ArrayRef>,
     pub times: Vec<i64>,
     pub partitions: Vec<i32>,
@@ -28,7 +28,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::stream) fn len(&self) -> usize {
         self.times.len()
     }
 
@@ -44,7 +44,7 @@ impl Held {
 
 /// The buffer.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(in crate::stream) struct Buffer {
     segments: Vec<Segment>,
 }
 
@@ -66,7 +66,7 @@ type Place = (i64, i32, i64, u32, u32);
 
 impl Buffer {
     /// Takes rows of one partition and the columns to keep of them.
-    pub(super) fn push(&mut self, rows: &Rows, columns: Vec<ArrayRef>) -> Result<(), StreamError> {
+    pub(in crate::stream) fn push(&mut self, rows: &Rows, columns: Vec<ArrayRef>) -> Result<(), StreamError> {
         let mut held =
             Held { columns, times: rows.times.to_vec(), partitions: vec![rows.partition.0; rows.len()], offsets: rows.offsets.to_vec() };
         let sorted = held.times.windows(2).zip(held.offsets.windows(2)).all(|(t, o)| (t[0], o[0]) <= (t[1], o[1]));
@@ -91,7 +91,7 @@ impl Buffer {
     }
 
     /// Takes out every row older than `before`, in order, in batches.
-    pub(super) fn release(&mut self, before: i64) -> Result<Vec<Held>, StreamError> {
+    pub(in crate::stream) fn release(&mut self, before: i64) -> Result<Vec<Held>, StreamError> {
         let all = self.merge(0..self.segments.len(), before)?;
         for segment in &mut self.segments {
             segment.from += segment.held.times[segment.from..].partition_point(|at| *at < before);
@@ -104,7 +104,7 @@ impl Buffer {
     }
 
     /// Every row that waits, in order.
-    pub(super) fn all(&self) -> Result<Held, StreamError> {
+    pub(in crate::stream) fn all(&self) -> Result<Held, StreamError> {
         self.merge(0..self.segments.len(), i64::MAX)
     }
 
@@ -144,7 +144,7 @@ impl Buffer {
     }
 
     /// The greatest time that waits, at or before `limit`.
-    pub(super) fn latest(&self, limit: i64) -> Option<i64> {
+    pub(in crate::stream) fn latest(&self, limit: i64) -> Option<i64> {
         let of = |segment: &Segment| {
             let end = segment.held.times.partition_point(|at| *at <= limit);
             (end > segment.from).then(|| segment.held.times[end - 1])
@@ -153,7 +153,7 @@ impl Buffer {
     }
 
     /// About how many bytes wait.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         let of = |segment: &Segment| {
             let columns: usize = segment.held.columns.iter().map(|column| column.get_array_memory_size()).sum();
             columns + segment.held.len() * 20
@@ -162,7 +162,7 @@ impl Buffer {
     }
 
     /// Every row that waits, as one batch.
-    pub(super) fn save(&self) -> Result<Option<RecordBatch>, StreamError> {
+    pub(in crate::stream) fn save(&self) -> Result<Option<RecordBatch>, StreamError> {
         let all = self.all()?;
         if all.len() == 0 {
             return Ok(None);
@@ -184,7 +184,7 @@ impl Buffer {
     }
 
     /// Takes back what [`Buffer::save`] gave; `false` where it is not that.
-    pub(super) fn restore(&mut self, batch: &RecordBatch, width: usize) -> bool {
+    pub(in crate::stream) fn restore(&mut self, batch: &RecordBatch, width: usize) -> bool {
         let (Some(times), Some(offsets)) = (ints_of(batch, 0), ints_of(batch, 1)) else { return false };
         let partitions = batch.columns().get(2).and_then(|column| column.as_any().downcast_ref::<Int32Array>());
         let Some(partitions) = partitions.filter(|_| batch.num_columns() == width + 3) else { return false };

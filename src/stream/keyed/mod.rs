@@ -9,4 +9,5 @@ mod table;
 mod tests;
 
 pub use operator::{Keyed, KeyedFunction, KeyedSpec};
+pub(super) use buffer::Buffer;
 pub(super) use table::KeyTable;

@@ -1,4 +1,4 @@
-//! GROUP BY over TUMBLE and HOP windows: accumulators by pane, results when the watermark closes a window.
+//! GROUP BY over TUMBLE, HOP and CUMULATE windows: accumulators by pane, results when the watermark closes a window.
 //!
 //! Owns the open panes: one entry for each (pane, first window it counts in, partition). Always: what is in
 //! an entry depends on one partition's rows in their order and on each row's own mark, and windows fire in
@@ -136,7 +136,7 @@ impl WindowAggregate {
         let rule = self.spec.rule;
         let from = |start| PaneKey { place: Place { start, first_end: i64::MIN }, partition: i32::MIN };
         let entries: Vec<PaneKey> =
-            self.panes.range(from(end - rule.size_ms())..from(end)).map(|(key, _)| *key).filter(|key| key.place.first_end <= end).collect();
+            self.panes.range(from(rule.start_of(end))..from(end)).map(|(key, _)| *key).filter(|key| key.place.first_end <= end).collect();
         let last = |key: &PaneKey| rule.last_end(key.place.start) <= end;
         if entries.iter().any(|key| !last(key)) {
             self.ends.insert(end + rule.slide_ms());
@@ -186,7 +186,7 @@ impl WindowAggregate {
             let array = match column {
                 WindowColumn::Key(key) => ArrayRef::clone(&finished.keys[*key]),
                 WindowColumn::Agg(fold) => ArrayRef::clone(&finished.values[*fold]),
-                WindowColumn::WindowStart => constant_time(end - self.spec.rule.size_ms(), rows),
+                WindowColumn::WindowStart => constant_time(self.spec.rule.start_of(end), rows),
                 WindowColumn::WindowEnd => constant_time(end, rows),
                 WindowColumn::WindowTime => constant_time(end - 1, rows),
             };

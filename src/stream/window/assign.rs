@@ -1,7 +1,8 @@
 //! Which windows a time lies in: pure arithmetic on milliseconds.
 //!
 //! Windows are `[start, start + size)`, one every `slide`, their starts at `offset` modulo `slide`; a
-//! tumbling window is one that slides by its size. A *pane* is the piece of time that lies in the same
+//! tumbling window is one that slides by its size. Cumulating windows grow: within each stretch of `size`, one
+//! window for each `step` from the stretch's start. A *pane* is the piece of time that lies in the same
 //! windows throughout: its width is the greatest common divisor of size and slide, so a size need not be a
 //! multiple of its slide. Always: the modulo is never negative, so times before 1970 and negative offsets
 //! are right.
@@ -23,6 +24,8 @@ pub struct WindowRule {
     slide: i64,
     offset: i64,
     pane: i64,
+    /// Windows of one stretch have the same start, and end one step after the other.
+    grows: bool,
 }
 
 impl WindowRule {
@@ -33,26 +36,28 @@ impl WindowRule {
 
     /// HOP: a window of `size_ms` every `slide_ms`.
     pub fn hop(slide_ms: i64, size_ms: i64, offset_ms: i64) -> Result<Self, StreamError> {
-        for (name, ms) in [("size", size_ms), ("slide", slide_ms)] {
-            if ms <= 0 || ms > LONGEST_MS {
-                return Err(StreamError::Limit(format!("a window's {name} of {ms} ms is not between 1 ms and a hundred years")));
-            }
-        }
-        let pane = gcd(size_ms, slide_ms);
-        if size_ms / pane > MOST_PANES {
-            let why = format!("a window of {size_ms} ms every {slide_ms} ms is made of more than {MOST_PANES} pieces of {pane} ms");
-            return Err(StreamError::Limit(why));
-        }
-        Ok(Self { size: size_ms, slide: slide_ms, offset: offset_ms.rem_euclid(slide_ms), pane })
+        let pane = checked(size_ms, "slide", slide_ms)?;
+        Ok(Self { size: size_ms, slide: slide_ms, offset: offset_ms.rem_euclid(slide_ms), pane, grows: false })
     }
 
-    /// How long a window is, in milliseconds.
+    /// CUMULATE: in each stretch of `size_ms` a window for every `step_ms`, from the stretch's start to the step's end.
+    pub fn cumulate(step_ms: i64, size_ms: i64, offset_ms: i64) -> Result<Self, StreamError> {
+        let pane = checked(size_ms, "step", step_ms)?;
+        if pane != step_ms {
+            return Err(StreamError::Limit(format!(
+                "a cumulating window's size of {size_ms} ms is no multiple of its step of {step_ms} ms"
+            )));
+        }
+        Ok(Self { size: size_ms, slide: step_ms, offset: offset_ms.rem_euclid(size_ms), pane, grows: true })
+    }
+
+    /// The start of the window that ends at `end`.
     #[must_use]
-    pub const fn size_ms(&self) -> i64 {
-        self.size
+    pub const fn start_of(&self, end: i64) -> i64 {
+        if self.grows { aligned(end - 1, self.size, self.offset) } else { end - self.size }
     }
 
-    /// How far apart windows start, in milliseconds.
+    /// How far apart windows end, in milliseconds.
     #[must_use]
     pub const fn slide_ms(&self) -> i64 {
         self.slide
@@ -85,6 +90,9 @@ impl WindowRule {
     /// The end of the first window that holds the pane.
     #[must_use]
     pub const fn first_end(&self, pane: i64) -> i64 {
+        if self.grows {
+            return pane + self.pane;
+        }
         // The least aligned start whose window reaches the pane's end.
         aligned(pane + self.pane - self.size + self.slide - 1, self.slide, self.offset) + self.size
     }
@@ -92,7 +100,8 @@ impl WindowRule {
     /// The end of the last window that holds the pane.
     #[must_use]
     pub const fn last_end(&self, pane: i64) -> i64 {
-        aligned(pane, self.slide, self.offset) + self.size
+        let every = if self.grows { self.size } else { self.slide };
+        aligned(pane, every, self.offset) + self.size
     }
 
     /// The end of the first window that holds the pane and is still open at watermark `mark`; `None` where
@@ -106,19 +115,37 @@ impl WindowRule {
         if mark >= self.last_end(pane) {
             return None;
         }
+        if self.grows {
+            return Some(aligned(mark, self.slide, self.offset) + self.slide);
+        }
         Some(aligned(mark - self.size, self.slide, self.offset) + self.size + self.slide)
     }
 
     /// The windows that hold `at`, the earliest first.
     pub fn spans(&self, at: i64) -> impl Iterator<Item = Span> + use<> {
-        let Self { size, slide, .. } = *self;
+        let (rule, slide) = (*self, self.slide);
         let (first, last) = (self.first_end(self.pane_of(at)), self.last_end(self.pane_of(at)));
         let count = if last > at { (last - first) / slide + 1 } else { 0 };
         (0..count).map(move |n| {
             let end = first + n * slide;
-            Span { start: Timestamp(end - size), end: Timestamp(end) }
+            Span { start: Timestamp(rule.start_of(end)), end: Timestamp(end) }
         })
     }
+}
+
+/// The width of a pane, where sizes are such as can be.
+fn checked(size_ms: i64, other: &str, other_ms: i64) -> Result<i64, StreamError> {
+    for (name, ms) in [("size", size_ms), (other, other_ms)] {
+        if ms <= 0 || ms > LONGEST_MS {
+            return Err(StreamError::Limit(format!("a window's {name} of {ms} ms is not between 1 ms and a hundred years")));
+        }
+    }
+    let pane = gcd(size_ms, other_ms);
+    if size_ms / pane > MOST_PANES {
+        let why = format!("a window of {size_ms} ms every {other_ms} ms is made of more than {MOST_PANES} pieces of {pane} ms");
+        return Err(StreamError::Limit(why));
+    }
+    Ok(pane)
 }
 
 /// The greatest value at or below `at` that is `offset` modulo `step`.
@@ -168,6 +195,31 @@ mod tests {
         assert_eq!(at(10, 4, 0, 4), []);
         assert_eq!(at(10, 4, 0, -7), [(-10, -6)]);
         assert_eq!(at(10, 4, 0, -6), []);
+    }
+
+    #[test]
+    fn cumulating_windows_grow_from_a_common_start_and_agree_with_their_definition() {
+        let at = |step, size, offset, at| spans(WindowRule::cumulate(step, size, offset).unwrap(), at);
+        assert_eq!(at(5, 15, 0, 0), [(0, 5), (0, 10), (0, 15)]);
+        assert_eq!(at(5, 15, 0, 7), [(0, 10), (0, 15)]);
+        assert_eq!(at(5, 15, 2, 1), [(-13, 2)]);
+        assert!(WindowRule::cumulate(4, 10, 0).is_err());
+        for (step, size) in [(1, 1), (5, 15), (3, 12), (10, 10)] {
+            for offset in -12..12 {
+                let rule = WindowRule::cumulate(step, size, offset).unwrap();
+                for at in -40..40 {
+                    let start = (-100..=at).rev().find(|s| (s - offset).rem_euclid(size) == 0).unwrap();
+                    let by_definition: Vec<(i64, i64)> =
+                        (1..=size / step).map(|n| (start, start + n * step)).filter(|(_, e)| at < *e).collect();
+                    assert_eq!(spans(rule, at), by_definition, "cumulate({step}, {size}, {offset}) at {at}");
+                    let pane = rule.pane_of(at);
+                    for mark in -60..60 {
+                        let open = by_definition.iter().map(|(_, e)| *e).find(|e| mark < *e);
+                        assert_eq!(rule.first_open_end(pane, mark), open, "cumulate({step}, {size}, {offset}) at {at}, mark {mark}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TUMBLE and HOP without an aggregate: each row once for every window it lies in, the window beside it.
+//! TUMBLE, HOP and CUMULATE without an aggregate: each row once for every window it lies in, the window beside it.
 //!
 //! Without state. Always: a row's copies follow one another, the earliest window first, and keep the row's
 //! offset, time and mark. Nothing closes here, so no row is late, but one without an event time is.
@@ -47,7 +47,9 @@ impl WindowExpand {
         match (what, picked) {
             (ExpandColumn::Input(place), None) => Ok(ArrayRef::clone(rows.batch.column(place))),
             (ExpandColumn::Input(place), Some(picked)) => take_column(rows.batch.column(place), picked),
-            (ExpandColumn::WindowStart, _) => Ok(times(self.rule.size_ms())),
+            (ExpandColumn::WindowStart, _) => {
+                Ok(Arc::new(TimestampMillisecondArray::from_iter_values(ends.iter().map(|end| self.rule.start_of(*end)))))
+            }
             (ExpandColumn::WindowEnd, _) => Ok(times(0)),
             (ExpandColumn::WindowTime, _) => Ok(times(1)),
         }

@@ -13,3 +13,4 @@ pub use aggregate::{WindowAggregate, WindowAggregateSpec, WindowColumn};
 pub(super) use aggregate::{as_type, ints, ints_of};
 pub use assign::WindowRule;
 pub use expand::{ExpandColumn, WindowExpand};
+pub(super) use pane::{Finished, Frozen, Live, Maker};

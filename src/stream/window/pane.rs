@@ -13,7 +13,7 @@ use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
 
 /// Makes panes, and keeps emptied ones for the next use.
 #[derive(Debug)]
-pub(super) struct Maker {
+pub(in crate::stream) struct Maker {
     keys: Option<Arc<dyn KeysFactory>>,
     folds: Vec<Arc<dyn FoldFactory>>,
     layout: Layout,
@@ -34,7 +34,7 @@ impl std::fmt::Debug for Pool {
 
 /// Where the evaluated columns of a batch are: each distinct expression is evaluated once.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(in crate::stream) struct Layout {
     /// The distinct expressions.
     pub expressions: Vec<Arc<dyn Expr>>,
     keys: Vec<usize>,
@@ -63,13 +63,13 @@ impl Layout {
     }
 
     /// The filters' places: these columns must be boolean and hold no NULL.
-    pub(super) fn is_filter(&self, place: usize) -> bool {
+    pub(in crate::stream) fn is_filter(&self, place: usize) -> bool {
         self.filters.contains(&Some(place))
     }
 }
 
 impl Maker {
-    pub(super) fn new(
+    pub(in crate::stream) fn new(
         key_exprs: &[Arc<dyn Expr>],
         keys: Option<Arc<dyn KeysFactory>>,
         folds: Vec<Arc<dyn FoldFactory>>,
@@ -93,21 +93,21 @@ impl Maker {
         Ok(maker)
     }
 
-    pub(super) const fn layout(&self) -> &Layout {
+    pub(in crate::stream) const fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    pub(super) fn key_count(&self) -> usize {
+    pub(in crate::stream) fn key_count(&self) -> usize {
         self.layout.keys.len()
     }
 
     /// How many columns a frozen pane has.
-    pub(super) fn frozen_width(&self) -> usize {
+    pub(in crate::stream) fn frozen_width(&self) -> usize {
         self.key_count() + self.folds.iter().map(|fold| fold.state_fields().len()).sum::<usize>()
     }
 
     /// An empty live pane.
-    pub(super) fn live(&mut self) -> Result<Live, StreamError> {
+    pub(in crate::stream) fn live(&mut self) -> Result<Live, StreamError> {
         if let Some(pooled) = self.pool.0.pop() {
             return Ok(pooled);
         }
@@ -117,7 +117,7 @@ impl Maker {
     }
 
     /// Takes back a pane whose groups have been taken out.
-    pub(super) fn give_back(&mut self, live: Live) {
+    pub(in crate::stream) fn give_back(&mut self, live: Live) {
         if self.pool.0.len() < POOLED && live.groups == 0 {
             self.pool.0.push(live);
         }
@@ -132,7 +132,7 @@ impl Maker {
     }
 
     /// Rows into a live pane: `columns` are the layout's expressions over exactly these rows.
-    pub(super) fn update(&self, live: &mut Live, columns: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
+    pub(in crate::stream) fn update(&self, live: &mut Live, columns: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
         let keys: Vec<ArrayRef> = self.layout.keys.iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
         live.number(&keys, rows)?;
         for (index, fold) in live.folds.iter_mut().enumerate() {
@@ -143,8 +143,44 @@ impl Maker {
         Ok(())
     }
 
+    /// Rows into the groups of a pane without keys that somebody else numbers.
+    pub(in crate::stream) fn update_at(
+        &self,
+        live: &mut Live,
+        columns: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<(), StreamError> {
+        live.groups = total;
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            let arguments: Vec<ArrayRef> = self.layout.arguments[index].iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
+            let filter = self.layout.filters[index].map(|place| columns[place].as_boolean());
+            fold.update(&arguments, groups, filter, total).map_err(|e| self.named(index, e))?;
+        }
+        Ok(())
+    }
+
+    /// States into the groups of a pane without keys that somebody else numbers.
+    pub(in crate::stream) fn merge_at(
+        &self,
+        live: &mut Live,
+        states: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<(), StreamError> {
+        live.groups = total;
+        let mut at = 0;
+        for (index, fold) in live.folds.iter_mut().enumerate() {
+            let width = self.folds[index].state_fields().len();
+            let state = states.get(at..at + width).ok_or_else(|| misfit("its state has too few columns"))?;
+            fold.merge(state, groups, total).map_err(|e| self.named(index, e))?;
+            at += width;
+        }
+        Ok(())
+    }
+
     /// A frozen pane's groups into a live one.
-    pub(super) fn merge(&self, live: &mut Live, frozen: &Frozen) -> Result<(), StreamError> {
+    pub(in crate::stream) fn merge(&self, live: &mut Live, frozen: &Frozen) -> Result<(), StreamError> {
         let keys = self.key_count();
         live.number(&frozen.columns[..keys], frozen.groups)?;
         let mut at = keys;
@@ -158,7 +194,7 @@ impl Maker {
     }
 
     /// All groups out of a live pane, as columns of keys and states; the pane is empty afterwards.
-    pub(super) fn freeze(&self, live: &mut Live) -> Result<Frozen, StreamError> {
+    pub(in crate::stream) fn freeze(&self, live: &mut Live) -> Result<Frozen, StreamError> {
         let groups = live.groups;
         let mut columns = live.take_keys()?;
         for (index, fold) in live.folds.iter_mut().enumerate() {
@@ -171,7 +207,7 @@ impl Maker {
     }
 
     /// All groups out of a live pane: their keys, and each aggregate's values; the pane is empty afterwards.
-    pub(super) fn values(&self, live: &mut Live) -> Result<Finished, StreamError> {
+    pub(in crate::stream) fn values(&self, live: &mut Live) -> Result<Finished, StreamError> {
         let groups = live.groups;
         let keys = live.take_keys()?;
         let mut values = Vec::with_capacity(live.folds.len());
@@ -187,7 +223,7 @@ fn misfit(why: &str) -> StreamError {
 }
 
 /// A pane that takes rows.
-pub(super) struct Live {
+pub(in crate::stream) struct Live {
     keys: Option<Box<dyn Keys>>,
     folds: Vec<Box<dyn Fold>>,
     groups: usize,
@@ -216,33 +252,33 @@ impl Live {
         self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.take())
     }
 
-    fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         self.keys.as_ref().map_or(0, |keys| keys.size()) + self.folds.iter().map(|fold| fold.size()).sum::<usize>()
     }
 }
 
 /// A pane as columns.
 #[derive(Clone, Debug)]
-pub(super) struct Frozen {
+pub(in crate::stream) struct Frozen {
     pub columns: Vec<ArrayRef>,
     pub groups: usize,
 }
 
 /// The results of one window.
-pub(super) struct Finished {
+pub(in crate::stream) struct Finished {
     pub keys: Vec<ArrayRef>,
     pub values: Vec<ArrayRef>,
     pub groups: usize,
 }
 
 /// A pane in either form.
-pub(super) enum Pane {
+pub(in crate::stream) enum Pane {
     Live(Live),
     Frozen(Frozen),
 }
 
 impl Pane {
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         match self {
             Self::Live(live) => live.bytes(),
             Self::Frozen(frozen) => frozen.columns.iter().map(|column| column.get_array_memory_size()).sum(),

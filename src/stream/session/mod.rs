@@ -1,0 +1,8 @@
+//! SESSION windows: a key's rows that follow one another closely enough.
+
+mod aggregate;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::{SessionAggregate, SessionSpec};

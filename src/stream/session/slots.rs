@@ -1,0 +1,246 @@
+//! The accumulators of many open sessions.
+//!
+//! A session adds its rows to a slot. Slots lie in blocks of accumulators over many groups; closing some sessions
+//! takes their blocks apart, finishes theirs and moves the rest together, so that what is paid for a close does not
+//! grow with all that is open. Always: a slot's number stays the same while its place moves; what a slot holds depends
+//! on its own rows alone.
+
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::interleave;
+
+use crate::stream::StreamError;
+use crate::stream::rowwise::{arrow_error, take_column};
+use crate::stream::window::{Finished, Frozen, Live, Maker};
+
+/// Groups in one block.
+const BLOCK: usize = 512;
+
+/// All slots.
+pub(super) struct Slots {
+    maker: Maker,
+    blocks: Vec<Option<Block>>,
+    free_blocks: Vec<u32>,
+    /// The block that takes new slots.
+    current: Option<u32>,
+    /// Where each slot lies; a free one nowhere.
+    places: Vec<Option<Place>>,
+    free: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    block: u32,
+    at: u32,
+}
+
+struct Block {
+    live: Live,
+    /// The slot of each group.
+    owners: Vec<u32>,
+}
+
+impl Slots {
+    pub(super) const fn new(maker: Maker) -> Self {
+        Self { maker, blocks: Vec::new(), free_blocks: Vec::new(), current: None, places: Vec::new(), free: Vec::new() }
+    }
+
+    pub(super) const fn maker(&self) -> &Maker {
+        &self.maker
+    }
+
+    /// A slot that holds nothing yet.
+    pub(super) fn make(&mut self) -> Result<u32, StreamError> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.places.push(None);
+                (self.places.len() - 1) as u32
+            }
+        };
+        self.place(slot)?;
+        Ok(slot)
+    }
+
+    /// Gives a slot the next group of the current block.
+    fn place(&mut self, slot: u32) -> Result<(), StreamError> {
+        let block = match self.current {
+            Some(block) if self.blocks[block as usize].as_ref().is_some_and(|b| b.owners.len() < BLOCK) => block,
+            _ => {
+                let made = Block { live: self.maker.live()?, owners: Vec::new() };
+                let block = match self.free_blocks.pop() {
+                    Some(block) => {
+                        self.blocks[block as usize] = Some(made);
+                        block
+                    }
+                    None => {
+                        self.blocks.push(Some(made));
+                        (self.blocks.len() - 1) as u32
+                    }
+                };
+                self.current = Some(block);
+                block
+            }
+        };
+        let owners = &mut self.blocks[block as usize].as_mut().expect("the current block is there").owners;
+        owners.push(slot);
+        self.places[slot as usize] = Some(Place { block, at: (owners.len() - 1) as u32 });
+        Ok(())
+    }
+
+    fn placed(&self, slot: u32) -> Place {
+        self.places[slot as usize].expect("a session's slot has a place")
+    }
+
+    /// Adds rows: `columns` are the layout's expressions over them, `slots` says where each goes.
+    pub(super) fn update(&mut self, columns: &[ArrayRef], slots: &[u32]) -> Result<(), StreamError> {
+        let places: Vec<Place> = slots.iter().map(|slot| self.placed(*slot)).collect();
+        let mut blocks: Vec<u32> = places.iter().map(|place| place.block).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        for block in &blocks {
+            let Some(Block { live, owners }) = self.blocks[*block as usize].as_mut() else { continue };
+            if blocks.len() == 1 {
+                let groups: Vec<usize> = places.iter().map(|place| place.at as usize).collect();
+                self.maker.update_at(live, columns, &groups, owners.len())?;
+                continue;
+            }
+            let here = |(row, place): (usize, &Place)| (place.block == *block).then_some((row as u32, place.at as usize));
+            let (rows, groups): (Vec<u32>, Vec<usize>) = places.iter().enumerate().filter_map(here).unzip();
+            let rows = UInt32Array::from(rows);
+            let picked = columns.iter().map(|column| take_column(column, &rows)).collect::<Result<Vec<_>, _>>()?;
+            self.maker.update_at(live, &picked, &groups, owners.len())?;
+        }
+        Ok(())
+    }
+
+    /// The values of sessions, each the union of its slots, which are free afterwards.
+    pub(super) fn finish(&mut self, sessions: &[Vec<u32>]) -> Result<Finished, StreamError> {
+        let mut blocks: Vec<u32> = sessions.iter().flatten().map(|slot| self.placed(*slot).block).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        let mut frozen: Vec<(u32, Frozen, Vec<u32>)> = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let Some(Block { mut live, owners }) = self.blocks[block as usize].take() else { continue };
+            let states = self.maker.freeze(&mut live)?;
+            self.maker.give_back(live);
+            self.free_blocks.push(block);
+            if self.current == Some(block) {
+                self.current = None;
+            }
+            frozen.push((block, states, owners));
+        }
+        let of = |block: u32| frozen.iter().position(|(b, ..)| *b == block).expect("it was taken apart just now");
+        let mut result = self.maker.live()?;
+        // A session's slots follow one another in their own order, whatever blocks they lie in.
+        for round in 0..sessions.iter().map(Vec::len).max().unwrap_or(0) {
+            let mut picked: Vec<(usize, usize)> = Vec::new();
+            let mut groups = Vec::new();
+            for (group, slots) in sessions.iter().enumerate() {
+                if let Some(slot) = slots.get(round) {
+                    let place = self.placed(*slot);
+                    picked.push((of(place.block), place.at as usize));
+                    groups.push(group);
+                }
+            }
+            let states: Vec<&Frozen> = frozen.iter().map(|(_, states, _)| states).collect();
+            self.maker.merge_at(&mut result, &gather(&states, &picked, self.maker.frozen_width())?, &groups, sessions.len())?;
+        }
+        for slot in sessions.iter().flatten() {
+            self.places[*slot as usize] = None;
+            self.free.push(*slot);
+        }
+        for (_, states, owners) in &frozen {
+            self.move_on(states, owners)?;
+        }
+        let finished = self.maker.values(&mut result)?;
+        self.maker.give_back(result);
+        Ok(finished)
+    }
+
+    /// What is still open of a block that was taken apart finds other places.
+    fn move_on(&mut self, states: &Frozen, owners: &[u32]) -> Result<(), StreamError> {
+        let mut rest: Vec<(usize, u32)> = Vec::new();
+        for (at, slot) in owners.iter().enumerate() {
+            if self.places[*slot as usize].is_some() {
+                rest.push((at, *slot));
+            }
+        }
+        let mut from = 0;
+        while from < rest.len() {
+            self.place(rest[from].1)?;
+            let block = self.placed(rest[from].1).block;
+            let room = BLOCK - self.blocks[block as usize].as_ref().map_or(0, |b| b.owners.len());
+            let to = (from + 1 + room).min(rest.len());
+            for (_, slot) in &rest[from + 1..to] {
+                self.place(*slot)?;
+            }
+            let picked: Vec<(usize, usize)> = rest[from..to].iter().map(|(at, _)| (0, *at)).collect();
+            let columns = gather(&[states], &picked, self.maker.frozen_width())?;
+            let groups: Vec<usize> = rest[from..to].iter().map(|(_, slot)| self.placed(*slot).at as usize).collect();
+            let Some(Block { live, owners }) = self.blocks[block as usize].as_mut() else { continue };
+            self.maker.merge_at(live, &columns, &groups, owners.len())?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// The states of slots as columns, in this order; everything goes on as if nothing had happened.
+    pub(super) fn save(&mut self, slots: &[u32]) -> Result<Vec<ArrayRef>, StreamError> {
+        let mut frozen = Vec::with_capacity(self.blocks.len());
+        for block in &mut self.blocks {
+            let states = match block {
+                Some(Block { live, owners }) => {
+                    let states = self.maker.freeze(live)?;
+                    let groups: Vec<usize> = (0..states.groups).collect();
+                    self.maker.merge_at(live, &states.columns, &groups, owners.len())?;
+                    states
+                }
+                None => Frozen { columns: Vec::new(), groups: 0 },
+            };
+            frozen.push(states);
+        }
+        // Only blocks with groups have columns.
+        let there: Vec<usize> = (0..frozen.len()).filter(|block| !frozen[*block].columns.is_empty()).collect();
+        let states: Vec<&Frozen> = there.iter().map(|block| &frozen[*block]).collect();
+        let picked: Vec<(usize, usize)> = slots
+            .iter()
+            .map(|slot| {
+                let place = self.placed(*slot);
+                (there.partition_point(|block| *block < place.block as usize), place.at as usize)
+            })
+            .collect();
+        gather(&states, &picked, self.maker.frozen_width())
+    }
+
+    /// Takes back what [`Slots::save`] gave; answers the slots.
+    pub(super) fn restore(&mut self, columns: &[ArrayRef], count: usize) -> Result<Vec<u32>, StreamError> {
+        let mut slots = Vec::with_capacity(count);
+        for from in (0..count).step_by(BLOCK) {
+            let len = BLOCK.min(count - from);
+            self.current = None;
+            let made = (0..len).map(|_| self.make()).collect::<Result<Vec<_>, _>>()?;
+            let groups: Vec<usize> = (0..len).collect();
+            let part: Vec<ArrayRef> = columns.iter().map(|column| column.slice(from, len)).collect();
+            let block = self.placed(made[0]).block;
+            if let Some(Block { live, owners }) = self.blocks[block as usize].as_mut() {
+                self.maker.merge_at(live, &part, &groups, owners.len())?;
+            }
+            slots.extend(made);
+        }
+        Ok(slots)
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.iter().flatten().map(|block| block.live.bytes() + block.owners.len() * 4).sum::<usize>() + self.places.len() * 12
+    }
+}
+
+/// Rows of several frozen blocks, one behind the other.
+fn gather(from: &[&Frozen], picked: &[(usize, usize)], width: usize) -> Result<Vec<ArrayRef>, StreamError> {
+    let column = |place: usize| {
+        let sources: Vec<&dyn Array> = from.iter().map(|states| states.columns[place].as_ref()).collect();
+        interleave(&sources, picked).map_err(|e| arrow_error("the sessions' state", &e))
+    };
+    (0..width).map(column).collect()
+}
