@@ -80,6 +80,9 @@ pub struct SessionAggregate {
     next: u64,
 }
 
+/// A session that fires: its end, its number, its key's slot.
+type Ended = (i64, u64, u32, Session);
+
 /// Rows in the order in which they count.
 struct Turn<'a> {
     columns: &'a [ArrayRef],
@@ -197,7 +200,7 @@ impl SessionAggregate {
 
     /// Fires every session that ends before `at`.
     fn fire(&mut self, at: i64, out: &mut Output) -> Result<(), StreamError> {
-        let mut ready: Vec<(i64, u64, u32, Session)> = Vec::new();
+        let mut ready: Vec<Ended> = Vec::new();
         while let Some((scheduled, number)) = self.schedule.first().copied().filter(|(end, _)| *end < at) {
             self.schedule.remove(&(scheduled, number));
             let Some(key) = self.owners.get(&number).copied() else { continue };
@@ -224,13 +227,11 @@ impl SessionAggregate {
         Ok(())
     }
 
-    fn emit(&mut self, ready: &[(i64, u64, u32, Session)], out: &mut Output) -> Result<(), StreamError> {
+    fn emit(&mut self, ready: &[Ended], out: &mut Output) -> Result<(), StreamError> {
         let keys = self.table.decode(ready.iter().filter_map(|(_, _, key, _)| self.table.key(*key).map(AsRef::as_ref)))?;
         let slots: Vec<Vec<u32>> = ready.iter().map(|(.., session)| session.slots.clone()).collect();
         let finished = self.slots.finish(&slots)?;
-        let times = |of: &dyn Fn(&(i64, u64, u32, Session)) -> i64| {
-            Arc::new(TimestampMillisecondArray::from_iter_values(ready.iter().map(of))) as ArrayRef
-        };
+        let times = |of: &dyn Fn(&Ended) -> i64| Arc::new(TimestampMillisecondArray::from_iter_values(ready.iter().map(of))) as ArrayRef;
         let mut columns = Vec::with_capacity(self.spec.columns.len());
         for (column, field) in self.spec.columns.iter().zip(self.spec.schema.fields()) {
             let array = match column {

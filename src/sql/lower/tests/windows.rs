@@ -61,13 +61,16 @@ fn the_older_form_takes_its_keys_from_the_group_and_its_rows_from_where() {
             p1 | 00:00:01 | 00:02:01 | 4
         "#]],
     );
-    check_plan("SELECT patient_id, count(*) AS n FROM vitals GROUP BY patient_id, SESSION(ts, INTERVAL '10' SECOND)", expect![[r#"
+    check_plan(
+        "SELECT patient_id, count(*) AS n FROM vitals GROUP BY patient_id, SESSION(ts, INTERVAL '10' SECOND)",
+        expect![[r#"
         stream   vitals (one task a partition): patient_id, ts
         columns  patient_id, ts
         window   SESSION 10 s by [patient_id]: count(1)
         columns  patient_id, count(1) AS n
         key      patient_id
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -93,15 +96,24 @@ fn sessions_of_everything_and_by_other_keys_than_the_streams_merge_partitions() 
 fn what_a_session_cannot_be_is_said() {
     let session = "FROM TABLE(SESSION(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND))";
     for (sql, expected) in [
-        (format!("SELECT * {session}"), expect![[r#"
+        (
+            format!("SELECT * {session}"),
+            expect![[r#"
             SQL-0021 SESSION without GROUP BY window_start, window_end is not supported over a stream: aggregate each session: GROUP BY its keys, window_start, window_end
-        "#]]),
-        (format!("SELECT count(*) AS n {session} GROUP BY window_start, window_end"), expect![[r#"
+        "#]],
+        ),
+        (
+            format!("SELECT count(*) AS n {session} GROUP BY window_start, window_end"),
+            expect![[r#"
             SQL-0020 the sessions are by patient_id and the GROUP BY by nothing: PARTITION BY in SESSION and GROUP BY name the same columns, window_start and window_end aside
-        "#]]),
-        (format!("SELECT count(*) AS n {session} WHERE hr > 3 GROUP BY patient_id, window_start, window_end"), expect![[r#"
+        "#]],
+        ),
+        (
+            format!("SELECT count(*) AS n {session} WHERE hr > 3 GROUP BY patient_id, window_start, window_end"),
+            expect![[r#"
             SQL-0020 the condition vitals.hr > 3 stands behind the sessions, which are made of all rows: filter the rows in the table of SESSION, as in SESSION(TABLE (SELECT * FROM s WHERE ..) PARTITION BY .., ..)
-        "#]]),
+        "#]],
+        ),
         (
             "SELECT count(*) AS n FROM TABLE(SESSION(TABLE vitals, DESCRIPTOR(ts), INTERVAL '0' SECOND)) GROUP BY window_start, window_end"
                 .to_owned(),
