@@ -8,6 +8,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use operator::{Keyed, KeyedFunction, KeyedSpec};
 pub(super) use buffer::Buffer;
+pub use operator::{Keyed, KeyedFunction, KeyedSpec};
 pub(super) use table::KeyTable;
