@@ -69,7 +69,7 @@ pub struct QueryPlan {
     pub reads: Vec<String>,
     /// After how long of silence the clock moves a partition on.
     pub timeout: Option<Duration>,
-    /// Whether anything in it waits for time to pass.
+    /// Whether anything in it keeps state, and so waits for time to pass.
     pub waits: bool,
     steps: Arc<[Step]>,
 }
@@ -79,12 +79,6 @@ impl QueryPlan {
     pub fn operators(&self, scope: Scope) -> Result<Vec<Box<dyn Operator>>, SqlError> {
         let made = self.steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>();
         made.map_err(|e| SqlError::new(Code::Plan, e.to_string()))
-    }
-
-    /// Whether it remembers anything of earlier rows.
-    #[must_use]
-    pub fn keeps_state(&self) -> bool {
-        !self.steps.iter().all(|step| matches!(step, Step::Map { .. } | Step::Expand { .. }))
     }
 
     /// The same as one chain.

@@ -16,7 +16,7 @@ use crate::sql::statement::Kind;
 
 /// Whether the tasks of this query or alert remember keys, each of its own partition.
 pub(super) fn keeps_keys(entry: &Entry, plan: &QueryPlan) -> bool {
-    plan.placement == Placement::Partition && (entry.kind == Kind::Alert || plan.keeps_state())
+    plan.placement == Placement::Partition && (entry.kind == Kind::Alert || plan.waits)
 }
 
 /// Why a query with state does not go on.
