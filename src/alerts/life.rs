@@ -59,8 +59,10 @@ pub struct Terms {
 /// One reading as a rule sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// Event time in milliseconds.
+    /// Event time in milliseconds; of a reading ahead of the clock, when it was heard.
     pub at: i64,
+    /// Whether its own time was ahead of the clock, and so says nothing about which reading is newer.
+    pub ahead: bool,
     /// The value, where the rule names one.
     pub value: Option<f64>,
     /// Whether the limit is broken.
@@ -178,20 +180,28 @@ pub enum Stepped {
 /// One subject of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Life {
-    /// The subject's last reading, in milliseconds.
+    /// The subject's last reading whose time is believed, in milliseconds.
     pub last: Option<i64>,
+    /// When its last reading ahead of the clock was heard, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<i64>,
     /// Where it stands.
     pub phase: Phase,
 }
 
 impl Life {
-    /// One reading comes in.
+    /// One reading comes in. One that is ahead of the clock steps as it comes, and never makes another old: a
+    /// device with a wrong clock must not silence its patient.
     pub fn step(&mut self, reading: &Reading, terms: &Terms) -> Stepped {
-        if self.last.is_some_and(|last| reading.at <= last) {
+        if !reading.ahead && self.last.is_some_and(|last| reading.at <= last) {
             return Stepped::NotNewer;
         }
-        let gap = self.last.is_some_and(|last| reading.at - last > terms.max_gap_ms);
-        self.last = Some(reading.at);
+        let gap = self.latest().is_some_and(|latest| reading.at - latest > terms.max_gap_ms);
+        if reading.ahead {
+            self.heard = self.heard.max(Some(reading.at));
+        } else {
+            self.last = Some(reading.at);
+        }
         match std::mem::take(&mut self.phase) {
             Phase::Idle => self.watch(reading, terms, None),
             Phase::Pending { since, evidence } => self.watch(reading, terms, Some((since, evidence)).filter(|_| !gap)),
@@ -253,6 +263,12 @@ impl Life {
         told
     }
 
+    /// When the subject was last heard of.
+    #[must_use]
+    pub fn latest(&self) -> Option<i64> {
+        self.last.max(self.heard)
+    }
+
     /// Whether nothing is known that a later reading would need.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -268,11 +284,18 @@ mod tests {
 
     /// Plays `(second, value)` readings of SpO2 with the limits 88 and 90, and tells what was told when.
     fn play(terms: &Terms, readings: &[(i64, f64)]) -> String {
+        let believed: Vec<_> = readings.iter().map(|(second, value)| (*second, *value, false)).collect();
+        play_mixed(terms, &believed)
+    }
+
+    /// The same with `(second heard, value, whether ahead of the clock)`.
+    fn play_mixed(terms: &Terms, readings: &[(i64, f64, bool)]) -> String {
         let mut life = Life::default();
         let mut told = Vec::new();
-        for (second, value) in readings {
+        for (second, value, ahead) in readings {
             let source = Evidence { partition: 0, offset: *second, ts: second * 1000, value: Some(*value) };
-            let reading = Reading { at: second * 1000, value: Some(*value), breach: *value < 88.0, clear: *value >= 90.0, source };
+            let (at, ahead, breach, clear) = (second * 1000, *ahead, *value < 88.0, *value >= 90.0);
+            let reading = Reading { at, ahead, value: Some(*value), breach, clear, source };
             match life.step(&reading, terms) {
                 Stepped::Quiet => {}
                 Stepped::NotNewer => told.push(format!("{second} not newer")),
@@ -322,6 +345,26 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_ahead_of_the_clock_makes_no_other_old() {
+        let readings = [(10, 95.0, true), (9, 85.0, false), (10, 85.0, false), (24, 85.0, false)];
+        assert_eq!(play_mixed(&TERMS, &readings), "24 active since 9 by 3");
+    }
+
+    #[test]
+    fn a_device_that_is_always_ahead_raises_and_clears_by_when_it_is_heard() {
+        let readings = [(0, 85.0, true), (10, 85.0, true), (15, 85.0, true), (15, 95.0, true), (26, 95.0, true)];
+        assert_eq!(play_mixed(&TERMS, &readings), "15 active since 0 by 3, 26 resolved");
+        assert_eq!(play_mixed(&TERMS, &[(0, 85.0, true), (31, 85.0, true)]), "", "a gap restarts its hold too");
+    }
+
+    #[test]
+    fn a_device_ahead_beside_one_that_is_right_silences_neither() {
+        // The right one is two seconds on its way, so each of its readings is older than what was heard last.
+        let readings = [(2, 85.0, true), (1, 85.0, false), (12, 85.0, true), (11, 85.0, false), (18, 85.0, true), (17, 85.0, false)];
+        assert_eq!(play_mixed(&TERMS, &readings), "18 active since 2 by 5");
+    }
+
+    #[test]
     fn without_holds_the_first_breach_tells_and_the_first_clear_ends() {
         let now = Terms { hold_ms: 0, clear_hold_ms: 0, ..TERMS };
         assert_eq!(
@@ -335,7 +378,7 @@ mod tests {
         let terms = Terms { hold_ms: 0, clear_hold_ms: 0, latch: true, ..TERMS };
         let mut life = Life::default();
         let source = Evidence { partition: 0, offset: 0, ts: 0, value: None };
-        let reading = |at, breach| Reading { at, value: None, breach, clear: !breach, source };
+        let reading = |at, breach| Reading { at, ahead: false, value: None, breach, clear: !breach, source };
         assert!(matches!(life.step(&reading(0, true), &terms), Stepped::Tell(Told::Active(_))));
         assert_eq!(life.step(&reading(1, false), &terms), Stepped::Quiet);
         let seen = Acknowledgement { by: "nurse".to_owned(), at: 5, reason: None };

@@ -9,6 +9,8 @@ mod notify;
 mod record;
 mod rule;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use desk::{Desk, DeskAlert};
 pub use life::{Acknowledgement, Evidence, EvidenceList, Life, Open, Phase, Priority, Reading, Stepped, Terms, Told};

@@ -28,7 +28,8 @@ const FORGET_MS: i64 = 24 * 3_600_000;
 pub enum StepOrder {
     /// As they arrive: the fastest.
     Arrival,
-    /// By event time, behind the watermark: the same alerts for any order of arrival within its delay.
+    /// By event time, behind the watermark: the same alerts for any order of arrival within its delay. A
+    /// reading ahead of the clock has no place in that order and steps as it arrives.
     Watermark,
 }
 
@@ -163,14 +164,15 @@ impl RuleOperator {
             if subjects.is_null(row) || times.is_null(row) || breach.is_null(row) {
                 continue;
             }
-            let (breach, at) = (breach.value(row), times.value(row));
+            let (breach, ts, ahead) = (breach.value(row), times.value(row), rows.is_ahead(row));
+            let at = if ahead { rows.heard(row) } else { ts };
             let value = value.filter(|v| v.is_valid(row)).map(|v| v.value(row));
             let clear = match clear {
                 Some(clear) => clear.is_valid(row) && clear.value(row),
                 None => !breach,
             };
-            let source = Evidence { partition: rows.partition.0, offset: rows.offsets[row], ts: at, value };
-            each(subjects.value(row), Reading { at, value, breach, clear, source }, &|| columns_of(row));
+            let source = Evidence { partition: rows.partition.0, offset: rows.offsets[row], ts, value };
+            each(subjects.value(row), Reading { at, ahead, value, breach, clear, source }, &|| columns_of(row));
         }
         Ok(())
     }
@@ -189,6 +191,7 @@ impl RuleOperator {
             offsets: vec![NO_OFFSET; n].into(),
             times: told.iter().map(|(_, at)| *at).collect(),
             before: vec![i64::MIN; n].into(),
+            heard: None,
         });
     }
 
@@ -199,7 +202,7 @@ impl RuleOperator {
         }
         self.swept = at.0;
         let old = at.0.saturating_sub(FORGET_MS);
-        self.subjects.retain(|_, s| !s.life.is_idle() || s.life.last.is_none_or(|last| last >= old));
+        self.subjects.retain(|_, s| !s.life.is_idle() || s.life.latest().is_none_or(|latest| latest >= old));
     }
 }
 
@@ -309,16 +312,17 @@ impl Operator for RuleOperator {
         let mut subjects = std::mem::take(&mut self.subjects);
         let mut waiting = std::mem::take(&mut self.waiting);
         let (mut arrivals, mut not_newer) = (self.arrivals, self.not_newer);
-        let done = self.findings(rows, |subject, reading, columns| match self.rule.order {
-            StepOrder::Arrival => match step(&self.rule, &mut subjects, subject, &reading, columns) {
-                Stepping::Quiet => {}
-                Stepping::NotNewer => not_newer += 1,
-                Stepping::Tell(record, at) => told.push((*record, at)),
-            },
-            StepOrder::Watermark => {
+        let done = self.findings(rows, |subject, reading, columns| {
+            if self.rule.order == StepOrder::Watermark && !reading.ahead {
                 arrivals += 1;
                 let place = (reading.at, reading.source.partition, reading.source.offset, arrivals);
                 waiting.insert(place, Finding { subject: subject.to_owned(), reading, columns: columns() });
+                return;
+            }
+            match step(&self.rule, &mut subjects, subject, &reading, columns) {
+                Stepping::Quiet => {}
+                Stepping::NotNewer => not_newer += 1,
+                Stepping::Tell(record, at) => told.push((*record, at)),
             }
         });
         (self.subjects, self.waiting, self.arrivals, self.not_newer) = (subjects, waiting, arrivals, not_newer);
@@ -357,7 +361,7 @@ impl Operator for RuleOperator {
             return Ok(());
         }
         let acknowledgement = Acknowledgement { by: command.by, at: at.0, reason: command.reason };
-        let event = subject.life.last.unwrap_or(at.0);
+        let event = subject.life.latest().unwrap_or(at.0);
         let told = subject.life.acknowledge(acknowledgement);
         let told: Vec<(AlertRecord, i64)> =
             told.iter().map(|what| (record_of(&self.rule, &command.subject, subject, what, event), event)).collect();
@@ -402,7 +406,8 @@ impl Operator for RuleOperator {
             let (at, value, breach, clear, source, columns): (i64, Option<f64>, bool, bool, Evidence, Map<String, Value>) =
                 serde_json::from_str(&body).map_err(bad)?;
             self.arrivals += 1;
-            let finding = Finding { subject, reading: Reading { at, value, breach, clear, source }, columns };
+            let reading = Reading { at, ahead: false, value, breach, clear, source };
+            let finding = Finding { subject, reading, columns };
             self.waiting.insert((at, source.partition, source.offset, self.arrivals), finding);
         }
         Ok(())

@@ -60,9 +60,9 @@ pub struct CommitRecord {
     /// Decided before the commit's rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
-    /// Rows of this commit that were ahead of the clock, by partition.
+    /// Rows of this commit that were ahead of the clock and what the clock said, by partition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub ahead: BTreeMap<i32, Vec<i64>>,
+    pub ahead: BTreeMap<i32, Vec<(i64, i64)>>,
     /// Rows of this commit that were far ahead of the clock, by partition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub far: BTreeMap<i32, Vec<i64>>,
@@ -72,7 +72,7 @@ impl CommitRecord {
     /// Notes the clock's word on a partition's rows.
     pub fn note_ahead(&mut self, partition: PartitionId, rows: &AheadRows) {
         if !rows.ahead.is_empty() {
-            self.ahead.entry(partition.0).or_default().extend(&rows.ahead);
+            self.ahead.entry(partition.0).or_default().extend(rows.ahead.iter().map(|(offset, clock)| (*offset, *clock)));
         }
         if !rows.far.is_empty() {
             self.far.entry(partition.0).or_default().extend(&rows.far);
@@ -82,8 +82,10 @@ impl CommitRecord {
     /// The clock's word on a partition's rows, as it was noted.
     #[must_use]
     pub fn ahead_of(&self, partition: PartitionId) -> AheadRows {
-        let set = |of: &BTreeMap<i32, Vec<i64>>| of.get(&partition.0).into_iter().flatten().copied().collect();
-        AheadRows { ahead: set(&self.ahead), far: set(&self.far) }
+        AheadRows {
+            ahead: self.ahead.get(&partition.0).into_iter().flatten().copied().collect(),
+            far: self.far.get(&partition.0).into_iter().flatten().copied().collect(),
+        }
     }
 }
 

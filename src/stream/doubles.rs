@@ -260,6 +260,7 @@ impl Partition {
             offsets: (0..readings.len() as i64).collect(),
             times: times.into(),
             before: marks[..readings.len()].iter().copied().collect(),
+            heard: None,
         };
         Self { rows, marks }
     }

@@ -14,7 +14,7 @@ pub const NO_OFFSET: i64 = -1;
 
 /// A run of rows from one input partition, in the order the operator before gave them.
 ///
-/// Always: `offsets`, `times` and `before` have as many entries as `batch` has rows.
+/// Always: `offsets`, `times`, `before` and `heard` have as many entries as `batch` has rows.
 #[derive(Clone, Debug)]
 pub struct Rows {
     /// The columns.
@@ -28,6 +28,9 @@ pub struct Rows {
     /// The partition's watermark just before each row: what "late" is judged by. So any cut of the same
     /// rows into batches gives the same results.
     pub before: ScalarBuffer<i64>,
+    /// When each row counts as heard: its event time; for a row ahead of the clock what the clock said when it
+    /// came, or the watermark if that is later. `None` where no row was ahead.
+    pub heard: Option<ScalarBuffer<i64>>,
 }
 
 impl Rows {
@@ -46,13 +49,38 @@ impl Rows {
     /// The rows `start .. start + len`, sharing their memory.
     #[must_use]
     pub fn slice(&self, start: usize, len: usize) -> Self {
+        self.picked(self.batch.slice(start, len), |values| values.slice(start, len))
+    }
+
+    /// These rows' places and times, picked by `of`, beside the `batch` that was picked in the same way.
+    pub(super) fn picked(&self, batch: RecordBatch, of: impl Fn(&ScalarBuffer<i64>) -> ScalarBuffer<i64>) -> Self {
         Self {
-            batch: self.batch.slice(start, len),
+            batch,
             partition: self.partition,
-            offsets: self.offsets.slice(start, len),
-            times: self.times.slice(start, len),
-            before: self.before.slice(start, len),
+            offsets: of(&self.offsets),
+            times: of(&self.times),
+            before: of(&self.before),
+            heard: self.heard.as_ref().map(of),
         }
+    }
+
+    /// When the row counts as heard, for whoever asks who was heard of and when: a clock that runs ahead must
+    /// not make its patient look fresh.
+    #[must_use]
+    pub fn heard(&self, row: usize) -> i64 {
+        self.heard.as_ref().map_or(self.times[row], |heard| heard[row])
+    }
+
+    /// Whether the row was ahead of the clock when it came.
+    #[must_use]
+    pub fn is_ahead(&self, row: usize) -> bool {
+        self.heard.as_ref().is_some_and(|heard| heard[row] != self.times[row])
+    }
+
+    /// Whether any row was not ahead of the clock.
+    #[must_use]
+    pub fn tell_time(&self) -> bool {
+        (0..self.len()).any(|row| !self.is_ahead(row))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{cast, take, take_record_batch};
 use arrow::datatypes::DataType;
@@ -85,17 +85,12 @@ pub(super) fn take_rows(rows: &Rows, indices: &[u32]) -> Result<Rows, StreamErro
     let picked = UInt32Array::from(indices.to_vec());
     let batch = take_record_batch(&rows.batch, &picked).map_err(|e| arrow_error("a selection of rows", &e))?;
     let of = |values: &ScalarBuffer<i64>| indices.iter().map(|i| values[*i as usize]).collect::<ScalarBuffer<i64>>();
-    Ok(Rows { batch, partition: rows.partition, offsets: of(&rows.offsets), times: of(&rows.times), before: of(&rows.before) })
+    Ok(rows.picked(batch, of))
 }
 
 /// The values at `indices`, in that order.
 pub(super) fn take_column(column: &ArrayRef, indices: &UInt32Array) -> Result<ArrayRef, StreamError> {
     take(column, indices, None).map_err(|e| arrow_error("a selection of rows", &e))
-}
-
-/// An `Int64Array` over shared memory.
-pub(super) fn int64(values: &ScalarBuffer<i64>) -> Int64Array {
-    Int64Array::new(values.clone(), None)
 }
 
 fn failed_row(rows: &Rows, what: &str, why: &str) -> FailedRow {

@@ -4,7 +4,7 @@
 //! same offsets share one decoding. [`Stamper`] turns decoded rows into [`Rows`]: event time, and the
 //! partition's watermark just before each row. Called by the tasks and by the stream's intake.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
@@ -158,12 +158,12 @@ pub struct TimeRule {
     pub max_future_ms: Option<i64>,
 }
 
-/// What the clock said of rows that are ahead of it, by offset.
+/// What the clock said of rows that are ahead of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AheadRows {
-    /// These count in their windows and do not move the watermark.
-    pub ahead: BTreeSet<i64>,
-    /// These go aside.
+    /// The offsets of rows that count in their windows and do not move the watermark, each with the clock's time.
+    pub ahead: BTreeMap<i64, i64>,
+    /// The offsets of those that go aside.
     pub far: BTreeSet<i64>,
 }
 
@@ -259,9 +259,11 @@ impl Stamper {
         let promises = self.promises(&batch)?;
         let mut before = Vec::with_capacity(batch.num_rows());
         let ahead = recorded.map(|r| &r.ahead).filter(|a| !a.is_empty());
+        let mut heard = ahead.map(|_| times.to_vec());
         for row in 0..batch.num_rows() {
             before.push(self.watermark);
-            if ahead.is_some_and(|a| a.contains(&offsets[row])) {
+            if let (Some(clock), Some(heard)) = (ahead.and_then(|a| a.get(&offsets[row])), &mut heard) {
+                heard[row] = self.watermark.max(*clock);
                 continue;
             }
             if let Some(promises) = &promises
@@ -270,7 +272,8 @@ impl Stamper {
                 self.watermark = self.watermark.max(promises.value(row));
             }
         }
-        Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into() })
+        let heard = heard.map(ScalarBuffer::from).filter(|heard| heard[..] != times[..]);
+        Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into(), heard })
     }
 
     fn judge(&self, now: Timestamp, times: &ScalarBuffer<i64>, offsets: &ScalarBuffer<i64>) -> AheadRows {
@@ -284,7 +287,7 @@ impl Stamper {
             if *time > far {
                 noted.far.insert(*offset);
             } else if *time > near {
-                noted.ahead.insert(*offset);
+                noted.ahead.insert(*offset, now.0);
             }
         }
         noted
@@ -323,4 +326,33 @@ pub fn millis(column: &ArrayRef) -> Result<Int64Array, StreamError> {
 
 fn failed(what: &str, why: &str) -> StreamError {
     StreamError::Evaluate { what: what.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::checkpoint::CommitRecord;
+    use crate::stream::doubles::{Column, Partition};
+
+    #[test]
+    fn what_the_clock_said_of_rows_ahead_is_said_again_from_the_commit() {
+        let rule = TimeRule { time: Some(Arc::new(Column(1))), watermark: Some(Arc::new(Column(1))), max_future_ms: Some(10_000) };
+        let day = FAR_AHEAD_MS;
+        let partition =
+            Partition::new(0, 0, &[("a", Some(5), None), ("a", Some(60_000), None), ("a", Some(9), None), ("a", Some(2 * day), None)]);
+        let stamped = |judge: AheadJudge<'_>| {
+            let (mut stamper, mut aside) = (Stamper::new(rule.clone(), PartitionId(0)), Vec::new());
+            let of = partition.rows();
+            let rows = stamper.stamp_batch(of.batch.clone(), of.offsets.clone(), judge, &mut aside).unwrap();
+            (rows.heard.unwrap().to_vec(), rows.before.to_vec(), aside, stamper.watermark())
+        };
+        let mut noted = AheadRows::default();
+        let first = stamped(AheadJudge::Clock(Timestamp(7), &mut noted));
+        assert_eq!(first.0, [5, 7, 9], "the row ahead is heard when the clock says, the one far ahead is gone");
+        assert_eq!(first.3, Timestamp(9));
+        let mut commit = CommitRecord::default();
+        commit.note_ahead(PartitionId(0), &noted);
+        let commit: CommitRecord = serde_json::from_slice(&serde_json::to_vec(&commit).unwrap()).unwrap();
+        assert_eq!(stamped(AheadJudge::Recorded(&commit.ahead_of(PartitionId(0)))), first);
+    }
 }

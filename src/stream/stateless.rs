@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter, filter_record_batch, prep_null_mask_filter};
+use arrow::compute::{filter_record_batch, prep_null_mask_filter};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::element::{Output, Rows};
 use super::operator::{Expr, Operator, StreamError};
-use super::rowwise::{arrow_error, evaluate, int64, row_by_row};
+use super::rowwise::{arrow_error, evaluate, row_by_row};
 use crate::time::Timestamp;
 
 /// Lets the rows through that pass, as the columns asked for.
@@ -99,17 +99,8 @@ fn keep(rows: Rows, pass: &BooleanArray) -> Result<Rows, StreamError> {
         return Ok(rows.slice(0, 0));
     }
     let error = |e| arrow_error("the filter", &e);
-    let of = |values| -> Result<_, StreamError> {
-        let kept = filter(&int64(values), pass).map_err(error)?;
-        Ok(kept.as_primitive::<arrow::datatypes::Int64Type>().values().clone())
-    };
-    Ok(Rows {
-        batch: filter_record_batch(&rows.batch, pass).map_err(error)?,
-        partition: rows.partition,
-        offsets: of(&rows.offsets)?,
-        times: of(&rows.times)?,
-        before: of(&rows.before)?,
-    })
+    let kept = filter_record_batch(&rows.batch, pass).map_err(error)?;
+    Ok(rows.picked(kept, |values| pass.values().set_indices().map(|row| values[row]).collect()))
 }
 
 #[cfg(test)]

@@ -290,7 +290,7 @@ impl Task {
                 let mut out = Output::default();
                 let upto = chunk.next.min(to);
                 let rows = self.inputs[index].stamper.stamp(&chunk, from, upto, AheadJudge::Recorded(&ahead), &mut out.aside)?;
-                self.inputs[index].idle &= rows.is_empty();
+                self.inputs[index].idle &= !rows.tell_time();
                 self.inputs[index].position = upto;
                 self.carry(&rows, &mut out)?;
                 self.discard(out)?;
@@ -417,8 +417,13 @@ impl Task {
         let judge = AheadJudge::Clock(now, &mut ahead);
         let rows = input.stamper.stamp(chunk, input.position, chunk.next, judge, &mut out.aside)?;
         input.position = chunk.next;
-        input.quiet_since = None;
-        input.idle &= rows.is_empty();
+        // Rows that are ahead of the clock do not move time: the clock goes on deciding beside them.
+        if rows.tell_time() {
+            input.quiet_since = None;
+            input.idle = false;
+        } else {
+            input.quiet_since.get_or_insert(now);
+        }
         let partition = input.partition;
         self.pending.note_ahead(partition, &ahead);
         self.stats.took(rows.len() as u64, ahead.ahead.len() as u64);

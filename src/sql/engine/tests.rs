@@ -146,6 +146,40 @@ async fn with_bad_records_fail_what_stands_before_is_written_and_nothing_goes_pa
     assert_eq!(bench.values("o", 3).await.last().unwrap(), r#"{"p":"a","x":3}"#);
 }
 
+/// A reading of patient `p`, so many seconds ahead of the clock.
+fn ahead(p: &str, seconds: i64) -> String {
+    format!(r#"{{"p":"{p}","x":1,"ts":"{}"}}"#, Clock::system().now().plus(seconds * 1000))
+}
+
+const CLOCKED: &str = "CREATE STREAM c (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+    WITH ('topic' = 'c', 'partitions' = '1');";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sensor_whose_last_reading_was_ahead_of_the_clock_is_missed_all_the_same() {
+    let silent = "CREATE QUERY s AS INSERT INTO o SELECT p FROM TABLE(ABSENT(TABLE c PARTITION BY p, DESCRIPTOR(ts), INTERVAL '1' SECOND))
+        EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '1' SECOND;";
+    let bench = Bench::new(&format!("{CLOCKED} {silent}")).await;
+    bench.write("c", 0, &[&ahead("a", 0), &ahead("a", 3600)]).await;
+    assert_eq!(bench.values("o", 1).await, [r#"{"p":"a"}"#]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readings_that_are_all_ahead_of_the_clock_do_not_keep_the_clock_from_closing_windows() {
+    let counts = "CREATE QUERY w AS INSERT INTO o SELECT p, count(*) AS n FROM TABLE(TUMBLE(TABLE c, DESCRIPTOR(ts), INTERVAL '1' SECOND))
+        GROUP BY p, window_start, window_end EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '1' SECOND;";
+    let bench = Arc::new(Bench::new(&format!("{CLOCKED} {counts}")).await);
+    bench.write("c", 0, &[&ahead("right", 0)]).await;
+    let noise = Arc::clone(&bench);
+    let noise = tokio::spawn(async move {
+        loop {
+            noise.write("c", 0, &[&ahead("wrong", 3600)]).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert_eq!(bench.values("o", 1).await, [r#"{"p":"right","n":1}"#]);
+    noise.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_grows_is_read_on_by_who_keeps_no_keys_and_fails_who_does() {
     let stream = STREAM.replace("'bad-records' = 'fail'", "'key' = 'p'").replace("'partitions' = '1'", "'partitions' = '2'");

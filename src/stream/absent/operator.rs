@@ -75,7 +75,7 @@ impl Absent {
         let encoded = self.presences.table.encode(keys)?;
         for row in 0..rows.len() {
             let mark = rows.before[row].max(self.mark);
-            if !self.presences.reading(encoded.key(row), rows.times[row], mark) {
+            if !self.presences.reading(encoded.key(row), rows.heard(row), mark) {
                 out.aside.push(AsideRow { partition: rows.partition, offset: rows.offsets[row], why: Aside::Late });
             }
         }
@@ -115,6 +115,7 @@ impl Absent {
             offsets: vec![NO_OFFSET; told.len()].into(),
             times: told.iter().map(|told| told.at.max(told.mark)).collect(),
             before: told.iter().map(|told| told.mark).collect(),
+            heard: None,
         })
     }
 }

@@ -219,6 +219,7 @@ impl Keyed {
             offsets: held.offsets.clone().into(),
             times: held.times.clone().into(),
             before: held.times.clone().into(),
+            heard: None,
         };
         // Rows name one partition for all of them, so a run of another partition is another `Rows`.
         let mut from = 0;

@@ -251,7 +251,14 @@ impl SessionAggregate {
             Scope::Merged => PartitionId(0),
         };
         let at: Vec<i64> = ready.iter().map(|(end, ..)| end - 1).collect();
-        out.rows.push(Rows { batch, partition, offsets: vec![NO_OFFSET; ready.len()].into(), before: at.clone().into(), times: at.into() });
+        out.rows.push(Rows {
+            batch,
+            partition,
+            offsets: vec![NO_OFFSET; ready.len()].into(),
+            before: at.clone().into(),
+            times: at.into(),
+            heard: None,
+        });
         Ok(())
     }
 

@@ -207,6 +207,7 @@ impl WindowAggregate {
                 offsets: vec![NO_OFFSET; len].into(),
                 times: vec![end - 1; len].into(),
                 before: vec![end - 1; len].into(),
+                heard: None,
             });
         }
         Ok(())

@@ -74,18 +74,16 @@ impl Operator for WindowExpand {
             }
         }
         let each_once = picked.len() == rows.len() && picked.iter().enumerate().all(|(place, row)| place == *row as usize);
-        let of = |values: &[i64]| picked.iter().map(|row| values[*row as usize]).collect();
-        let (offsets, times, before) = (of(&rows.offsets), of(&rows.times), of(&rows.before));
-        let picked = (!each_once).then(|| UInt32Array::from(picked));
+        let taken = (!each_once).then(|| UInt32Array::from(picked.clone()));
         let mut columns = Vec::with_capacity(self.columns.len());
         for (what, field) in self.columns.iter().zip(self.schema.fields()) {
-            columns.push(as_type(self.column(*what, rows, picked.as_ref(), &ends)?, field)?);
+            columns.push(as_type(self.column(*what, rows, taken.as_ref(), &ends)?, field)?);
         }
         if ends.is_empty() {
             return Ok(());
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| arrow_error("the windows of rows", &e))?;
-        out.rows.push(Rows { batch, partition: rows.partition, offsets, times, before });
+        out.rows.push(rows.picked(batch, |values| picked.iter().map(|row| values[*row as usize]).collect()));
         Ok(())
     }
 
