@@ -271,6 +271,12 @@ impl Node {
         self.inner.desk.changes()
     }
 
+    /// The bed a patient was last heard from.
+    #[must_use]
+    pub fn bed_of(&self, patient: &str) -> Option<String> {
+        self.inner.board.bed_of(patient)
+    }
+
     /// Runs a script and answers the last statement's outcome.
     pub async fn execute(&self, text: &str) -> Result<Option<Outcome>, SqlError> {
         let mut last = None;
@@ -456,7 +462,7 @@ impl Inner {
         loop {
             match feed.poll(position).await {
                 Ok(Some(chunk)) => {
-                    self.board.take(&chunk.rows);
+                    self.board.take(&chunk.rows, self.clock.now());
                     position = chunk.next;
                 }
                 Ok(None) => {

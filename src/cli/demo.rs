@@ -107,7 +107,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     change = heard.recv() => if let Ok(alert) = change {
-                        announce(&alert, origin);
+                        announce(&node, &alert, origin);
                     },
                 }
             }
@@ -186,7 +186,7 @@ fn welcome(node: &Node, arguments: &Arguments, data_dir: &std::path::Path, tempo
 }
 
 /// One line an alert: the bed and the rule, no patient.
-fn announce(alert: &crate::alerts::AlertRecord, origin: Timestamp) {
+fn announce(node: &Node, alert: &crate::alerts::AlertRecord, origin: Timestamp) {
     use crate::alerts::{AlertState, Priority};
     if alert.stale {
         return;
@@ -202,9 +202,11 @@ fn announce(alert: &crate::alerts::AlertRecord, origin: Timestamp) {
         AlertState::Resolved => "over ",
     };
     let seconds = Timestamp::parse(&alert.recorded_at).map_or(0, |at| at.since(origin) / 1000).max(0);
-    let text = |name: &str| alert.columns.get(name).and_then(serde_json::Value::as_str).unwrap_or("").to_owned();
+    // A silence has no reading that could name the bed.
+    let named = alert.columns.get("bed").and_then(serde_json::Value::as_str).map(str::to_owned);
+    let bed = named.or_else(|| node.bed_of(&alert.subject)).unwrap_or_default();
     let value = alert.value.map(|v| format!("  value {v}")).unwrap_or_default();
-    output::say(&format!("  {:02}:{:02}  {word} {symbol} {}  {}{value}", seconds / 60, seconds % 60, text("bed"), alert.rule));
+    output::say(&format!("  {:02}:{:02}  {word} {symbol} {bed}  {}{value}", seconds / 60, seconds % 60, alert.rule));
 }
 
 /// A folder of our own under the system's temporary one, removed when dropped.

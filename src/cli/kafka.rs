@@ -4,7 +4,7 @@
 //! against Apache Kafka.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rdkafka::ClientConfig;
@@ -16,10 +16,14 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::Failure;
+use super::{Failure, output};
 
 /// How long a request may take before the command gives up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long writing may stand still before the command says so, and before it gives up: a node that is started again
+/// in between goes on.
+const STANDSTILL_SAID: Duration = Duration::from_secs(5);
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// Where the broker is.
 #[derive(Args, Clone, Debug)]
@@ -106,11 +110,13 @@ impl Writer {
 
     /// Queues one record; where the queue is full, waits until some of it is acknowledged.
     pub fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), Failure> {
+        let mut wait = Wait::new(self);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
                     std::thread::sleep(Duration::from_millis(2));
+                    wait.check(self)?;
                     record = back;
                 }
                 Err((error, _)) => return Err(self.broker.failed("could not send", &error)),
@@ -120,11 +126,57 @@ impl Writer {
 
     /// Waits for everything; answers how many records were acknowledged. An error where one was not.
     pub fn finish(self) -> Result<u64, Failure> {
-        self.producer.flush(Duration::from_secs(120)).map_err(|e| self.broker.failed("not everything was acknowledged", &e))?;
+        let mut wait = Wait::new(&self);
+        while self.producer.in_flight_count() > 0 {
+            // A flush that times out has waited, which is all that it is here for.
+            let _ = self.producer.flush(Duration::from_millis(500));
+            wait.check(&self)?;
+        }
         let counts = self.producer.context();
         match counts.lost.load(Ordering::Relaxed) {
             0 => Ok(counts.acknowledged.load(Ordering::Relaxed)),
             lost => Err(Failure::new(format!("{lost} records were not acknowledged"))),
         }
+    }
+}
+
+/// A wait for acknowledgements, which has an end where none come.
+struct Wait {
+    settled: u64,
+    since: Instant,
+    said: bool,
+}
+
+impl Wait {
+    fn new(writer: &Writer) -> Self {
+        Self { settled: Self::settled(writer), since: Instant::now(), said: false }
+    }
+
+    fn settled(writer: &Writer) -> u64 {
+        let counts = writer.producer.context();
+        counts.acknowledged.load(Ordering::Relaxed) + counts.lost.load(Ordering::Relaxed)
+    }
+
+    /// Says it once where nothing moves, and is an error where nothing moves for long.
+    fn check(&mut self, writer: &Writer) -> Result<(), Failure> {
+        let settled = Self::settled(writer);
+        if settled > self.settled {
+            *self = Self { settled, since: Instant::now(), said: self.said };
+            return Ok(());
+        }
+        let still = self.since.elapsed();
+        if still < STANDSTILL_SAID || (self.said && still < STANDSTILL) {
+            return Ok(());
+        }
+        let Err(error) = writer.producer.client().fetch_metadata(None, PATIENCE) else {
+            let why = "the node answers but takes no records: is its disk full? Its log and /readyz say why; deleting topics makes room";
+            if still >= STANDSTILL {
+                return Err(Failure::new(format!("not everything was acknowledged: {why}")));
+            }
+            self.said = true;
+            output::say(&format!("waiting: {why}"));
+            return Ok(());
+        };
+        if still >= STANDSTILL { Err(writer.broker.failed("not everything was acknowledged", &error)) } else { Ok(()) }
     }
 }

@@ -110,7 +110,12 @@ impl Client {
         if !response.status().is_success() {
             let status = response.status();
             let body = response.into_body().read_to_string().unwrap_or_default();
-            return Err(Failure::new(format!("the node answered {status}: {body}")));
+            let told = serde_json::from_str::<Value>(&body).ok();
+            let part = |name: &str| told.as_ref().and_then(|t| t["error"][name].as_str());
+            return Err(Failure::new(match (part("code"), part("message")) {
+                (Some(code), Some(message)) => format!("error[{code}]: {message}"),
+                _ => format!("the node answered {status}: {body}"),
+            }));
         }
         let mut printer = Printer { style, columns: Vec::new(), rows: Vec::new(), shown: 0, out };
         let mut lines = BufReader::new(response.into_body().into_reader());

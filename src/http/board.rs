@@ -1,8 +1,8 @@
 //! The board: the latest of every bed, as the page's tiles.
 //!
 //! A view over stream `vitals`, fed from the rows that the queries decode anyway. Always: a value carries
-//! its age; a bed that has not been heard of for [`SILENT_MS`] is silent, whatever its last values were; a
-//! missing vital is never scored as normal. Patients appear as tags.
+//! its age; a bed that has not been heard of for [`SILENT_MS`] is silent, whatever its last values were and
+//! whatever its device's clock said; a missing vital is never scored as normal. Patients appear as tags.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::clinical::{Acvpu, News2Input, news2};
-use crate::stream::millis;
+use crate::stream::{FAR_AHEAD_MS, millis};
 use crate::time::Timestamp;
 
 /// A bed not heard of for this long is silent.
@@ -107,8 +107,10 @@ pub fn tag(patient: &str) -> String {
 }
 
 impl Board {
-    /// Takes rows of stream `vitals`. Columns that are not there are not shown.
-    pub fn take(&self, batch: &RecordBatch) {
+    /// Takes rows of stream `vitals` that came by `now`. Columns that are not there are not shown. A reading from
+    /// after `now` is as old as `now`, so that a clock that once ran ahead cannot keep a silent bed looking alive;
+    /// one that no query believes is not shown.
+    pub fn take(&self, batch: &RecordBatch, now: Timestamp) {
         let text = |name: &str| batch.column_by_name(name).and_then(|c| cast(c, &DataType::Utf8).ok());
         let (Some(patients), Some(times)) = (text("patient_id"), batch.column_by_name("ts").and_then(|c| millis(c).ok())) else { return };
         let patients = patients.as_string::<i32>();
@@ -127,7 +129,10 @@ impl Board {
             if patients.is_null(row) || times.is_null(row) {
                 continue;
             }
-            let at = times.value(row);
+            if times.value(row).saturating_sub(now.0) > FAR_AHEAD_MS {
+                continue;
+            }
+            let at = times.value(row).min(now.0);
             let known = match beds.get_mut(patients.value(row)) {
                 Some(known) => known,
                 None => beds.entry(patients.value(row).to_owned()).or_default(),
@@ -275,5 +280,65 @@ impl Bed {
                 "score_min": score.score_min, "score_max": score.score_max,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, StringArray, TimestampMillisecondArray};
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// A board that has heard `(seconds from now, heart rate)` of one bed, each when it was sent or, where that is later, now.
+    fn board(readings: &[(i64, f64)]) -> Board {
+        let board = Board::default();
+        for (second, heart_rate) in readings {
+            let at = NOW + second * 1000;
+            let columns: [(&str, ArrayRef); 4] = [
+                ("patient_id", Arc::new(StringArray::from(vec!["p"]))),
+                ("bed", Arc::new(StringArray::from(vec!["1-01"]))),
+                ("heart_rate", Arc::new(Float64Array::from(vec![*heart_rate]))),
+                ("ts", Arc::new(TimestampMillisecondArray::from(vec![at]))),
+            ];
+            board.take(&RecordBatch::try_from_iter(columns).expect("equal lengths"), Timestamp(at.min(NOW)));
+        }
+        board
+    }
+
+    /// What a tile shows some seconds from now: the heart rate, its age, and whether it is silent.
+    fn check_tile(readings: &[(i64, f64)], seconds: i64, expected: &str) {
+        let tiles = board(readings).tiles(Timestamp(NOW + seconds * 1000), |_| None);
+        let tile = &tiles[0];
+        let shown = format!("{} {} s{}", tile.values["heart_rate"]["value"], tile.age_s, if tile.silent { " silent" } else { "" });
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_bed_that_says_nothing_for_half_a_minute_is_silent() {
+        check_tile(&[(-2, 70.0), (-1, 71.0)], 0, "71.0 1 s");
+        check_tile(&[(-2, 70.0), (-1, 71.0)], 30, "71.0 31 s silent");
+    }
+
+    #[test]
+    fn a_reading_from_ten_years_ahead_is_not_shown_and_stops_nothing() {
+        check_tile(&[(-2, 70.0), (-1, 71.0), (10 * 365 * 86_400, 300.0)], 0, "71.0 1 s");
+        check_tile(&[(10 * 365 * 86_400, 300.0), (0, 72.0)], 1, "72.0 1 s");
+        assert!(board(&[(10 * 365 * 86_400, 300.0)]).tiles(Timestamp(NOW), |_| None).is_empty());
+    }
+
+    #[test]
+    fn a_bed_whose_clock_runs_an_hour_ahead_is_heard_and_falls_silent_all_the_same() {
+        check_tile(&[(3600, 70.0)], 0, "70.0 0 s");
+        check_tile(&[(3600, 70.0)], 31, "70.0 31 s silent");
+    }
+
+    #[test]
+    fn a_missing_vital_is_not_scored_as_normal() {
+        let tiles = board(&[(0, 70.0)]).tiles(Timestamp(NOW), |_| None);
+        assert_eq!((&tiles[0].news2["complete"], &tiles[0].news2["total"]), (&json!(false), &Value::Null));
     }
 }

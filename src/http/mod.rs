@@ -15,8 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::to_bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
@@ -31,6 +33,9 @@ use crate::time::Clock;
 
 /// The page, in one file that works offline.
 const PAGE: &str = include_str!("page.html");
+
+/// What a request may bring.
+const MOST_BYTES: usize = 2 << 20;
 
 /// A future in a box, for the one trait of this room.
 pub type HostFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -128,7 +133,34 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(async || {
             ApiError::new(StatusCode::NOT_FOUND, "HTTP-0404", "there is nothing here; the page is at /, the API under /api/v1/")
         })
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(map_response(explained))
         .with_state(app)
+}
+
+/// Gives the refusals that come from below our handlers (a body that is no JSON, one that is too long, another method)
+/// the form that all of our errors have.
+async fn explained(response: Response) -> Response {
+    let status = response.status();
+    let told = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/"));
+    if !status.is_client_error() || told {
+        return response;
+    }
+    let code = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "HTTP-0405",
+        StatusCode::PAYLOAD_TOO_LARGE => "HTTP-0413",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "HTTP-0415",
+        StatusCode::UNPROCESSABLE_ENTITY => "HTTP-0422",
+        _ => "HTTP-0400",
+    };
+    let said = to_bytes(response.into_body(), 1 << 16).await.ok().and_then(|said| String::from_utf8(said.into()).ok()).unwrap_or_default();
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("a request may bring {} MiB: send it in parts", MOST_BYTES >> 20),
+        StatusCode::METHOD_NOT_ALLOWED => "this address takes another method: the header Allow says which".to_owned(),
+        _ if said.is_empty() => status.canonical_reason().unwrap_or("refused").to_lowercase(),
+        _ => said,
+    };
+    ApiError::new(status, code, message).into_response()
 }
 
 /// Serves until the token is cancelled; live streams end with it.
@@ -171,4 +203,30 @@ async fn topics(State(app): State<Arc<App>>) -> impl IntoResponse {
 
 async fn ward(State(app): State<Arc<App>>) -> impl IntoResponse {
     Json(events::ward(&app))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_explained(status: StatusCode, body: &'static str, expected: &str) {
+        let response = (status, body).into_response();
+        let shown = futures::executor::block_on(async {
+            let answer = explained(response).await;
+            let status = answer.status();
+            let said = to_bytes(answer.into_body(), 1 << 16).await.expect("in memory");
+            format!("{} {}", status.as_u16(), String::from_utf8_lossy(&said))
+        });
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn every_refusal_says_why_in_the_same_form() {
+        check_explained(StatusCode::BAD_REQUEST, "no JSON", r#"400 {"error":{"code":"HTTP-0400","message":"no JSON"}}"#);
+        let other = r#"405 {"error":{"code":"HTTP-0405","message":"this address takes another method: the header Allow says which"}}"#;
+        check_explained(StatusCode::METHOD_NOT_ALLOWED, "", other);
+        let long = r#"413 {"error":{"code":"HTTP-0413","message":"a request may bring 2 MiB: send it in parts"}}"#;
+        check_explained(StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded", long);
+        check_explained(StatusCode::OK, "fine", "200 fine");
+    }
 }
