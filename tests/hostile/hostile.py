@@ -201,6 +201,30 @@ def bad_rows(node):
     late = [q for q in json.load(urllib.request.urlopen(f"http://127.0.0.1:{node.http}/api/v1/queries")) if q["name"] == "w"][0]
     check("it does not move the watermark: windows of today still close, and it is counted", node.rows("SELECT count(*) AS n FROM m")[0]["n"] >= seen + 2 and ahead == 0 and late["late"] == 1, f"late {late['late']}")
 
+WRONG_CLOCK = """CREATE STREAM wc (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) WITH ('partitions' = '1');
+CREATE ALERT high WITH ('priority' = 'high', 'hold' = '0s', 'clear.hold' = '0s') AS SELECT p AS subject, ts, x AS value, x > 5000 AS breach FROM wc;
+CREATE ALERT silent WITH ('priority' = 'medium', 'hold' = '0s', 'clear.hold' = '0s') AS SELECT p AS subject, absent_since AS ts, absent AS breach FROM TABLE(ABSENT(TABLE wc PARTITION BY p, DESCRIPTOR(ts), INTERVAL '4' SECOND)) EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '1' SECOND"""
+
+def wrong_clock(node):
+    """A reading an hour ahead must not silence its patient: not its rules, and not the alarm that it has fallen silent."""
+    for text in WRONG_CLOCK.split(";\n"): node.rows(text)
+    def raised(rule, within):
+        begun = time.time()
+        while time.time() - begun < within:
+            alerts = json.load(urllib.request.urlopen(f"http://127.0.0.1:{node.http}/api/v1/alerts", timeout=5))
+            found = [a for a in (alerts["alerts"] if isinstance(alerts, dict) else alerts) if a["rule"] == rule]
+            if found: return time.time() - begun
+            time.sleep(0.1)
+    # One that is right first: a rule over silence needs a time to begin with.
+    for x, at in ((1, None), (2, time.time() + 3600)): Client(node.kafka).produce("wc", batch([reading(x, at)]))
+    time.sleep(1)
+    Client(node.kafka).produce("wc", batch([reading(6000)]))
+    took = raised("high", 5)
+    check("a breach after a reading an hour ahead raises its alert", took is not None, f"{took and round(took, 1)} s")
+    Client(node.kafka).produce("wc", batch([reading(3, time.time() + 3600)]))
+    took = raised("silent", 15)
+    check("a silence after a reading an hour ahead raises its alert", took is not None, f"{took and round(took, 1)} s")
+
 def statements(node):
     cases = [("SELECT x FROM v FROBNICATE BY x", []), ("CREATE QUERY z AS INSERT INTO zz SELECT x FROM v QUALIFY row_number() OVER (ORDER BY ts) = 1", []), ("SELECT hart_rate FROM v", ["hart_rate"]), ("CREATE STREAM s2 (a INT) WITH ('topc' = 'x')", ["topic"])]
     for text, words in cases:
@@ -265,7 +289,7 @@ def main():
     node = Node(os.path.join(folder, "data"))
     for text in STREAM.split(";\n"): node.rows(text)
     alive(node, "nothing yet")
-    frames(node); http_door(node); bad_rows(node); statements(node); random_frames(node)
+    frames(node); http_door(node); bad_rows(node); wrong_clock(node); statements(node); random_frames(node)
     check("it stops well", node.stop() == 0)
     shutil.rmtree(folder)
     full_disk()
