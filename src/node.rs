@@ -113,7 +113,19 @@ pub struct Node {
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     server: Server,
-    engine_runtime: Option<tokio::runtime::Runtime>,
+    query_threads: QueryThreads,
+}
+
+/// The threads that queries run on. However a node ends (stopped, given up on, never quite started), they are left to end
+/// by themselves: a runtime that is dropped by async code would wait for them, and tokio panics at that.
+struct QueryThreads(Option<tokio::runtime::Runtime>);
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 struct Inner {
@@ -143,12 +155,14 @@ impl Node {
         let metrics = Metrics::new();
         let broker = open_broker(&config, clock).await?;
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
-        let engine_runtime = tokio::runtime::Builder::new_multi_thread()
+        let query_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.engine_threads)
             .thread_name("vitalsql-query")
             .enable_all()
             .build()
             .map_err(|e| inside("could not start the query threads")(e.to_string()))?;
+        let query_handle = query_runtime.handle().clone();
+        let query_threads = QueryThreads(Some(query_runtime));
         let alerts = TopicName::new(ALERTS_TOPIC).expect("a constant name");
         let spec = TopicSpec { partitions: ALERT_PARTITIONS, configs: engine_topic_configs() };
         let alert_partitions = bus.ensure_topic(&alerts, &spec).await.map_err(|e| inside("could not make topic alerts")(e.to_string()))?;
@@ -158,15 +172,9 @@ impl Node {
             default_partitions: config.default_partitions,
             topic_configs: engine_topic_configs(),
         };
-        let engine = Engine::open(
-            Arc::clone(&bus),
-            Arc::new(Rules { partitions: alert_partitions }),
-            clock,
-            engine_runtime.handle().clone(),
-            engine_options,
-        )
-        .await
-        .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
+        let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
+            .await
+            .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
         for file in &files {
             engine.apply(&file.text).await.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
         }
@@ -213,12 +221,12 @@ impl Node {
             stop,
             tasks: Mutex::new(tasks),
             server,
-            engine_runtime: Some(engine_runtime),
+            query_threads,
         })
     }
 
     /// Stops from the doors inwards. What was acknowledged is durable in any case; this makes the next start quick.
-    pub async fn stop(mut self) -> Result<(), NodeError> {
+    pub async fn stop(self) -> Result<(), NodeError> {
         self.inner.draining.store(true, Ordering::Release);
         self.doors.cancel();
         self.server.stopped().await;
@@ -230,9 +238,7 @@ impl Node {
             // A task that does not end in time is not waited for: its work is behind it or repeated.
             let _ = tokio::time::timeout(Duration::from_secs(2), task).await;
         }
-        if let Some(runtime) = self.engine_runtime.take() {
-            runtime.shutdown_background();
-        }
+        drop(self.query_threads);
         self.inner.broker.close().await.map_err(|e| inside("could not close the log")(e.to_string()))
     }
 

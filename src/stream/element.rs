@@ -77,7 +77,7 @@ impl Rows {
         self.heard.as_ref().is_some_and(|heard| heard[row] != self.times[row])
     }
 
-    /// Whether any row was not ahead of the clock.
+    /// Whether any row was not ahead of the clock, and so says how late it is.
     #[must_use]
     pub fn tell_time(&self) -> bool {
         (0..self.len()).any(|row| !self.is_ahead(row))

@@ -417,13 +417,9 @@ impl Task {
         let judge = AheadJudge::Clock(now, &mut ahead);
         let rows = input.stamper.stamp(chunk, input.position, chunk.next, judge, &mut out.aside)?;
         input.position = chunk.next;
-        // Rows that are ahead of the clock do not move time: the clock goes on deciding beside them.
-        if rows.tell_time() {
-            input.quiet_since = None;
-            input.idle = false;
-        } else {
-            input.quiet_since.get_or_insert(now);
-        }
+        input.idle &= !rows.tell_time();
+        // What tells no time (rows ahead of the clock, records that are no rows) does not keep the clock from deciding.
+        input.quiet_since = if rows.tell_time() { None } else { input.quiet_since.or(Some(now)) };
         let partition = input.partition;
         self.pending.note_ahead(partition, &ahead);
         self.stats.took(rows.len() as u64, ahead.ahead.len() as u64);

@@ -225,6 +225,15 @@ def wrong_clock(node):
     took = raised("silent", 15)
     check("a silence after a reading an hour ahead raises its alert", took is not None, f"{took and round(took, 1)} s")
 
+def bad_query_file():
+    """A node that is started with a query that cannot be says which and why, and ends."""
+    folder = tempfile.mkdtemp(); queries = os.path.join(folder, "queries"); os.mkdir(queries)
+    with open(os.path.join(queries, "bad.sql"), "w") as f: f.write("CREATE QUERY z AS INSERT INTO zz SELECT x FROM nowhere;")
+    r = subprocess.run([BINARY, "serve", "--data-dir", os.path.join(folder, "data"), "--queries", queries, "--kafka", f"127.0.0.1:{free_port()}", "--http", f"127.0.0.1:{free_port()}"], capture_output=True, text=True, timeout=60)
+    said = r.stdout + r.stderr
+    check("a query file that cannot be ends the start with its name and its reason", r.returncode not in (0, 101) and "panicked" not in said and "bad.sql" in said and "nowhere" in said, f"code {r.returncode} {said[-300:]!r}")
+    shutil.rmtree(folder)
+
 def statements(node):
     cases = [("SELECT x FROM v FROBNICATE BY x", []), ("CREATE QUERY z AS INSERT INTO zz SELECT x FROM v QUALIFY row_number() OVER (ORDER BY ts) = 1", []), ("SELECT hart_rate FROM v", ["hart_rate"]), ("CREATE STREAM s2 (a INT) WITH ('topc' = 'x')", ["topic"])]
     for text, words in cases:
@@ -289,7 +298,7 @@ def main():
     node = Node(os.path.join(folder, "data"))
     for text in STREAM.split(";\n"): node.rows(text)
     alive(node, "nothing yet")
-    frames(node); http_door(node); bad_rows(node); wrong_clock(node); statements(node); random_frames(node)
+    frames(node); http_door(node); bad_rows(node); wrong_clock(node); bad_query_file(); statements(node); random_frames(node)
     check("it stops well", node.stop() == 0)
     shutil.rmtree(folder)
     full_disk()

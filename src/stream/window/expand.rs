@@ -74,16 +74,17 @@ impl Operator for WindowExpand {
             }
         }
         let each_once = picked.len() == rows.len() && picked.iter().enumerate().all(|(place, row)| place == *row as usize);
-        let taken = (!each_once).then(|| UInt32Array::from(picked.clone()));
+        let picked = UInt32Array::from(picked);
+        let taken = (!each_once).then_some(&picked);
         let mut columns = Vec::with_capacity(self.columns.len());
         for (what, field) in self.columns.iter().zip(self.schema.fields()) {
-            columns.push(as_type(self.column(*what, rows, taken.as_ref(), &ends)?, field)?);
+            columns.push(as_type(self.column(*what, rows, taken, &ends)?, field)?);
         }
         if ends.is_empty() {
             return Ok(());
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| arrow_error("the windows of rows", &e))?;
-        out.rows.push(rows.picked(batch, |values| picked.iter().map(|row| values[*row as usize]).collect()));
+        out.rows.push(rows.picked(batch, |values| picked.values().iter().map(|row| values[*row as usize]).collect()));
         Ok(())
     }
 
