@@ -4,11 +4,17 @@
 //! environment's names (`kafka.listen` is `VITALSQL_KAFKA_LISTEN`) and the documentation come from it.
 //! Always: an unknown key is an error with a suggestion, wherever it was written; nothing is ignored.
 
+mod http;
+mod security;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use http::{HttpSecurity, TOKEN_KEYS};
+pub use security::{KafkaListener, KafkaSecurity, LISTENER_KEYS};
 
 use crate::time::parse_duration;
 
@@ -27,7 +33,9 @@ const fn setting(key: &'static str, default: &'static str, doc: &'static str) ->
     Setting { key, default, doc }
 }
 
-/// Every setting. `notify.webhook.NAME.url` and `.bearer_token_file` come on top, for any NAME.
+/// Every setting. `notify.webhook.NAME.url` and `.bearer_token_file` come on top, for any NAME, and so do
+/// `kafka.users.NAME.password_file`, `kafka.listeners.NAME.PART` with the parts of [`LISTENER_KEYS`] and `http.tokens.NAME.PART`
+/// with those of [`TOKEN_KEYS`].
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "vitalsql-data", "where everything durable lives"),
     setting("queries.dir", "", "a folder of .sql files applied in order of name at start; empty for none"),
@@ -35,15 +43,30 @@ pub const SETTINGS: &[Setting] = &[
     setting("kafka.auto_create_topics", "true", "make a topic when a client first names it"),
     setting("kafka.default_partitions", "4", "partitions of a topic made without a count"),
     setting("kafka.max_connections", "10000", "further connections are refused"),
+    setting("kafka.max_connections_per_ip", "10000", "further connections from one address are refused"),
+    setting(
+        "kafka.request_memory",
+        "536870912",
+        "bytes of requests that are read or served at a time, over all connections, and as many of answers that wait to be read",
+    ),
+    setting("kafka.super_users", "", "who may do everything, as in User:admin,User:backup"),
+    setting(
+        "kafka.allow_everyone_if_no_acl_found",
+        "auto",
+        "whether everyone may do what no access rule is about; auto: unless a listener authenticates",
+    ),
     setting("kafka.group_initial_rebalance_delay", "500ms", "how long a new consumer group waits for company"),
+    setting("kafka.group_min_session_timeout", "6s", "the shortest session that a member of a consumer group may ask for"),
     setting("http.listen", "127.0.0.1:8080", "address of the API, /metrics and the page"),
+    setting("http.certificate", "", "the HTTP door's certificate and those that lead to it, in PEM; empty for no TLS"),
+    setting("http.key", "", "the certificate's key, in PEM"),
     setting("engine.threads", "2", "threads that run queries"),
     setting("engine.commit_interval", "100ms", "a commit without output waits this long for company"),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
     setting("log.segment_bytes", "1073741824", "default segment.bytes of a topic"),
     setting("log.cache_bytes", "134217728", "recent records kept in memory for readers, over all partitions"),
     setting("log.min_free_bytes", "268435456", "below this much free disk, writes are refused (retriable) and reads go on"),
-    setting("insecure", "false", "allow listeners beyond loopback; there is no authentication yet"),
+    setting("insecure", "false", "allow listeners beyond loopback at which nobody has to say who they are"),
 ];
 
 /// Where a value came from.
@@ -129,10 +152,20 @@ pub struct Config {
     pub default_partitions: i32,
     /// Connections beyond this are refused.
     pub max_connections: usize,
+    /// Connections from one address beyond this are refused.
+    pub max_connections_per_ip: usize,
+    /// Bytes of large requests that are read or served at a time.
+    pub request_memory: usize,
+    /// Listeners beside `kafka_listen`, users and rights.
+    pub kafka_security: KafkaSecurity,
     /// How long a new group waits for company.
     pub group_initial_rebalance_delay: Duration,
+    /// The shortest session that a member of a consumer group may ask for.
+    pub group_min_session_timeout: Duration,
     /// The HTTP listener.
     pub http_listen: SocketAddr,
+    /// Who may come in there.
+    pub http_security: HttpSecurity,
     /// Threads that run queries.
     pub engine_threads: usize,
     /// How long a commit without output waits.
@@ -179,7 +212,10 @@ impl Config {
         }
         for (name, value) in environment {
             // VITALSQL_LOG and VITALSQL_URL belong to the command line, not to the node.
-            if let Some(rest) = name.strip_prefix("VITALSQL_").filter(|rest| !matches!(*rest, "LOG" | "URL" | "CONFIG" | "KAFKA")) {
+            if let Some(rest) = name
+                .strip_prefix("VITALSQL_")
+                .filter(|rest| !matches!(*rest, "LOG" | "URL" | "CONFIG" | "KAFKA" | "KAFKA_CONFIG" | "TOKEN" | "CA"))
+            {
                 let key = key_of_variable(rest);
                 set(&mut values, &key, value, Origin::Environment(name.clone()))?;
             }
@@ -199,8 +235,13 @@ impl Config {
             auto_create_topics: read.parsed("kafka.auto_create_topics", "true or false")?,
             default_partitions: read.within("kafka.default_partitions", 1, 10_000)? as i32,
             max_connections: read.within("kafka.max_connections", 1, 1_000_000)? as usize,
+            max_connections_per_ip: read.within("kafka.max_connections_per_ip", 1, 1_000_000)? as usize,
+            request_memory: read.within("kafka.request_memory", 100 << 20, 1 << 40)? as usize,
+            kafka_security: KafkaSecurity::default(),
             group_initial_rebalance_delay: read.duration("kafka.group_initial_rebalance_delay")?,
+            group_min_session_timeout: read.duration("kafka.group_min_session_timeout")?,
             http_listen: read.address("http.listen")?,
+            http_security: HttpSecurity::default(),
             engine_threads: read.within("engine.threads", 1, 256)? as usize,
             commit_interval: read.duration("engine.commit_interval")?,
             snapshot_interval: read.duration("engine.snapshot_interval")?,
@@ -211,14 +252,14 @@ impl Config {
             webhooks: webhooks(&values)?,
             origins: BTreeMap::new(),
         };
-        for (key, address) in [("kafka.listen", config.kafka_listen), ("http.listen", config.http_listen)] {
-            if !address.ip().is_loopback() && !config.insecure {
-                let (value, origin) = values[key].clone();
-                let why = "beyond loopback there would be no authentication; listen on 127.0.0.1, or say insecure = true (--insecure)";
-                return Err(ConfigError::Value { key: key.to_owned(), value, origin, why: why.to_owned() });
-            }
+        if !config.kafka_listen.ip().is_loopback() && !config.insecure {
+            let why = "beyond loopback there would be no authentication; listen on 127.0.0.1 and add a listener that asks who a client is \
+                       (kafka.listeners.NAME), or say insecure = true (--insecure)";
+            return Err(read.wrong("kafka.listen", why.to_owned()));
         }
-        Ok(Self { origins: values, ..config })
+        let kafka_security = security::read(&values, config.insecure)?;
+        let http_security = http::read(&values, config.http_listen, config.insecure)?;
+        Ok(Self { origins: values, kafka_security, http_security, ..config })
     }
 }
 
@@ -297,7 +338,7 @@ fn is_webhook_key(key: &str) -> bool {
 }
 
 fn set(values: &mut BTreeMap<String, (String, Origin)>, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
-    if !values.contains_key(key) && !is_webhook_key(key) {
+    if !values.contains_key(key) && !is_webhook_key(key) && !security::is_key(key) && !http::is_key(key) {
         let suggestion = SETTINGS.iter().map(|s| s.key).min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= 1 + key.len() / 3);
         return Err(ConfigError::Unknown { key: key.to_owned(), origin, suggestion: suggestion.map(str::to_owned) });
     }

@@ -4,6 +4,8 @@
 //! inwards: listeners, queries (last commit, snapshot), alerts, broker, log. Always: nothing is served before
 //! what it needs is restored, and `/readyz` says what is missing. Called by `cli` and by tests.
 
+mod doors;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,22 +18,24 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::doors::Doors;
 use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
+use crate::broker::security::SecurityTerms;
 use crate::broker::{Broker, BrokerConfig};
 use crate::bus::{Bus, EmbeddedBus, TopicBatch, TopicSpec, partition_for_key};
-use crate::config::{Config, Webhook};
-use crate::http::{App, Board, Check, Host, HostFuture, TopicInfo};
+use crate::config::{Config, KafkaListener, Webhook};
+use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
 use crate::log::{Log, LogConfig, RealDisk};
 use crate::metrics::{Metrics, raise};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
-use crate::server::Server;
+use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls};
 use crate::sql::{Engine, EngineOptions, Outcome, SqlError, parse_script};
 use crate::time::{Clock, Timestamp};
 
 /// How many partitions the alerts topic gets.
 const ALERT_PARTITIONS: i32 = 1;
-/// How often retention looks, and the board forgets.
-const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How often retention and compaction look, and the board forgets. Kafka's cleaner rests as long (`log.cleaner.backoff.ms`).
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
 
 /// Why a node does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +155,22 @@ impl Node {
         let listen =
             |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
         let kafka = tokio::net::TcpListener::bind(config.kafka_listen).await.map_err(listen(config.kafka_listen, "--kafka"))?;
+        let mut listeners = vec![(kafka, ListenerTerms::plaintext())];
+        for listener in &config.kafka_security.listeners {
+            let socket = tokio::net::TcpListener::bind(listener.address).await.map_err(listen(listener.address, "kafka.listeners"))?;
+            listeners.push((socket, listener_terms(listener)?));
+        }
+        let http_tls = config.http_security.tls.clone().map(Tls::open).transpose();
+        let http_tls = http_tls.map_err(|why| inside("could not read certificates")(format!("the HTTP door: {why}")))?.map(Arc::new);
+        let access = |broker: &Broker| Access {
+            tokens: config.http_security.tokens.clone(),
+            security: Arc::clone(broker.security()),
+            any_host: config.insecure,
+            tls: http_tls,
+        };
+        if !config.http_listen.ip().is_loopback() && config.http_security.tls.is_none() {
+            tracing::warn!("the HTTP door is open beyond loopback without TLS: tokens and patient data can be read on the way");
+        }
         let http = crate::http::bind(config.http_listen).await.map_err(listen(config.http_listen, "--http"))?;
         let metrics = Metrics::new();
         let broker = open_broker(&config, clock).await?;
@@ -194,10 +214,17 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = inner.start_tasks(&config, alert_partitions, &stopped);
         let doors = CancellationToken::new();
-        let kafka_address = kafka.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+        let kafka_address = listeners[0].0.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
         let http_address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
-        let server = Server::start(kafka, broker, doors.clone(), config.max_connections);
+        let doors_take = Doors::open(config.max_connections);
+        let limits = Limits {
+            connections: doors_take.kafka,
+            connections_per_address: config.max_connections_per_ip,
+            request_bytes: config.request_memory,
+        };
+        let server = Server::open(listeners, &broker, &doors, limits);
         let app = Arc::new(App {
+            access: access(&broker),
             engine: Arc::clone(&inner.engine),
             desk: Arc::clone(&inner.desk),
             board: Arc::clone(&inner.board),
@@ -207,9 +234,7 @@ impl Node {
             stop: doors.clone(),
         });
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = crate::http::serve(http, app).await {
-                tracing::error!(%error, "the HTTP door closed");
-            }
+            crate::http::serve(http, doors_take.http, app).await;
         }));
         inner.started.store(true, Ordering::Release);
         Ok(Self {
@@ -374,10 +399,37 @@ async fn open_broker(config: &Config, clock: Clock) -> Result<Arc<Broker>, NodeE
         auto_create_topics: config.auto_create_topics,
         default_partitions: config.default_partitions,
         group_initial_rebalance_delay: config.group_initial_rebalance_delay,
+        group_session_timeout: (config.group_min_session_timeout, BrokerConfig::default().group_session_timeout.1),
         segment_bytes: config.segment_bytes,
+        max_reauth: config.kafka_security.listeners.iter().filter_map(|listener| listener.max_reauth).min(),
+        security: SecurityTerms {
+            super_users: config.kafka_security.super_users.clone(),
+            allow_everyone: config.kafka_security.allow_everyone,
+        },
         ..BrokerConfig::default()
     };
-    Broker::open(log, broker_config, clock).await.map_err(|e| inside("could not open the broker")(e.to_string()))
+    let broker = Broker::open(log, broker_config, clock).await.map_err(|e| inside("could not open the broker")(e.to_string()))?;
+    for (user, path) in &config.kafka_security.users {
+        let failed = |why: String| inside("could not make a user of the configuration")(format!("{user}: {why}"));
+        let password = std::fs::read_to_string(path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+        let password = password.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(failed(format!("{} is empty", path.display())));
+        }
+        if broker.security().introduce(user, password).await.map_err(|e| failed(e.to_string()))? {
+            tracing::info!(%user, "user made");
+        }
+    }
+    Ok(broker)
+}
+
+/// What holds at a listener, its files read.
+fn listener_terms(listener: &KafkaListener) -> Result<ListenerTerms, NodeError> {
+    let name = &listener.name;
+    let tls = listener.tls.clone().map(Tls::open).transpose();
+    let tls = tls.map_err(|why| inside("could not read certificates")(format!("listener {name}: {why}")))?;
+    let sasl = listener.protocol.has_sasl().then(|| SaslTerms { mechanisms: listener.mechanisms.clone(), max_reauth: listener.max_reauth });
+    Ok(ListenerTerms { name: name.clone(), advertised: listener.advertised.clone(), tls, sasl })
 }
 
 /// A webhook over HTTP.
@@ -588,7 +640,8 @@ impl Host for Inner {
         let draining = self.draining.load(Ordering::Acquire);
         let started = self.started.load(Ordering::Acquire);
         vec![
-            Check { name: "log", ok: failed.is_none(), detail: failed.unwrap_or_default() },
+            // A full disk is no reason to send nobody here: reading goes on, and deleting makes room.
+            Check { name: "log", ok: failed.is_none(), detail: failed.or_else(|| self.broker.disk_full()).unwrap_or_default() },
             Check { name: "queries", ok: started, detail: if started { String::new() } else { "being restored".to_owned() } },
             Check {
                 name: "alarm desk",

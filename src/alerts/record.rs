@@ -17,8 +17,7 @@ use crate::time::Timestamp;
 /// Every alert says so.
 pub const NOTICE: &str = "not a medical device";
 
-/// The topic that alert records go to.
-pub const ALERTS_TOPIC: &str = "alerts";
+pub use crate::record::ALERTS_TOPIC;
 
 /// Where an alert stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

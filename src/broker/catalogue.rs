@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::config::BrokerConfig;
+use super::config::LiveConfig;
 use super::error::BrokerError;
 use super::journal::{self, Journal};
 use super::producers::Producers;
@@ -47,7 +47,7 @@ impl NewTopic {
 /// Which topics there are.
 pub(super) struct Catalogue {
     log: Arc<Log>,
-    config: Arc<BrokerConfig>,
+    config: Arc<LiveConfig>,
     clock: Clock,
     journal: Arc<Journal>,
     producers: Arc<Journal>,
@@ -126,7 +126,7 @@ fn read_producers(key: &[u8], value: &[u8]) -> Option<(PartitionKey, (Producers,
 
 impl Catalogue {
     /// Reads which topics there are and opens their partitions. Blocks.
-    pub(super) fn open(log: Arc<Log>, config: Arc<BrokerConfig>, clock: Clock) -> Result<Self, BrokerError> {
+    pub(super) fn open(log: Arc<Log>, config: Arc<LiveConfig>, clock: Clock) -> Result<Self, BrokerError> {
         let mut stored: BTreeMap<TopicId, StoredTopic> = BTreeMap::new();
         let mut cluster_id = None;
         let mut unreadable = 0_u64;
@@ -182,7 +182,7 @@ impl Catalogue {
         };
         catalogue.clear_remains(&stored)?;
         for (id, topic) in stored {
-            let config = TopicConfig::read(topic.configs, &catalogue.config)?;
+            let config = TopicConfig::read_stored(&topic.name, topic.configs, &catalogue.config.get());
             let partitions = catalogue.open_partitions(&topic.name, id, &config, 0..topic.partitions, &mut snapshots)?;
             catalogue.topics.write().insert(Arc::new(Topic::new(topic.name, id, config, partitions)));
         }
@@ -207,7 +207,7 @@ impl Catalogue {
                 ("cleanup.policy".to_owned(), "compact".to_owned()),
                 ("segment.bytes".to_owned(), journal::SEGMENT_BYTES.to_string()),
             ]),
-            &self.config,
+            &self.config.get(),
         )?;
         let topic = Topic::new(partition.of().topic.clone(), partition.key().topic, config, vec![Arc::clone(partition)]);
         self.topics.write().insert(Arc::new(topic));
@@ -234,7 +234,7 @@ impl Catalogue {
         which: std::ops::Range<i32>,
         snapshots: &mut BTreeMap<PartitionKey, (Producers, Offset)>,
     ) -> Result<Vec<Arc<Partition>>, BrokerError> {
-        let settings = PartitionConfig { segment_bytes: config.segment_bytes, segment_ms: config.segment_ms };
+        let settings = log_settings(config);
         which
             .map(PartitionId)
             .map(|partition| {
@@ -266,19 +266,29 @@ impl Catalogue {
 
     /// Checks a topic to be made; answers its partition count and settings.
     pub(super) fn check(&self, new: &NewTopic) -> Result<(i32, TopicConfig), BrokerError> {
-        let count = new.partitions.unwrap_or(self.config.default_partitions);
+        let config = self.check_name(new)?;
+        let count = new.partitions.unwrap_or(self.config.get().default_partitions);
         check_count(count)?;
+        self.check_total(&self.topics.read(), count)?;
+        Ok((count, config))
+    }
+
+    /// Checks whether a topic's name is free and its settings are good, which Kafka judges before anything else.
+    pub(super) fn check_name(&self, new: &NewTopic) -> Result<TopicConfig, BrokerError> {
         let topics = self.topics.read();
         if topics.by_name.contains_key(&new.name) {
             return Err(BrokerError::TopicExists(new.name.clone()));
         }
-        self.check_total(&topics, count)?;
-        Ok((count, TopicConfig::read(new.configs.clone(), &self.config)?))
+        if let Some(other) = topics.by_name.keys().find(|other| collide(new.name.as_str(), other.as_str())) {
+            let why = format!("topic \"{}\" and topic \"{other}\" would have the same name where a dot becomes an underscore", new.name);
+            return Err(BrokerError::InvalidTopic(why));
+        }
+        TopicConfig::read(new.configs.clone(), &self.config.get())
     }
 
     fn check_total(&self, topics: &Topics, more: i32) -> Result<(), BrokerError> {
         let total: i64 = topics.by_name.values().map(|t| i64::from(t.partition_count())).sum();
-        let limit = self.config.max_partitions;
+        let limit = self.config.get().max_partitions;
         if total + i64::from(more) > limit as i64 {
             return Err(BrokerError::InvalidPartitions(format!("this node has {total} partitions and takes {limit} at most")));
         }
@@ -381,6 +391,52 @@ impl Catalogue {
         Ok(topic)
     }
 
+    /// Changes the settings of a topic: `apply` makes of what is set what shall be set. They are good before it is
+    /// known whether there is such a topic, as in Kafka.
+    pub(super) async fn alter(
+        &self,
+        name: &TopicName,
+        apply: impl FnOnce(&BTreeMap<String, String>) -> Result<BTreeMap<String, String>, BrokerError>,
+        only_check: bool,
+    ) -> Result<(), BrokerError> {
+        let _one = self.change.lock().await;
+        let topic = self.topic(name.as_str());
+        let before = topic.as_ref().map(|topic| topic.config().set.clone()).unwrap_or_default();
+        let config = TopicConfig::read(apply(&before)?, &self.config.get())?;
+        let topic = topic.ok_or_else(|| BrokerError::UnknownTopic(name.clone()))?;
+        if only_check || config.set == before {
+            return Ok(());
+        }
+        let stored = StoredTopic { name: name.clone(), partitions: topic.partition_count(), configs: config.set.clone() };
+        self.journal.append(&[(topic.id().0.to_vec(), Some(stored.to_bytes()))]).await?;
+        tracing::info!(topic = %name, "settings of a topic changed");
+        self.put_into_effect(&topic, config);
+        Ok(())
+    }
+
+    /// Takes the broker's defaults over into the topics, when they have changed.
+    pub(super) async fn refresh(&self) -> Result<(), BrokerError> {
+        let _one = self.change.lock().await;
+        let defaults = self.config.get();
+        for topic in self.topics().iter().filter(|t| !t.name().is_internal()) {
+            match TopicConfig::read(topic.config().set.clone(), &defaults) {
+                Ok(config) if config != *topic.config() => self.put_into_effect(topic, config),
+                Ok(_) => {}
+                // Good by themselves, not together: the topic stays as it was.
+                Err(error) => tracing::warn!(topic = %topic.name(), %error, "a topic does not take the broker's new defaults"),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_into_effect(&self, topic: &Topic, config: TopicConfig) {
+        let settings = log_settings(&config);
+        topic.set_config(config);
+        for partition in topic.partitions().iter() {
+            self.log.set_config(partition.key(), settings.clone());
+        }
+    }
+
     /// Reads producers back that a crash left to be read, a partition at a time.
     pub(super) async fn load_producers(&self) {
         for partition in self.topics().iter().flat_map(|t| t.partitions().to_vec()) {
@@ -419,6 +475,20 @@ impl Catalogue {
     }
 }
 
+/// What of a topic's settings the log needs.
+const fn log_settings(config: &TopicConfig) -> PartitionConfig {
+    // What must be compacted in time must be in a closed segment by then.
+    let compacted = config.cleanup.compact && config.compaction.max_lag_ms < config.segment_ms;
+    let segment_ms = if compacted { config.compaction.max_lag_ms } else { config.segment_ms };
+    PartitionConfig { segment_bytes: config.segment_bytes, segment_ms, durability: config.durability }
+}
+
+/// Whether two names differ only in dots and underscores, which Kafka's metrics cannot tell apart.
+fn collide(one: &str, other: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (matches!(a, b'.' | b'_') && matches!(b, b'.' | b'_'));
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(same)
+}
+
 fn check_count(count: i32) -> Result<(), BrokerError> {
     if (1..=MAX_PARTITIONS_PER_TOPIC).contains(&count) {
         return Ok(());
@@ -443,6 +513,13 @@ mod tests {
         assert_eq!((read.name.as_str(), read.partitions, read.configs), ("vitals", 3, configs));
         for strange in ["", "{}", "[1]", r#"{"name":"..","partitions":1,"configs":{}}"#, r#"{"name":"a","partitions":0,"configs":{}}"#] {
             assert!(StoredTopic::read(strange.as_bytes()).is_none(), "{strange}");
+        }
+    }
+
+    #[test]
+    fn names_collide_where_only_dots_and_underscores_differ() {
+        for (one, other, expected) in [("a.b", "a_b", true), ("a_b_c", "a.b.c", true), ("a-b", "a.b", false), ("a.b", "a.bb", false)] {
+            assert_eq!(collide(one, other), expected, "{one} {other}");
         }
     }
 

@@ -1,12 +1,22 @@
-//! What an operator may set about the broker, and what the broker tells of it as Kafka's broker configs.
+//! What an operator may set about the broker: at its start, and, by Kafka's names, while it runs.
 //!
-//! Always: every value here is one that `Broker::open` can work with. The names in [`BrokerConfig::described`]
-//! are Kafka's, so that tools which read them find what they look for. Called by `node` and `server`.
+//! Always: every value here is one that the broker can work with. What is set while it runs goes before what it
+//! was started with, this broker's own before what is set for all. How it is told to clients is in
+//! `broker_configs`; where it is kept, in `settings`. Called by `node` and `server`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
+use super::broker_configs::{check_dynamic, start_value};
+use super::config_spec::{ConfigSource, ConfigSynonym};
+use super::error::BrokerError;
 use super::group::GroupConfig;
-use super::topic_config::{ConfigKind, TOPIC_CONFIGS};
+use super::security::SecurityTerms;
+use super::topic_config::topic_config_spec;
+use super::txn::TxnConfig;
 
 /// The settings of a broker. The defaults are Kafka's where Kafka has the setting, but for the rebalance delay.
 #[derive(Clone, Debug)]
@@ -33,6 +43,71 @@ pub struct BrokerConfig {
     pub group_session_timeout: (Duration, Duration),
     /// How long offsets are kept after their group became empty.
     pub offsets_retention: Duration,
+    /// The longest time a transaction may be open.
+    pub transaction_max_timeout: Duration,
+    /// How long a transactional id that nobody uses is remembered.
+    pub transactional_id_expiration: Duration,
+    /// After so long a client authenticates again, at the listener that asks for it soonest; `None` where none does.
+    pub max_reauth: Option<Duration>,
+    /// Who may do what, where no access rule says it.
+    pub security: SecurityTerms,
+    /// What was set while it runs.
+    pub dynamic: DynamicConfigs,
+}
+
+/// Settings made while the broker runs, by Kafka's names of broker settings, as they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DynamicConfigs {
+    /// For this broker.
+    pub broker: BTreeMap<String, String>,
+    /// For all brokers.
+    pub cluster: BTreeMap<String, String>,
+    /// What the broker was started with, of settings whose place in [`BrokerConfig`] these have taken.
+    start: BTreeMap<&'static str, String>,
+}
+
+impl DynamicConfigs {
+    /// What is set for this broker and for all.
+    #[must_use]
+    pub const fn new(broker: BTreeMap<String, String>, cluster: BTreeMap<String, String>) -> Self {
+        Self { broker, cluster, start: BTreeMap::new() }
+    }
+
+    /// The value that goes before what the broker was started with.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&String> {
+        self.broker.get(name).or_else(|| self.cluster.get(name))
+    }
+
+    pub(super) fn started_with(&self, name: &str) -> Option<&String> {
+        self.start.get(name)
+    }
+}
+
+/// The settings in effect now, for everyone in the broker to look at.
+#[derive(Debug)]
+pub(super) struct LiveConfig {
+    base: BrokerConfig,
+    now: RwLock<Arc<BrokerConfig>>,
+}
+
+impl LiveConfig {
+    pub(super) fn new(base: BrokerConfig) -> Self {
+        Self { now: RwLock::new(Arc::new(base.clone())), base }
+    }
+
+    pub(super) fn get(&self) -> Arc<BrokerConfig> {
+        Arc::clone(&self.now.read())
+    }
+
+    /// The settings as they would be, checked.
+    pub(super) fn with(&self, dynamic: DynamicConfigs) -> Result<BrokerConfig, BrokerError> {
+        self.base.with_dynamic(dynamic)
+    }
+
+    pub(super) fn set(&self, config: BrokerConfig) {
+        *self.now.write() = Arc::new(config);
+    }
 }
 
 impl Default for BrokerConfig {
@@ -50,24 +125,16 @@ impl Default for BrokerConfig {
             group_initial_rebalance_delay: Duration::from_millis(500),
             group_session_timeout: (Duration::from_secs(6), Duration::from_secs(30 * 60)),
             offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
+            transaction_max_timeout: Duration::from_secs(15 * 60),
+            transactional_id_expiration: Duration::from_secs(7 * 24 * 60 * 60),
+            max_reauth: None,
+            security: SecurityTerms::default(),
+            dynamic: DynamicConfigs::default(),
         }
     }
 }
 
-/// One setting of the broker, as DescribeConfigs tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescribedConfig {
-    /// Kafka's name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-    /// What kind of value it is.
-    pub kind: ConfigKind,
-    /// What it does.
-    pub doc: &'static str,
-}
-
-fn ms(span: Duration) -> i64 {
+pub(super) fn ms(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -85,84 +152,53 @@ impl BrokerConfig {
         }
     }
 
+    fn with_dynamic(&self, mut dynamic: DynamicConfigs) -> Result<Self, BrokerError> {
+        const PRODUCERS: &str = "producer.id.expiration.ms";
+        for (name, value) in dynamic.cluster.iter().chain(&dynamic.broker) {
+            check_dynamic(name, value)?;
+        }
+        let mut config = Self { dynamic: DynamicConfigs::default(), ..self.clone() };
+        if let Some(span) = dynamic.value(PRODUCERS).and_then(|ms| ms.trim().parse().ok()) {
+            dynamic.start.insert(PRODUCERS, ms(self.producer_expiration).to_string());
+            config.producer_expiration = Duration::from_millis(span);
+        }
+        config.dynamic = dynamic;
+        Ok(config)
+    }
+
+    /// What the coordinator of transactions needs of it.
+    #[must_use]
+    pub fn transactions(&self) -> TxnConfig {
+        let max_timeout_ms = i32::try_from(self.transaction_max_timeout.as_millis()).unwrap_or(i32::MAX);
+        TxnConfig { max_timeout_ms, expiration_ms: ms(self.transactional_id_expiration) }
+    }
+
     /// What a topic config is where the topic does not set it.
     #[must_use]
     pub fn topic_default(&self, name: &str) -> Option<String> {
-        match name {
-            "segment.bytes" => Some(self.segment_bytes.to_string()),
-            "max.message.bytes" => Some(self.max_message_bytes.to_string()),
-            _ => TOPIC_CONFIGS.iter().find(|spec| spec.name == name).map(|spec| spec.default.to_owned()),
-        }
+        let spec = topic_config_spec(name)?;
+        Some(
+            self.dynamic
+                .value(spec.broker_name)
+                .cloned()
+                .or_else(|| start_value(self, spec.broker_name))
+                .unwrap_or_else(|| spec.default.to_owned()),
+        )
     }
 
-    /// The broker's settings under Kafka's names.
-    #[must_use]
-    pub fn described(&self) -> Vec<DescribedConfig> {
-        use ConfigKind::{Bool, Int, List, Long, Text};
-        let one = |name: &str, value: String, kind, doc| DescribedConfig { name: name.to_owned(), value, kind, doc };
-        let groups = self.groups();
-        let topic = |name: &str| self.topic_default(name).unwrap_or_default();
-        let mut all = vec![
-            one("auto.create.topics.enable", self.auto_create_topics.to_string(), Bool, "Whether naming a topic makes it."),
-            one("broker.id", self.node_id.to_string(), Int, "This node's number."),
-            one("compression.type", topic("compression.type"), Text, "The codec records are kept in; producer keeps what came."),
-            one("connections.max.idle.ms", "600000".to_owned(), Long, "A connection that is silent for so long is closed."),
-            one("default.replication.factor", "1".to_owned(), Int, "Copies of each partition: this is one node."),
-            one("delete.topic.enable", "true".to_owned(), Bool, "Whether topics may be deleted."),
-            one("fetch.max.bytes", self.fetch_max_bytes.to_string(), Int, "The largest answer to a Fetch."),
-            one(
-                "group.initial.rebalance.delay.ms",
-                groups.initial_rebalance_delay_ms.to_string(),
-                Int,
-                "How long an empty group waits for company.",
-            ),
-            one(
-                "group.max.session.timeout.ms",
-                groups.max_session_timeout_ms.to_string(),
-                Int,
-                "The longest session timeout of a group member.",
-            ),
-            one("group.max.size", groups.max_size.to_string(), Int, "The most members of a group."),
-            one(
-                "group.min.session.timeout.ms",
-                groups.min_session_timeout_ms.to_string(),
-                Int,
-                "The shortest session timeout of a group member.",
-            ),
-            one("log.cleanup.policy", topic("cleanup.policy"), List, "What happens to old records."),
-            one("log.flush.interval.messages", "1".to_owned(), Long, "Records before a sync: every acknowledged write is synced."),
-            one("log.message.timestamp.type", topic("message.timestamp.type"), Text, "Whose clock stamps records."),
-            one("log.retention.bytes", topic("retention.bytes"), Long, "Bytes a partition keeps; -1 for all."),
-            one("log.retention.ms", topic("retention.ms"), Long, "How long a partition keeps records; -1 for ever."),
-            one("log.segment.bytes", topic("segment.bytes"), Int, "Size of one segment file."),
-            one("message.max.bytes", topic("max.message.bytes"), Int, "The largest batch a client may write."),
-            one("min.insync.replicas", "1".to_owned(), Int, "Replicas that must have a write: this is one node."),
-            one("node.id", self.node_id.to_string(), Int, "This node's number."),
-            one("num.partitions", self.default_partitions.to_string(), Int, "Partitions of a topic made without a count."),
-            one(
-                "offset.metadata.max.bytes",
-                groups.offset_metadata_max_bytes.to_string(),
-                Int,
-                "The longest text committed with an offset.",
-            ),
-            one(
-                "offsets.retention.minutes",
-                (groups.offsets_retention_ms / 60_000).to_string(),
-                Int,
-                "How long an empty group keeps its offsets.",
-            ),
-            one("offsets.topic.num.partitions", "1".to_owned(), Int, "Partitions of the topic of offsets."),
-            one("offsets.topic.replication.factor", "1".to_owned(), Int, "Copies of the topic of offsets: this is one node."),
-            one(
-                "producer.id.expiration.ms",
-                ms(self.producer_expiration).to_string(),
-                Int,
-                "How long a silent idempotent producer is remembered.",
-            ),
-            one("socket.request.max.bytes", (100 << 20).to_string(), Int, "The largest request."),
-        ];
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+    /// Everything that is set of a broker setting, the nearest first, and its default last.
+    pub(super) fn synonyms(&self, name: &str, default: Option<&str>) -> Vec<ConfigSynonym> {
+        let one = |value: &str, source| ConfigSynonym { name: name.to_owned(), value: value.to_owned(), source };
+        let start = start_value(self, name).filter(|value| Some(value.as_str()) != default);
+        [
+            self.dynamic.broker.get(name).map(|value| one(value, ConfigSource::Broker)),
+            self.dynamic.cluster.get(name).map(|value| one(value, ConfigSource::Cluster)),
+            start.map(|value| one(&value, ConfigSource::Start)),
+            default.map(|value| one(value, ConfigSource::Default)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
@@ -170,12 +206,48 @@ impl BrokerConfig {
 mod tests {
     use super::*;
 
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
     #[test]
     fn a_default_of_the_broker_is_the_default_of_its_topics() {
         let config = BrokerConfig { segment_bytes: 4096, ..BrokerConfig::default() };
         assert_eq!(config.topic_default("segment.bytes").as_deref(), Some("4096"));
         assert_eq!(config.topic_default("retention.ms").as_deref(), Some("604800000"));
         assert_eq!(config.topic_default("no.such"), None);
-        assert!(config.described().iter().any(|c| c.name == "log.segment.bytes" && c.value == "4096"));
+    }
+
+    #[test]
+    fn what_is_set_on_the_broker_goes_before_what_is_set_for_all_and_that_before_the_start() {
+        let live = LiveConfig::new(BrokerConfig { segment_bytes: 1 << 21, ..BrokerConfig::default() });
+        let default = |broker: &[(&str, &str)], cluster: &[(&str, &str)]| {
+            live.set(live.with(DynamicConfigs::new(map(broker), map(cluster))).unwrap());
+            live.get().topic_default("segment.bytes").unwrap()
+        };
+        assert_eq!(default(&[], &[]), "2097152");
+        assert_eq!(default(&[], &[("log.segment.bytes", "3000000")]), "3000000");
+        assert_eq!(default(&[("log.segment.bytes", "4000000")], &[("log.segment.bytes", "3000000")]), "4000000");
+        let synonyms = live.get().synonyms("log.segment.bytes", Some("1073741824"));
+        let told: Vec<_> = synonyms.iter().map(|s| (s.value.as_str(), s.source as i8)).collect();
+        assert_eq!(told, [("4000000", 2), ("3000000", 3), ("2097152", 4), ("1073741824", 5)]);
+    }
+
+    #[test]
+    fn a_setting_with_a_place_of_its_own_takes_it_and_gives_it_back() {
+        let live = LiveConfig::new(BrokerConfig::default());
+        live.set(live.with(DynamicConfigs::new(map(&[("producer.id.expiration.ms", "5000")]), map(&[]))).unwrap());
+        assert_eq!(live.get().producer_expiration, Duration::from_secs(5));
+        assert_eq!(start_value(&live.get(), "producer.id.expiration.ms").as_deref(), Some("86400000"));
+        live.set(live.with(DynamicConfigs::default()).unwrap());
+        assert_eq!(live.get().producer_expiration, BrokerConfig::default().producer_expiration);
+    }
+
+    #[test]
+    fn what_cannot_change_while_the_broker_runs_is_refused() {
+        let live = LiveConfig::new(BrokerConfig::default());
+        for (name, value) in [("num.partitions", "3"), ("no.such.setting", "1"), ("message.max.bytes", "x"), ("message.max.bytes", "-1")] {
+            assert!(live.with(DynamicConfigs::new(map(&[(name, value)]), map(&[]))).is_err(), "{name}={value}");
+        }
     }
 }

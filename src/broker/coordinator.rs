@@ -6,6 +6,11 @@
 //! watches the deadlines of all groups. Groups live by the machine's time, not by the node's clock, which a
 //! demonstration may run faster: their members' heartbeats come in real time. Called by `server`.
 
+mod consumer;
+mod txn;
+
+pub(in crate::broker) use txn::TxnOffsets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,17 +20,22 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::catalogue::Catalogue;
 use super::error::BrokerError;
 use super::group::{
-    CommitRequest, Committed, Described, Effect, Group, GroupConfig, GroupId, GroupRecord, HeartbeatRequest, JoinReply, JoinRequest,
-    LeaveReply, Leaving, Listed, Replay, SyncReply, SyncRequest, Token,
+    CommitRequest, Committed, Described, Effect, Group, GroupConfig, GroupId, GroupKind, GroupRecord, HeartbeatRequest, JoinReply,
+    JoinRequest, LeaveReply, Leaving, Listed, Replay, SyncReply, SyncRequest, Token,
 };
 use super::journal::{Entry, Journal, size};
+use super::settings::Settings;
 use crate::log::{Log, Permit, Submitted};
 use crate::record::{Offset, TopicId, TopicName, TopicPartition};
 use crate::time::{Clock, Timestamp};
 use crate::wire::error_code;
 
+/// How often groups are looked through for what is too old (Kafka's `offsets.retention.check.interval.ms`): a group
+/// that just became empty is still there for whoever asks.
+const EXPIRE_EVERY_MS: i64 = 10 * 60 * 1000;
 /// About what a change of a group's state takes in the log.
 const STATE_BYTES: usize = 1024;
 
@@ -33,12 +43,18 @@ const STATE_BYTES: usize = 1024;
 pub struct Coordinator {
     config: GroupConfig,
     clock: Clock,
+    topics: Arc<Catalogue>,
+    settings: Arc<Settings>,
     journal: Arc<Journal>,
     cells: Mutex<BTreeMap<GroupId, Arc<Cell>>>,
     /// When which group wants to be called, the earliest first.
     alarms: Mutex<BTreeSet<(Timestamp, GroupId)>>,
     earlier: Notify,
     tokens: AtomicU64,
+    /// The groups in which a producer's transaction has committed offsets.
+    transactions: Mutex<BTreeMap<i64, BTreeSet<GroupId>>>,
+    /// When groups were last looked through for what is too old.
+    expired_at: Mutex<Timestamp>,
 }
 
 /// One group and who waits in it.
@@ -75,7 +91,13 @@ impl Stored {
 impl Coordinator {
     /// Reads all groups back. Blocks. The records it answers are to be appended: they say since when groups
     /// without members are without.
-    pub(super) fn open(log: &Arc<Log>, id: TopicId, config: GroupConfig) -> Result<(Self, Vec<Entry>), BrokerError> {
+    pub(super) fn open(
+        log: &Arc<Log>,
+        id: TopicId,
+        config: GroupConfig,
+        topics: Arc<Catalogue>,
+        settings: Arc<Settings>,
+    ) -> Result<(Self, Vec<Entry>), BrokerError> {
         let clock = Clock::system();
         let mut replay = Replay::default();
         let mut unreadable = 0_u64;
@@ -91,14 +113,31 @@ impl Coordinator {
         let coordinator = Self {
             config,
             clock,
+            topics,
+            settings,
             journal,
             cells: Mutex::default(),
             alarms: Mutex::default(),
             earlier: Notify::new(),
             tokens: AtomicU64::new(0),
+            transactions: Mutex::default(),
+            expired_at: Mutex::new(clock.now()),
         };
-        let cells = groups.into_iter().map(|group| (group.id().clone(), Arc::new(Cell::new(group)))).collect();
-        *coordinator.cells.lock() = cells;
+        for group in &groups {
+            for producer_id in group.pending_producers() {
+                coordinator.transactions.lock().entry(producer_id).or_default().insert(group.id().clone());
+            }
+        }
+        for group in groups {
+            let cell = Arc::new(Cell::new(group));
+            // The members of a group of KIP-848 are there again, and have to be heard of.
+            let next = cell.inner.lock().group.next_deadline();
+            if let Some(next) = next {
+                cell.inner.lock().alarm = Some(next);
+                coordinator.alarms.lock().insert((next, cell.id.clone()));
+            }
+            coordinator.cells.lock().insert(cell.id.clone(), cell);
+        }
         Ok((coordinator, entries(records)))
     }
 
@@ -218,7 +257,7 @@ impl Coordinator {
         let permit = self.journal.room(STATE_BYTES).await;
         let stored = self.within(id, |inner, now| {
             inner.joining.insert(request.token, reply);
-            let effects = inner.group.join(now, &request);
+            let effects = inner.group.join(now, &request, &*self.topics);
             self.carry_out(inner, effects, permit)
         });
         stored.told(id).await;
@@ -232,7 +271,7 @@ impl Coordinator {
         let permit = self.journal.room(STATE_BYTES).await;
         let stored = self.within_existing(id, |inner, now| {
             inner.syncing.insert(request.token, reply);
-            let effects = inner.group.sync(now, &request);
+            let effects = inner.group.sync(now, &request, &*self.topics);
             self.carry_out(inner, effects, permit)
         });
         let Some(stored) = stored else { return SyncReply::refused(error_code::UNKNOWN_MEMBER_ID) };
@@ -250,7 +289,7 @@ impl Coordinator {
     pub async fn leave(&self, id: &GroupId, leaving: Vec<Leaving>) -> LeaveReply {
         let permit = self.journal.room(STATE_BYTES).await;
         let done = self.within_existing(id, |inner, now| {
-            let (reply, effects) = inner.group.leave(now, leaving.clone());
+            let (reply, effects) = inner.group.leave(now, leaving.clone(), &*self.topics);
             let stored = self.carry_out(inner, effects, permit);
             (reply, stored)
         });
@@ -284,7 +323,10 @@ impl Coordinator {
                 return Ok((plan, None));
             }
             match self.journal.submit(&entries(plan.records()), permit) {
-                Ok(placed) => Ok((plan, Some(placed))),
+                Ok(placed) => {
+                    inner.group.commit_placed(&plan, placed.0);
+                    Ok((plan, Some(placed)))
+                }
                 Err(error) => {
                     tracing::warn!(group = %id, %error, "positions could not be stored");
                     inner.group.commit_failed(&plan);
@@ -307,6 +349,12 @@ impl Coordinator {
             }
         }
         Ok(accepted.into_iter().chain(refused).collect())
+    }
+
+    /// Whether a transaction that is not over has committed an offset of this partition (KIP-447).
+    #[must_use]
+    pub fn is_unstable(&self, id: &GroupId, of: &TopicPartition) -> bool {
+        self.look(id, |group| group.is_unstable(of)).unwrap_or(false)
     }
 
     /// How far a group has come in one partition.
@@ -338,10 +386,10 @@ impl Coordinator {
         self.all().iter().map(|cell| cell.inner.lock().group.list()).collect()
     }
 
-    /// One group and its members; `None` where there is no such group.
+    /// One classic group and its members; `None` where there is no such group.
     #[must_use]
     pub fn describe(&self, id: &GroupId) -> Option<Described> {
-        self.look(id, Group::describe)
+        self.look(id, |group| (group.kind() == GroupKind::Classic).then(|| group.describe())).flatten()
     }
 
     /// Deletes a group, which must be empty. Answers Kafka's error.
@@ -381,7 +429,16 @@ impl Coordinator {
 
     /// Lets go of what is too old, and rewrites the topic of offsets where it has grown too long.
     pub(super) async fn expire(&self) -> Result<(), BrokerError> {
-        for cell in self.all() {
+        let due = {
+            let (mut last, now) = (self.expired_at.lock(), self.clock.now());
+            let due = now.since(*last) >= EXPIRE_EVERY_MS;
+            if due {
+                *last = now;
+            }
+            due
+        };
+        let cells = if due { self.all() } else { Vec::new() };
+        for cell in cells {
             let permit = self.journal.room(STATE_BYTES).await;
             let stored = self.within_existing(&cell.id, |inner, now| {
                 let records = inner.group.expire(now);
@@ -421,7 +478,7 @@ impl Coordinator {
                 let permit = self.journal.room(STATE_BYTES).await;
                 let stored = self.within_existing(&id, |inner, now| {
                     inner.alarm = None;
-                    let effects = inner.group.tick(now);
+                    let effects = inner.group.tick(now, &*self.topics);
                     self.carry_out(inner, effects, permit)
                 });
                 if let Some(stored) = stored {

@@ -4,6 +4,9 @@ use crate::log::LogError;
 use crate::record::{TopicName, TopicPartition};
 use crate::wire::error_code;
 
+/// What to do where one node is not enough.
+pub const MORE_NODES: &str = "To have copies on several machines, run VitalSQL over Apache Kafka.";
+
 /// Why the broker did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -23,7 +26,7 @@ pub enum BrokerError {
     #[error("{0}")]
     InvalidPartitions(String),
     /// There is one node, so there is one replica.
-    #[error("replication factor {0}: this is one node, so 1 (or -1, the default) is what there is")]
+    #[error("replication factor {0}: this is one node, so 1 (or -1, the default) is what there is. {MORE_NODES}")]
     InvalidReplicationFactor(i16),
     /// A setting's name or value is wrong.
     #[error("{0}")]

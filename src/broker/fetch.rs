@@ -1,8 +1,9 @@
 //! A client's Fetch request: what is there is gathered, and waited for where it is too little.
 //!
 //! Always: only durable records are handed out, as whole batches shared with the log; an offset in the middle
-//! of a batch gets the whole batch; the first batch goes out however large it is. Whoever waits is woken
-//! by the partitions it asked for, by nothing else but its own deadline. Called by `server`, which may drop
+//! of a batch gets the whole batch; the first batch goes out however large it is. Whoever reads what is
+//! committed gets nothing beyond the last stable offset, and is told which transactions to skip. Whoever waits
+//! is woken by the partitions it asked for (a marker is a record too), by nothing else but its own deadline. Called by `server`, which may drop
 //! the future at any time (the client has gone).
 
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use super::Broker;
 use super::append::LEADER_EPOCH;
 use super::error::log_code;
 use super::topic::{Partition, Topic};
-use crate::log::LogError;
-use crate::record::{Codec, Offset, PartitionId};
+use crate::log::{Fetched, LogError};
+use crate::record::{Codec, Offset, PartitionId, TopicId};
 use crate::wire::error_code;
 
 /// What to fetch of one partition.
@@ -24,6 +25,8 @@ use crate::wire::error_code;
 pub struct FetchPart {
     /// The topic's name as the client wrote it.
     pub topic: String,
+    /// The topic's id, which goes before its name.
+    pub topic_id: Option<TopicId>,
     /// The partition's number as the client wrote it.
     pub partition: i32,
     /// The first offset wanted.
@@ -32,6 +35,8 @@ pub struct FetchPart {
     pub max_bytes: usize,
     /// The leader epoch the client believes in, or -1.
     pub leader_epoch: i32,
+    /// The leader epoch of the last record the client has, or -1.
+    pub last_fetched_epoch: i32,
 }
 
 /// What to fetch, and how long to wait for it.
@@ -47,6 +52,18 @@ pub struct FetchSpec {
     pub max_wait: Duration,
     /// Whether the version of the request knows zstd (10 on).
     pub knows_zstd: bool,
+    /// What the reader wants to see.
+    pub isolation: Isolation,
+}
+
+/// What a reader wants to see of transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Every record.
+    #[default]
+    ReadUncommitted,
+    /// Records outside of transactions, and of those that were committed.
+    ReadCommitted,
 }
 
 /// What was fetched of one partition.
@@ -56,15 +73,21 @@ pub struct FetchedPart {
     pub error: i16,
     /// The end of what may be read, or -1.
     pub high_watermark: i64,
+    /// The end of what is committed or aborted, or -1.
+    pub last_stable: i64,
     /// The first offset there is, or -1.
     pub log_start: i64,
     /// Whole batches.
     pub records: Vec<Bytes>,
+    /// The aborted transactions among them, where the reader wants to know: whose, and the first record of each.
+    pub aborted: Vec<(i64, Offset)>,
+    /// Where the reader's last epoch ended, if it has read beyond that: the epoch and the offset to go back to.
+    pub diverging: Option<(i32, i64)>,
 }
 
 impl FetchedPart {
     const fn failed(error: i16) -> Self {
-        Self { error, high_watermark: -1, log_start: -1, records: Vec::new() }
+        Self { error, high_watermark: -1, last_stable: -1, log_start: -1, records: Vec::new(), aborted: Vec::new(), diverging: None }
     }
 }
 
@@ -91,7 +114,7 @@ impl Broker {
             let mut watches: Vec<_> = partitions.iter().map(|p| p.log().watch()).collect();
             watches.iter_mut().for_each(|watch| drop(watch.borrow_and_update()));
             let (answer, bytes) = self.gather(spec, &found).await;
-            let failed = answer.iter().any(|part| part.error != error_code::NONE);
+            let failed = answer.iter().any(|part| part.error != error_code::NONE || part.diverging.is_some());
             if failed || bytes >= spec.min_bytes || partitions.is_empty() || spec.max_wait.is_zero() {
                 return self.count_out(answer, &found);
             }
@@ -110,9 +133,10 @@ impl Broker {
     }
 
     fn find(&self, part: &FetchPart) -> Found {
-        let topic = self.topic_named(&part.topic).ok_or(error_code::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let topic = self.topic_meant(&part.topic, part.topic_id)?;
         let partition = topic.partition(PartitionId(part.partition)).ok_or(error_code::UNKNOWN_TOPIC_OR_PARTITION)?;
-        check_epoch(part.leader_epoch)?;
+        // Of a fetch every negative epoch says nothing, as in Kafka.
+        check_epoch(part.leader_epoch.max(-1))?;
         Ok((topic, partition))
     }
 
@@ -121,15 +145,23 @@ impl Broker {
         let mut total = 0;
         let mut answer = Vec::with_capacity(found.len());
         for (part, found) in spec.parts.iter().zip(found) {
-            let (_, partition) = match found {
-                Ok(found) => found,
+            // What a topic is said to keep in zstd, not what a producer once sent, decides whether older versions get it: as in Kafka.
+            let refused = |topic: &Topic| {
+                (!spec.knows_zstd && topic.config().codec == Some(Codec::Zstd)).then_some(error_code::UNSUPPORTED_COMPRESSION_TYPE)
+            };
+            let found = found.as_ref().map_err(|code| *code).and_then(|(topic, partition)| refused(topic).map_or(Ok(partition), Err));
+            let partition = match found {
+                Ok(partition) => partition,
                 Err(code) => {
-                    answer.push(FetchedPart::failed(*code));
+                    answer.push(FetchedPart::failed(code));
                     continue;
                 }
             };
             let room = Room { bytes: part.max_bytes.min(left), even_if_larger: total == 0 };
-            let one = read_part(partition, Offset(part.offset), room, spec.knows_zstd).await;
+            let one = match partition.read_back(self.clock().now()).await {
+                Ok(()) => read_part(partition, part, room, spec).await,
+                Err(error) => FetchedPart::failed(error.code()),
+            };
             let bytes: usize = one.records.iter().map(Bytes::len).sum();
             left = left.saturating_sub(bytes);
             total += bytes;
@@ -157,20 +189,37 @@ struct Room {
     even_if_larger: bool,
 }
 
-async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_zstd: bool) -> FetchedPart {
+async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spec: &FetchSpec) -> FetchedPart {
+    let from = Offset(part.offset);
     if partition.is_gone() {
         return FetchedPart::failed(error_code::UNKNOWN_TOPIC_OR_PARTITION);
     }
     let log = partition.log();
-    let empty = |error| FetchedPart { error, high_watermark: log.durable_end().0, log_start: log.start().0, records: Vec::new() };
-    let (start, visible) = (log.start(), log.durable_end());
+    let (visible, stable) = partition.bounds();
+    let start = log.start();
+    let empty = |error| {
+        let (visible, stable) = partition.bounds();
+        let (high_watermark, last_stable, log_start) = (visible.0, stable.0, log.start().0);
+        FetchedPart { error, high_watermark, last_stable, log_start, records: Vec::new(), aborted: Vec::new(), diverging: None }
+    };
+    if part.last_fetched_epoch > LEADER_EPOCH {
+        return FetchedPart::failed(error_code::OFFSET_OUT_OF_RANGE);
+    }
+    // The one epoch there is ends where the log does: whoever has read further of it must go back (KIP-595).
+    if part.last_fetched_epoch == LEADER_EPOCH && from > log.end() {
+        return FetchedPart { diverging: Some((LEADER_EPOCH, log.end().0)), ..empty(error_code::NONE) };
+    }
     if from == visible || (from > visible && from <= log.end()) {
         return empty(error_code::NONE);
     }
     if from < start || from > visible {
         return FetchedPart::failed(error_code::OFFSET_OUT_OF_RANGE);
     }
-    if room.bytes == 0 && !room.even_if_larger {
+    let end = match spec.isolation {
+        Isolation::ReadUncommitted => visible,
+        Isolation::ReadCommitted => stable,
+    };
+    if from >= end || (room.bytes == 0 && !room.even_if_larger) {
         return empty(error_code::NONE);
     }
     let mut at = from;
@@ -194,15 +243,19 @@ async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_z
     };
     match fetched {
         Ok(fetched) => {
-            let bytes: usize = fetched.chunks.iter().map(Bytes::len).sum();
+            let next = fetched.next;
+            // Only a reader of what is committed can be given less than was read.
+            let records = if next <= end || end == visible { fetched.chunks } else { below(&fetched, end) };
+            let bytes: usize = records.iter().map(Bytes::len).sum();
             if bytes > room.bytes && !room.even_if_larger {
                 return empty(error_code::NONE);
             }
-            let is_zstd = |batch: Result<crate::record::Batch, _>| batch.is_ok_and(|b| b.header().codec().is_ok_and(|c| c == Codec::Zstd));
-            if !knows_zstd && fetched.batches().any(is_zstd) {
-                return empty(error_code::UNSUPPORTED_COMPRESSION_TYPE);
-            }
-            FetchedPart { records: fetched.chunks, ..empty(error_code::NONE) }
+            let aborted = match spec.isolation {
+                Isolation::ReadUncommitted => Vec::new(),
+                Isolation::ReadCommitted => partition.aborted_between(from, next.min(end)),
+            };
+            let aborted = aborted.into_iter().map(|one| (one.producer_id, one.first)).collect();
+            FetchedPart { records, aborted, ..empty(error_code::NONE) }
         }
         Err(error) => {
             if !matches!(error, LogError::OutOfRange { .. }) {
@@ -211,6 +264,14 @@ async fn read_part(partition: &Arc<Partition>, from: Offset, room: Room, knows_z
             FetchedPart::failed(log_code(&error))
         }
     }
+}
+
+/// The batches that lie below `end`.
+fn below(fetched: &Fetched, end: Offset) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    let whole = |batch: &Result<crate::record::Batch, _>| batch.as_ref().is_ok_and(|batch| batch.next_offset() <= end);
+    fetched.batches().take_while(whole).flatten().for_each(|batch| batch.push_to(&mut chunks));
+    chunks
 }
 
 #[cfg(test)]

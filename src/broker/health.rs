@@ -3,7 +3,31 @@
 use super::Broker;
 use crate::metrics::{Metrics, raise};
 
+/// The volume the node's files are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The directory.
+    pub place: String,
+    /// Bytes there are; `None` where the system does not tell.
+    pub total_bytes: Option<u64>,
+    /// Bytes that are free for us, as last looked at.
+    pub free_bytes: u64,
+}
+
 impl Broker {
+    /// Where the node's files are, and the room there.
+    #[must_use]
+    pub fn volume(&self) -> Volume {
+        let (place, total_bytes) = self.log().volume();
+        Volume { place, total_bytes, free_bytes: self.log().disk_state().free_bytes }
+    }
+
+    /// Why writes are refused for want of room, where they are. Reading and deleting go on.
+    #[must_use]
+    pub fn disk_full(&self) -> Option<String> {
+        self.log().refuses().map(|why| format!("writes are refused: {why}"))
+    }
+
     /// Completes when the log has failed for good, with the reason: nothing may be acknowledged any more.
     pub async fn log_failed(&self) -> String {
         let mut failed = self.log().failed();

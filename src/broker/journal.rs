@@ -126,6 +126,52 @@ impl Journal {
         Ok(placed)
     }
 
+    /// Lets records ride in an append group of somebody else: `submit` is given where they go (nothing, where
+    /// there are none) and the offset of the first, adds what else belongs to the group, and hands it to
+    /// the log as a whole. Where it answers `Err` or `None`, nothing was handed over.
+    pub(super) fn ride<T, E>(
+        &self,
+        entries: &[Entry],
+        submit: impl FnOnce(Option<Addition>) -> Result<Option<T>, E>,
+    ) -> Result<Option<(Offset, T)>, E> {
+        let now = self.clock.now();
+        let mut held = self.held.lock();
+        let batches = batches(entries.iter().map(|(k, v)| (k.as_slice(), v.as_deref())), now);
+        let length = length(&batches);
+        // Whatever goes into this partition goes through `held`, so its end is where the records will lie.
+        let first = self.partition.log().end();
+        let addition = (!batches.is_empty()).then(|| Addition { to: Arc::clone(&self.partition), batches });
+        let Some(submitted) = submit(addition)? else { return Ok(None) };
+        held.length += length;
+        for (key, value) in entries {
+            held.take(key, value.as_deref());
+        }
+        Ok(Some((first, submitted)))
+    }
+
+    /// As [`Journal::ride`], for records that depend on where the rest of the group goes: `submit` is given an
+    /// addition that is to be filled by the second thing it is given, and answers with the records it has put there.
+    pub(super) fn ride_late<T, E>(
+        &self,
+        submit: impl FnOnce(Addition, &dyn Fn(&[Entry]) -> Vec<Batch>) -> Result<Option<(T, Vec<Entry>)>, E>,
+    ) -> Result<Option<T>, E> {
+        let now = self.clock.now();
+        let mut held = self.held.lock();
+        let added = std::cell::Cell::new(0);
+        let make = |entries: &[Entry]| {
+            let batches = batches(entries.iter().map(|(k, v)| (k.as_slice(), v.as_deref())), now);
+            added.set(length(&batches));
+            batches
+        };
+        let addition = Addition { to: Arc::clone(&self.partition), batches: Vec::new() };
+        let Some((submitted, entries)) = submit(addition, &make)? else { return Ok(None) };
+        held.length += added.get();
+        for (key, value) in &entries {
+            held.take(key, value.as_deref());
+        }
+        Ok(Some(submitted))
+    }
+
     fn hand_over(&self, batches: Vec<Batch>, permit: Permit, now: Timestamp) -> Result<(Offset, Submitted), LogError> {
         let addition = Addition { to: Arc::clone(&self.partition), batches };
         let in_flight = submit(&self.log, vec![addition], Rule::AllOrNothing, permit, now)?;
@@ -133,6 +179,11 @@ impl Journal {
             (Some(Fate::Placed { base, .. }), Some(submitted)) => Ok((*base, submitted)),
             _ => unreachable!("a journal is not deleted, has no producers, and was given records"),
         }
+    }
+
+    /// Adds the records that take away whatever is held under a key that is `gone`.
+    pub(super) fn forget(&self, gone: impl Fn(&[u8]) -> bool, into: &mut Vec<Entry>) {
+        into.extend(self.held.lock().entries.keys().filter(|key| gone(key)).map(|key| (key.clone(), None)));
     }
 
     /// Appends records, durable when this returns. Answers the first one's offset.

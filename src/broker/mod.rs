@@ -1,14 +1,17 @@
-//! Topics, partitions, idempotent producers and consumer groups: what a Kafka broker is, without the sockets.
+//! Topics, partitions, producers, transactions and consumer groups: what a Kafka broker is, without the sockets.
 //!
 //! [`Broker`] owns the log and everything that is known about it. Decisions are pure (`producers`, `group`,
 //! `topic_config`); around them are thin async handles. Always: nothing is acknowledged or shown before it is
 //! durable; what the broker itself must remember are records of internal topics (`__topics`,
-//! `__consumer_offsets`, `__producer_ids`, `__producer_state`), written through the same append groups as
-//! everything else. Called by `server` for clients and by `bus` for the engine.
+//! `__consumer_offsets`, `__transaction_state`, `__producer_ids`, `__configs` and others), written through the same append
+//! groups as everything else. Called by `server` for clients and by `bus` for the engine.
 
 mod append;
+mod broker_configs;
 mod catalogue;
+mod compact;
 mod config;
+mod config_spec;
 mod coordinator;
 mod error;
 mod fetch;
@@ -19,14 +22,18 @@ mod places;
 mod produce;
 mod producer_ids;
 mod producers;
+pub mod security;
+mod settings;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod topic;
 mod topic_config;
+pub mod txn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -34,25 +41,34 @@ use tokio_util::task::TaskTracker;
 
 pub use append::{LEADER_EPOCH, Pending};
 pub use catalogue::NewTopic;
-pub use config::{BrokerConfig, DescribedConfig};
+pub use config::{BrokerConfig, DynamicConfigs};
+pub use config_spec::{ConfigKind, ConfigSource, ConfigSynonym, DescribedConfig};
 pub use coordinator::Coordinator;
-pub use error::BrokerError;
-pub use fetch::{FetchPart, FetchSpec, FetchedPart};
+pub use error::{BrokerError, MORE_NODES};
+pub use fetch::{FetchPart, FetchSpec, FetchedPart, Isolation};
+pub use health::Volume;
 pub use places::FoundOffset;
 pub use produce::{Incoming, Placed, ProduceTerms, Produced, Refusal};
+pub use producers::DescribedProducer;
+pub use settings::{ConfigChange, ConfigEdit, ConfigOwner};
 pub use stats::{BrokerStats, TopicSize};
 #[cfg(test)]
 pub(crate) use tests::TestDisk;
 pub use topic::{Partition, Topic, Traffic};
-pub use topic_config::{CleanupPolicy, ConfigKind, TOPIC_CONFIGS, TopicConfig, TopicConfigSpec};
+pub use topic_config::{CleanupPolicy, CompactionTerms, TOPIC_CONFIGS, TopicConfig, TopicConfigSpec, topic_config_spec};
 
 use append::{Addition, Fate, Rule};
 use catalogue::{Catalogue, internal_id};
+use config::LiveConfig;
 use producer_ids::ProducerIds;
+use security::Security;
+use settings::Settings;
+use txn::Transactions;
 
 use crate::log::{Log, PartitionKey, Permit, RetentionLimits};
 use crate::record::{Batch, Offset, TimestampType, TopicId, TopicName, TopicPartition};
 use crate::time::Clock;
+use crate::wire::error_code;
 
 /// A partition's producers are written down after so many bytes, which bounds what is read at a start.
 const SNAPSHOT_BYTES: u64 = 8 << 20;
@@ -60,14 +76,19 @@ const SNAPSHOT_BYTES: u64 = 8 << 20;
 /// The broker.
 pub struct Broker {
     log: Arc<Log>,
-    config: Arc<BrokerConfig>,
+    config: Arc<LiveConfig>,
+    settings: Arc<Settings>,
     clock: Clock,
     catalogue: Arc<Catalogue>,
     groups: Arc<Coordinator>,
-    producer_ids: ProducerIds,
+    producer_ids: Arc<ProducerIds>,
+    transactions: Arc<Transactions>,
+    security: Arc<Security>,
     /// From where on records of a partition are still needed, by who needs them.
     pins: Mutex<BTreeMap<(PartitionKey, String), Offset>>,
     stats: BrokerStats,
+    /// Whether a compaction is under way.
+    compacting: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -77,43 +98,69 @@ impl Broker {
     /// groups' deadlines.
     pub async fn open(log: Log, config: BrokerConfig, clock: Clock) -> Result<Arc<Self>, BrokerError> {
         let log = Arc::new(log);
-        let config = Arc::new(config);
+        let config = Arc::new(LiveConfig::new(config));
         let opened = tokio::task::spawn_blocking({
             let (log, config) = (Arc::clone(&log), Arc::clone(&config));
             move || {
-                let catalogue = Catalogue::open(Arc::clone(&log), Arc::clone(&config), clock)?;
-                let (groups, records) = Coordinator::open(&log, internal_id(b"_offsets"), config.groups())?;
-                let producer_ids = ProducerIds::open(&log, internal_id(b"_prodids"), clock)?;
-                for journal in [groups.journal(), producer_ids.journal()] {
+                // First: the defaults of topics are in it.
+                let settings = Arc::new(Settings::open(&log, Arc::clone(&config), clock)?);
+                let catalogue = Arc::new(Catalogue::open(Arc::clone(&log), Arc::clone(&config), clock)?);
+                let (groups, records) = Coordinator::open(
+                    &log,
+                    internal_id(b"_offsets"),
+                    config.get().groups(),
+                    Arc::clone(&catalogue),
+                    Arc::clone(&settings),
+                )?;
+                let producer_ids = Arc::new(ProducerIds::open(&log, internal_id(b"_prodids"), clock)?);
+                let groups = Arc::new(groups);
+                let parts = txn::Parts {
+                    log: Arc::clone(&log),
+                    catalogue: Arc::clone(&catalogue),
+                    groups: Arc::clone(&groups),
+                    producer_ids: Arc::clone(&producer_ids),
+                    clock,
+                };
+                let ids = [internal_id(b"_txstate"), internal_id(b"_aborted")];
+                let transactions = Transactions::open(parts, ids, config.get().transactions())?;
+                let security = Security::open(&log, config.get().security.clone(), clock)?;
+                catalogue.show(security.audit().partition())?;
+                for journal in [groups.journal(), producer_ids.journal(), settings.journal()].into_iter().chain(transactions.journals()) {
                     catalogue.show(journal.partition())?;
                 }
-                Ok::<_, BrokerError>((catalogue, groups, records, producer_ids))
+                Ok::<_, BrokerError>((settings, catalogue, groups, records, producer_ids, transactions, security))
             }
         });
-        let (catalogue, groups, records, producer_ids) =
+        let (settings, catalogue, groups, records, producer_ids, transactions, security) =
             opened.await.map_err(|e| BrokerError::Internal { topic: "__topics", why: e.to_string() })??;
         catalogue.introduce().await?;
         groups.begin(&records).await?;
         let broker = Arc::new(Self {
             log,
             config,
+            settings,
             clock,
-            catalogue: Arc::new(catalogue),
-            groups: Arc::new(groups),
+            catalogue,
+            groups,
             producer_ids,
+            transactions: Arc::new(transactions),
+            security: Arc::new(security),
             pins: Mutex::default(),
             stats: BrokerStats::default(),
+            compacting: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         broker.tasks.spawn(Arc::clone(&broker.groups).run(broker.stop.clone()));
+        broker.tasks.spawn(Arc::clone(&broker.transactions).run(broker.stop.clone()));
+        broker.tasks.spawn(Arc::clone(broker.security.audit()).run(broker.stop.clone()));
         Ok(broker)
     }
 
-    /// The settings it runs with.
+    /// The settings it runs with now.
     #[must_use]
-    pub fn config(&self) -> &BrokerConfig {
-        &self.config
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        self.config.get()
     }
 
     /// The clock it stamps with.
@@ -134,10 +181,26 @@ impl Broker {
         &self.groups
     }
 
+    /// The transactions.
+    #[must_use]
+    pub const fn transactions(&self) -> &Arc<Transactions> {
+        &self.transactions
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub const fn security(&self) -> &Arc<Security> {
+        &self.security
+    }
+
     /// What it counts about itself.
     #[must_use]
     pub const fn stats(&self) -> &BrokerStats {
         &self.stats
+    }
+
+    const fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     const fn catalogue(&self) -> &Arc<Catalogue> {
@@ -166,6 +229,15 @@ impl Broker {
         self.catalogue.topic_by_id(id)
     }
 
+    /// The topic a request means: by its id where there is one, which a topic made later under the same name does not
+    /// have, else by its name. An error is Kafka's.
+    pub fn topic_meant(&self, name: &str, id: Option<TopicId>) -> Result<Arc<Topic>, i16> {
+        match id {
+            Some(id) => self.topic_by_id(id).ok_or(error_code::UNKNOWN_TOPIC_ID),
+            None => self.topic_named(name).ok_or(error_code::UNKNOWN_TOPIC_OR_PARTITION),
+        }
+    }
+
     /// All topics, by name, the internal ones among them.
     #[must_use]
     pub fn topics(&self) -> Vec<Arc<Topic>> {
@@ -181,6 +253,11 @@ impl Broker {
     /// Whether a topic could be made as asked: its partition count and settings.
     pub fn check_topic(&self, new: &NewTopic) -> Result<(i32, TopicConfig), BrokerError> {
         self.catalogue.check(new)
+    }
+
+    /// Whether a topic's name is free and its settings are good, whatever else is asked of it.
+    pub fn check_topic_name(&self, new: &NewTopic) -> Result<(), BrokerError> {
+        self.catalogue.check_name(new).map(drop)
     }
 
     /// Makes a topic, which exists durably when this returns.
@@ -292,25 +369,34 @@ impl Broker {
                 limits.insert(key, limit);
             }
         }
+        limits.insert(
+            self.security.audit().partition().key(),
+            RetentionLimits { retention_bytes: Some(security::AUDIT_BYTES), ..RetentionLimits::default() },
+        );
         let log = Arc::clone(&self.log);
         tokio::task::spawn_blocking(move || log.enforce_retention(now, |key| limits.get(&key).cloned().unwrap_or_default()))
             .await
             .map_err(|e| BrokerError::Internal { topic: "retention", why: e.to_string() })??;
+        self.begin_compaction(now);
         self.catalogue.load_producers().await;
-        let expired = now.plus(-i64::try_from(self.config.producer_expiration.as_millis()).unwrap_or(i64::MAX));
+        let expired = now.plus(-i64::try_from(self.config().producer_expiration.as_millis()).unwrap_or(i64::MAX));
         for partition in self.topics().iter().flat_map(|t| t.partitions().to_vec()) {
             partition.expire_producers(expired);
         }
         self.catalogue.snapshot_producers(SNAPSHOT_BYTES).await?;
         self.groups.expire().await?;
+        self.transactions.expire().await?;
         self.catalogue.tidy().await?;
         self.producer_ids.journal().tidy().await?;
+        self.settings.journal().tidy().await?;
+        self.security.journal().tidy().await?;
         Ok(())
     }
 
     /// Stops the broker's own tasks, writes down what makes the next start quick, and closes the log.
     pub async fn close(&self) -> Result<(), BrokerError> {
         self.stop.cancel();
+        self.log.end_compaction();
         self.tasks.close();
         self.tasks.wait().await;
         if self.log_failure().is_none()

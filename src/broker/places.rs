@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::Broker;
 use super::append::LEADER_EPOCH;
 use super::error::log_code;
-use super::fetch::check_epoch;
+use super::fetch::{Isolation, check_epoch};
+use super::producers::DescribedProducer;
 use super::topic::Partition;
 use crate::log::{LogError, PartitionLog};
 use crate::record::{Offset, PartitionId};
@@ -21,6 +22,7 @@ mod special {
     pub(super) const MAX_TIMESTAMP: i64 = -3;
     pub(super) const EARLIEST_LOCAL: i64 = -4;
     pub(super) const LATEST_TIERED: i64 = -5;
+    pub(super) const EARLIEST_PENDING_UPLOAD: i64 = -6;
 }
 
 /// A place that ListOffsets found.
@@ -50,19 +52,41 @@ impl Broker {
         Ok(found)
     }
 
-    /// The first record at or after a time, or what one of Kafka's special times asks for.
-    pub async fn list_offset(&self, topic: &str, partition: i32, leader_epoch: i32, timestamp: i64) -> Result<FoundOffset, i16> {
+    /// The first record at or after a time, or what one of Kafka's special times asks for. Whoever reads what is
+    /// committed is told of nothing beyond the last stable offset.
+    pub async fn list_offset(
+        &self,
+        topic: &str,
+        partition: i32,
+        leader_epoch: i32,
+        timestamp: i64,
+        isolation: Isolation,
+    ) -> Result<FoundOffset, i16> {
         let partition = self.place(topic, partition, leader_epoch)?;
+        partition.read_back(self.clock().now()).await.map_err(|error| error.code())?;
         let log = partition.log();
+        let (visible, stable) = partition.bounds();
+        let end = match isolation {
+            Isolation::ReadUncommitted => visible,
+            Isolation::ReadCommitted => stable,
+        };
+        let within = |record: Option<(Offset, i64)>| found(record.filter(|(offset, _)| *offset < end));
         match timestamp {
-            special::LATEST => Ok(FoundOffset::end(log.durable_end())),
+            special::LATEST => Ok(FoundOffset::end(end)),
             special::EARLIEST | special::EARLIEST_LOCAL => Ok(FoundOffset::end(log.start())),
             // Nothing is tiered.
-            special::LATEST_TIERED => Ok(FoundOffset::NOTHING),
-            special::MAX_TIMESTAMP => Ok(found(on_a_thread(log, PartitionLog::max_timestamp).await?)),
-            at if at >= 0 => Ok(found(on_a_thread(log, move |log| log.offset_at(at)).await?)),
+            special::LATEST_TIERED | special::EARLIEST_PENDING_UPLOAD => Ok(FoundOffset::NOTHING),
+            special::MAX_TIMESTAMP => Ok(within(on_a_thread(log, PartitionLog::max_timestamp).await?)),
+            at if at >= 0 => Ok(within(on_a_thread(log, move |log| log.offset_at(at)).await?)),
             _ => Err(error_code::UNSUPPORTED_VERSION),
         }
+    }
+
+    /// Who writes to a partition with a sequence.
+    pub async fn describe_producers(&self, topic: &str, partition: i32) -> Result<Vec<DescribedProducer>, i16> {
+        let partition = self.place(topic, partition, -1)?;
+        partition.load_producers(self.clock().now()).await.map_err(|error| error.code())?;
+        Ok(partition.describe_producers())
     }
 
     /// Where a leader epoch ended: the epoch and the offset behind it.
@@ -71,13 +95,17 @@ impl Broker {
         if asked == LEADER_EPOCH {
             return Ok((LEADER_EPOCH, partition.log().durable_end().0));
         }
+        // Before the first epoch there was nothing: whoever asks begins where the log does.
+        if asked < -1 {
+            return Ok((asked, partition.log().start().0));
+        }
         Ok((-1, -1))
     }
 
     /// Deletes records below `before` (-1: all that are visible). Answers where the partition begins now.
     pub async fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<i64, i16> {
         let partition = self.place(topic, partition, -1)?;
-        if partition.of().topic.is_internal() {
+        if partition.of().topic.is_written_by_node_alone() {
             return Err(error_code::TOPIC_AUTHORIZATION_FAILED);
         }
         if self.catalogue().topic(topic).is_some_and(|t| !t.config().cleanup.delete) {

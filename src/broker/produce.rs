@@ -2,26 +2,34 @@
 //!
 //! Two steps, so that the requests of one connection keep their order and still share syncs: what
 //! [`Broker::produce`] returns has its offsets and its place in the log, and [`Produced::durable`] waits for
-//! the disk. Always: a batch that is appended has passed the checks of Kafka's `LogValidator`. Records are
+//! the disk. Always: a batch that is appended has passed the checks of Kafka's `LogValidator`; one of a
+//! transaction is handed to the log while its transaction is open and the partition in it. Records are
 //! walked away from the network threads when there are many. Called by `server` for each Produce request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::Broker;
 use super::append::{Addition, Fate, Rule, submit};
 use super::error::log_code;
 use super::topic::{Partition, Topic};
 use super::topic_config::TopicConfig;
-use crate::log::{LogError, Submitted};
-use crate::record::{Batch, BatchBuilder, BatchError, Codec, Header, Offset, PartitionId, Survey, TimestampType, survey_records};
+use super::txn::claims::{Head, InTransaction, claim, heads, in_transaction, refuse, stumbles};
+use crate::log::{LogError, Permit, Submitted};
+use crate::record::{
+    Batch, BatchBuilder, BatchError, Codec, CompressionError, Header, Offset, PartitionId, Survey, TimestampType, TopicId, survey_records,
+};
 use crate::time::Timestamp;
 use crate::wire::error_code;
 
 /// Requests with at least so many bytes of batches, or any packed ones, are checked on a thread of their own.
 const LARGE: usize = 32 << 10;
+/// Requests whose batches are unpacked at the same time, each within the limit of `record`: more would hold more memory and
+/// be no faster.
+static UNPACKING: Semaphore = Semaphore::const_new(4);
 /// At most so many bad records of one batch are named in an answer.
 const NAMED_RECORDS: usize = 64;
 
@@ -30,6 +38,8 @@ const NAMED_RECORDS: usize = 64;
 pub struct Incoming {
     /// The topic's name as the client wrote it.
     pub topic: String,
+    /// The topic's id, which goes before its name.
+    pub topic_id: Option<TopicId>,
     /// The partition's number as the client wrote it.
     pub partition: i32,
     /// What should be one record batch.
@@ -41,8 +51,8 @@ pub struct Incoming {
 pub struct ProduceTerms {
     /// -1, 0 or 1.
     pub acks: i16,
-    /// Whether the client names a transaction.
-    pub transactional: bool,
+    /// Whether the version of the request knows that a transaction can only be aborted (11 on).
+    pub knows_abortable: bool,
     /// Whether the version of the request knows zstd (7 on).
     pub knows_zstd: bool,
 }
@@ -56,11 +66,26 @@ pub struct Refusal {
     pub message: String,
     /// The records at fault, by their place in the batch.
     pub records: Vec<i32>,
+    /// The first offset of the partition, where the batch came as far as its log.
+    pub log_start: Option<Offset>,
 }
 
 impl Refusal {
-    fn new(code: i16, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), records: Vec::new() }
+    pub(super) fn new(code: i16, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), records: Vec::new(), log_start: None }
+    }
+
+    /// Refused at a partition's log, which Kafka tells with most errors.
+    fn at(self, partition: &Partition) -> Self {
+        let is_told = !matches!(
+            self.code,
+            error_code::INVALID_TOPIC_EXCEPTION
+                | error_code::UNKNOWN_TOPIC_OR_PARTITION
+                | error_code::MESSAGE_TOO_LARGE
+                | error_code::CORRUPT_MESSAGE
+                | error_code::KAFKA_STORAGE_ERROR
+        );
+        Self { log_start: is_told.then(|| partition.log().start()), ..self }
     }
 
     fn storage(error: &LogError) -> Self {
@@ -147,20 +172,35 @@ struct Checked {
     append_time: Option<Timestamp>,
 }
 
+impl Checked {
+    fn is_transactional(&self) -> bool {
+        self.batch.header().is_transactional() && self.batch.header().has_producer()
+    }
+}
+
 impl Broker {
     /// Checks the batches of one request and hands the good ones to the log, all in one append group.
-    pub async fn produce(&self, terms: ProduceTerms, incoming: Vec<Incoming>) -> Produced {
+    /// `transactional_id` is what the request says whose transaction its batches are in.
+    pub async fn produce(&self, terms: ProduceTerms, transactional_id: Option<&str>, incoming: Vec<Incoming>) -> Produced {
+        if stumbles(&incoming) {
+            let why = "a batch of the request is of no format there is, or shorter than it can be";
+            return Produced::all_refused(incoming.len(), &Refusal::new(error_code::CORRUPT_MESSAGE, why));
+        }
+        let transaction = match in_transaction(transactional_id, &incoming) {
+            Ok(transaction) => transaction,
+            Err(refusal) => return Produced::all_refused(incoming.len(), &refusal),
+        };
+        let now = self.clock().now();
+        let mut addressed = self.address(incoming, terms);
+        if let Some(transaction) = &transaction {
+            self.verify(transaction, terms, &mut addressed);
+        }
         if !(-1..=1).contains(&terms.acks) {
             let why = format!("acks = {}: 0, 1 and -1 (all) are what there is", terms.acks);
-            return Produced::all_refused(incoming.len(), &Refusal::new(error_code::INVALID_REQUIRED_ACKS, why));
+            let refusal = Refusal::new(error_code::INVALID_REQUIRED_ACKS, why);
+            return Produced { parts: addressed.into_iter().map(|part| part.and(Err(refusal.clone()))).collect(), submitted: None };
         }
-        if terms.transactional {
-            let why = "transactions are not served by this node";
-            return Produced::all_refused(incoming.len(), &Refusal::new(error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, why));
-        }
-        let now = self.clock().now();
-        let addressed = self.address(incoming);
-        let mut checked = check(addressed, terms, now).await;
+        let mut checked = check(addressed, now).await;
         for part in &mut checked {
             if let Ok((to, one)) = part
                 && one.batch.header().has_producer()
@@ -176,6 +216,26 @@ impl Broker {
             return Produced { parts, submitted: None };
         }
         let permit = self.log().room(bytes).await;
+        match transaction {
+            None => self.hand_over(checked, permit, now),
+            Some(InTransaction { id, producer }) => {
+                let places: Vec<_> = checked.iter().flatten().map(|(to, _)| to.partition.of().clone()).collect();
+                self.transactions().verified(id, producer, &places, |verdicts| {
+                    self.hand_over(refuse(checked, verdicts, terms, |(_, one)| one.is_transactional()), permit, now)
+                })
+            }
+        }
+    }
+
+    /// Refuses batches whose transaction may not write where they go. It is asked again when they are handed over.
+    fn verify(&self, transaction: &InTransaction<'_>, terms: ProduceTerms, addressed: &mut Vec<Result<Addressed, Refusal>>) {
+        let places: Vec<_> = addressed.iter().flatten().map(|to| to.partition.of().clone()).collect();
+        self.transactions().verified(transaction.id, transaction.producer, &places, |verdicts| {
+            *addressed = refuse(std::mem::take(addressed), verdicts, terms, |to| claim(&to.records).is_some());
+        });
+    }
+
+    fn hand_over(&self, checked: Vec<CheckedPart>, permit: Permit, now: Timestamp) -> Produced {
         let additions = checked
             .iter()
             .flatten()
@@ -197,20 +257,15 @@ impl Broker {
         }
     }
 
-    /// Finds the partitions.
-    fn address(&self, incoming: Vec<Incoming>) -> Vec<Result<Addressed, Refusal>> {
+    /// Finds the partitions, and sees that there is one batch for each.
+    fn address(&self, incoming: Vec<Incoming>, terms: ProduceTerms) -> Vec<Result<Addressed, Refusal>> {
         let mut seen = BTreeSet::new();
         incoming
             .into_iter()
             .map(|one| {
                 let unknown = || Refusal::new(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic or partition");
-                let topic = self.topic_named(&one.topic).ok_or_else(unknown)?;
-                if topic.name().is_internal() {
-                    return Err(Refusal::new(
-                        error_code::INVALID_TOPIC_EXCEPTION,
-                        "this topic is the node's own; clients may only read it",
-                    ));
-                }
+                let missing = |code| Refusal::new(code, "there is no such topic");
+                let topic = self.topic_meant(&one.topic, one.topic_id).map_err(missing)?;
                 let partition = topic.partition(PartitionId(one.partition)).ok_or_else(unknown)?;
                 if !seen.insert(partition.key()) {
                     return Err(Refusal::new(error_code::INVALID_REQUEST, "the request names this partition twice"));
@@ -218,6 +273,7 @@ impl Broker {
                 let records = one.records.filter(|r| !r.is_empty());
                 let records =
                     records.ok_or_else(|| Refusal::new(error_code::INVALID_RECORD, "the request has no batch for this partition"))?;
+                let records = the_batch(&records, terms)?;
                 let config = topic.config();
                 Ok(Addressed { topic, partition, config, records })
             })
@@ -227,16 +283,26 @@ impl Broker {
 
 type CheckedPart = Result<(Addressed, Checked), Refusal>;
 
-async fn check(addressed: Vec<Result<Addressed, Refusal>>, terms: ProduceTerms, now: Timestamp) -> Vec<CheckedPart> {
+async fn check(addressed: Vec<Result<Addressed, Refusal>>, now: Timestamp) -> Vec<CheckedPart> {
     let check_all = move |all: Vec<Result<Addressed, Refusal>>| -> Vec<CheckedPart> {
-        all.into_iter().map(|one| one.and_then(|to| check_one(&to.records, &to.config, &to.topic, terms, now).map(|ok| (to, ok)))).collect()
+        let check_one = |to: Addressed| match check_one(&to.records, &to.config, &to.topic, now) {
+            Ok(checked) => Ok((to, checked)),
+            Err(refusal) => Err(refusal.at(&to.partition)),
+        };
+        all.into_iter().map(|one| one.and_then(check_one)).collect()
     };
     let bytes: usize = addressed.iter().flatten().map(|to| to.records.len()).sum();
     let is_packed = |to: &Addressed| to.records.get(22).is_some_and(|attributes| attributes & 7 != 0) || to.config.codec.is_some();
     let count = addressed.len();
-    if bytes < LARGE && !addressed.iter().flatten().any(is_packed) {
+    let packed = addressed.iter().flatten().any(is_packed);
+    if bytes < LARGE && !packed {
         return check_all(addressed);
     }
+    let turn = if packed { Some(UNPACKING.acquire().await) } else { None };
+    let check_all = move |all| {
+        let _turn = turn;
+        check_all(all)
+    };
     let done = tokio::task::spawn_blocking(move || check_all(addressed)).await;
     // The thread is gone only when the node stops.
     done.unwrap_or_else(|_| (0..count).map(|_| Err(Refusal::new(error_code::NOT_LEADER_OR_FOLLOWER, "the node is stopping"))).collect())
@@ -256,23 +322,50 @@ fn settle(to: &Addressed, one: &Checked, fate: Fate) -> Result<Part, Refusal> {
             let why = match code {
                 error_code::OUT_OF_ORDER_SEQUENCE_NUMBER => format!("{producer}: batches before this one are missing"),
                 error_code::INVALID_PRODUCER_EPOCH => format!("{producer}: a newer epoch of this producer has written"),
+                error_code::INVALID_TXN_STATE => format!("{producer}: it has a transaction open here, and this batch is not in it"),
                 _ => "there is no such topic or partition".to_owned(),
             };
-            Err(Refusal::new(code, why))
+            Err(Refusal::new(code, why).at(&to.partition))
         }
     }
 }
 
+/// The batch in a partition's records, and what Kafka asks of its form before anything else: that it is the only one, of today's format
+/// and in a codec that the version of the request knows. Part of a batch behind it counts for nothing.
+fn the_batch(records: &Bytes, terms: ProduceTerms) -> Result<Bytes, Refusal> {
+    let invalid = |why: &str| Err(Refusal::new(error_code::INVALID_RECORD, why));
+    let mut all = heads(records);
+    let first = all.next();
+    let whole = first.as_ref().map_or(0, Head::whole);
+    match first {
+        None => invalid("the request has no whole batch for this partition"),
+        Some(head) if head.magic != 2 => invalid("a batch of an old format, which no version of Produce from 3 on may have"),
+        Some(head) if head.attributes & 7 == Codec::Zstd as u8 && !terms.knows_zstd => {
+            Err(Refusal::new(error_code::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce version 7 or newer"))
+        }
+        Some(_) => match all.next() {
+            None => Ok(records.slice(..whole.min(records.len()))),
+            Some(head) if head.is_impossible() => {
+                Err(Refusal::new(error_code::CORRUPT_MESSAGE, "what lies behind the batch is of no format there is"))
+            }
+            Some(_) => invalid("a Produce request has exactly one batch for each partition"),
+        },
+    }
+}
+
 /// Everything Kafka's `LogValidator` asks of a client's batch.
-fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, terms: ProduceTerms, now: Timestamp) -> Result<Checked, Refusal> {
+fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, now: Timestamp) -> Result<Checked, Refusal> {
     let invalid = |why: &str| Refusal::new(error_code::INVALID_RECORD, why);
+    if topic.name().is_written_by_node_alone() {
+        return Err(Refusal::new(error_code::INVALID_TOPIC_EXCEPTION, "this topic is the node's own; clients may only read it"));
+    }
+    if records.get(..8).is_some_and(|base| base != [0; 8]) {
+        return Err(invalid("a batch on its way to the broker begins at offset 0"));
+    }
     let batch = Batch::parse(records.clone()).map_err(|e| batch_refusal(&e))?;
     let header = *batch.header();
     if header.is_control() {
         return Err(invalid("clients may not write control batches"));
-    }
-    if header.is_transactional() {
-        return Err(Refusal::new(error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served by this node"));
     }
     if header.has_producer() && header.base_sequence < 0 {
         return Err(invalid("a producer's batch has no sequence number"));
@@ -283,13 +376,15 @@ fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, terms: Produc
         return Err(Refusal::new(error_code::MESSAGE_TOO_LARGE, why));
     }
     let codec = header.codec().map_err(|e| batch_refusal(&e))?;
-    if codec == Codec::Zstd && !terms.knows_zstd {
-        return Err(Refusal::new(error_code::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce version 7 or newer"));
-    }
     let survey = survey_records(&batch).map_err(|e| batch_refusal(&e))?;
     if survey.keyless && config.cleanup.compact {
         let records = records_that(&batch, |key, _| key.is_none());
         return Err(Refusal { records, ..invalid("a compacted topic takes no record without a key") });
+    }
+    let claims_our_time = header.timestamp_type() == TimestampType::LogAppendTime;
+    if claims_our_time && (config.timestamp_type == TimestampType::LogAppendTime || survey.max_timestamp == -1) {
+        let why = "the batch claims to be stamped by the node";
+        return Err(Refusal { records: records_that(&batch, |_, _| true), ..Refusal::new(error_code::INVALID_TIMESTAMP, why) });
     }
     let append_time = match config.timestamp_type {
         TimestampType::LogAppendTime => Some(now),
@@ -304,9 +399,6 @@ fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, terms: Produc
     };
     let batch = match append_time {
         Some(at) => batch.with_log_append_time(at.0),
-        None if header.timestamp_type() == TimestampType::LogAppendTime => {
-            return Err(Refusal::new(error_code::INVALID_TIMESTAMP, "the batch claims the node's own timestamps"));
-        }
         None => batch.with_max_timestamp(survey.max_timestamp),
     };
     Ok(Checked { batch, append_time })
@@ -339,6 +431,9 @@ fn records_that(batch: &Batch, holds: impl Fn(Option<&[u8]>, i64) -> bool) -> Ve
 fn repacked(batch: &Batch, codec: Codec) -> Result<Batch, BatchError> {
     let header = batch.header();
     let mut builder = BatchBuilder::new().with_codec(codec).with_producer(header.producer_id, header.producer_epoch, header.base_sequence);
+    if header.is_transactional() {
+        builder = builder.transactional();
+    }
     let records = batch.records()?;
     let mut headers: Vec<Header<'_>> = Vec::new();
     for record in &records {
@@ -357,6 +452,8 @@ fn batch_refusal(error: &BatchError) -> Refusal {
     let code = match error {
         BatchError::Checksum { .. } => error_code::CORRUPT_MESSAGE,
         BatchError::Codec(_) => error_code::UNSUPPORTED_COMPRESSION_TYPE,
+        // A client that meets this code sends the records in smaller batches.
+        BatchError::Compression(CompressionError::TooLarge { .. }) => error_code::MESSAGE_TOO_LARGE,
         _ => error_code::INVALID_RECORD,
     };
     let why = match error {
@@ -370,17 +467,20 @@ fn batch_refusal(error: &BatchError) -> Refusal {
 mod tests {
     use super::*;
     use crate::broker::BrokerConfig;
-    use crate::record::{TopicId, TopicName};
+    use crate::record::TopicName;
     use std::collections::BTreeMap;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
-    const TERMS: ProduceTerms = ProduceTerms { acks: -1, transactional: false, knows_zstd: true };
+    const TERMS: ProduceTerms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
 
     fn check_with(configs: &[(&str, &str)], terms: ProduceTerms, batch: &Bytes) -> Result<Batch, (String, Vec<i32>)> {
         let set: BTreeMap<String, String> = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let config = TopicConfig::read(set, &BrokerConfig::default()).unwrap();
         let topic = Topic::new(TopicName::new("t").unwrap(), TopicId::random(), config.clone(), Vec::new());
-        check_one(batch, &config, &topic, terms, NOW).map(|ok| ok.batch).map_err(|r| (error_code::name(r.code).to_owned(), r.records))
+        the_batch(batch, terms)
+            .and_then(|batch| check_one(&batch, &config, &topic, NOW))
+            .map(|ok| ok.batch)
+            .map_err(|r| (error_code::name(r.code).to_owned(), r.records))
     }
 
     fn batch(build: impl FnOnce(BatchBuilder) -> BatchBuilder, records: &[(i64, Option<&str>)]) -> Bytes {
@@ -411,11 +511,14 @@ mod tests {
         let two = Bytes::from([&plain[..], &plain[..]].concat());
         let refuses = |batch: Bytes, wanted: &str| assert_eq!(refused(&[], &batch).0, wanted);
         refuses(flipped.into(), "CORRUPT_MESSAGE");
-        refuses(two, "INVALID_RECORD");
+        refuses(two.clone(), "INVALID_RECORD");
+        assert_eq!(check_with(&[], TERMS, &two.slice(..two.len() - 1)).unwrap().to_bytes(), plain);
         refuses(plain.slice(..plain.len() - 1), "INVALID_RECORD");
         refuses(Bytes::from_static(b"x"), "INVALID_RECORD");
+        let mut later = plain.to_vec();
+        later[7] = 1;
+        refuses(later.into(), "INVALID_RECORD");
         refuses(batch(BatchBuilder::control, &[(0, None)]), "INVALID_RECORD");
-        refuses(batch(BatchBuilder::transactional, &[(0, None)]), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED");
         refuses(batch(|b| b.with_producer(1, 0, -1), &[(0, None)]), "INVALID_RECORD");
     }
 
@@ -430,6 +533,31 @@ mod tests {
         let behind = batch(|b| b, &[(-1001, None), (0, None)]);
         assert_eq!(refused(&[("message.timestamp.before.max.ms", "1000")], &behind), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
         assert!(check_with(&[], TERMS, &behind).is_ok());
+    }
+
+    #[test]
+    fn a_batch_that_unpacks_to_more_than_a_request_could_bring_is_too_large() {
+        let zeros = vec![0_u8; 101 << 20];
+        for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+            let mut builder = BatchBuilder::new().with_codec(codec);
+            builder.push(NOW.0, None, Some(&zeros), &[]);
+            assert_eq!(refused(&[], &builder.finish().to_bytes()).0, "MESSAGE_TOO_LARGE", "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_may_say_it_stamped_its_records_as_the_node_does_only_where_that_is_not_the_nodes_affair() {
+        let claims = |at: i64| {
+            let mut builder = BatchBuilder::new();
+            builder.push(at, None, Some(b"value"), &[]);
+            builder.finish().with_log_append_time(at).to_bytes()
+        };
+        let taken = check_with(&[], TERMS, &claims(NOW.0 + 5)).unwrap();
+        assert_eq!(taken.header().timestamp_type(), TimestampType::CreateTime);
+        assert_eq!(taken.records().unwrap().iter().next().unwrap().unwrap().timestamp, NOW.0 + 5);
+        assert_eq!(refused(&[], &claims(-1)), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
+        let stamping = &[("message.timestamp.type", "LogAppendTime")];
+        assert_eq!(refused(stamping, &claims(NOW.0)), ("INVALID_TIMESTAMP".to_owned(), vec![0]));
     }
 
     #[test]

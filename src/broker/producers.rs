@@ -1,18 +1,26 @@
-//! What one partition remembers of its idempotent producers: [`Producers`].
+//! What one partition remembers of its idempotent and transactional producers: [`Producers`].
 //!
 //! Pure: batches and times come in, verdicts come out. Always: per producer the last five batches, in order,
-//! of one epoch; what `judge` accepts and `advance` takes is what the log holds, in its order. A repeated
-//! batch is found among the five and answered with the offset it got the first time. The rules are Kafka's
-//! (`ProducerAppendInfo`, `ProducerStateEntry`). Called by `Partition` under its lock.
+//! of one epoch, and where its open transaction begins; what `judge` accepts and `advance` takes is what the
+//! log holds, in its order. A repeated batch is found among the five and answered with the offset it got the
+//! first time. A marker ends the transaction of its producer and brings its epoch. The rules are Kafka's
+//! (`ProducerAppendInfo`, `ProducerStateEntry`), but for one: a batch of an aborted transaction is never taken for
+//! one that is repeated. Called by `Partition` under its lock.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::record::{BatchHeader, Offset};
+use crate::log::LastOfProducer;
+use crate::record::{Batch, BatchHeader, ControlMarker, Offset};
 use crate::time::Timestamp;
 use crate::wire::error_code;
 
 /// Batches remembered per producer: as many as a client may have in flight.
 const REMEMBERED: usize = 5;
+
+/// Stands for the first sequence number of an aborted batch. A client that had no answer when it aborted may give the same
+/// numbers to the next transaction's records; taken for repeated they would be acknowledged and not be there (Kafka
+/// does so). Out of order the client notices, and begins a new epoch.
+const ABORTED: i32 = -1;
 
 /// What is to be done with a producer's batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,7 @@ pub enum Verdict {
 /// One batch that is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
+    /// [`ABORTED`] where its transaction was: no batch repeats it any more.
     first_sequence: i32,
     last_sequence: i32,
     base: Offset,
@@ -45,6 +54,83 @@ struct Producer {
     epoch: i16,
     seen: VecDeque<Seen>,
     last_write: Timestamp,
+    /// The greatest timestamp of its last batch or marker, by the batch.
+    last_timestamp: i64,
+    /// Where its open transaction begins.
+    open: Option<Offset>,
+    /// Of its last marker, or -1.
+    coordinator_epoch: i32,
+}
+
+impl Producer {
+    fn new(epoch: i16, now: Timestamp) -> Self {
+        Self { epoch, seen: VecDeque::new(), last_write: now, last_timestamp: -1, open: None, coordinator_epoch: -1 }
+    }
+}
+
+/// What a batch of markers says: how its producer's transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndMarker {
+    /// Whether the records count.
+    pub committed: bool,
+    /// The epoch of the coordinator that wrote it.
+    pub coordinator_epoch: i32,
+}
+
+impl EndMarker {
+    /// Reads a batch's marker. `None` where it holds none, or one of another kind.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Option<Self> {
+        if !batch.header().is_control() || !batch.header().has_producer() {
+            return None;
+        }
+        let records = batch.records().ok()?;
+        let record = records.iter().next()?.ok()?;
+        let committed = match ControlMarker::read(record.key)? {
+            ControlMarker::Commit => true,
+            ControlMarker::Abort => false,
+            ControlMarker::Other(_) => return None,
+        };
+        let epoch = record.value.and_then(|value| value.get(2..)).and_then(|rest| rest.first_chunk::<4>());
+        Some(Self { committed, coordinator_epoch: epoch.map_or(0, |epoch| i32::from_be_bytes(*epoch)) })
+    }
+}
+
+/// What a batch did to its producer's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    None,
+    /// It is the transaction's first in the partition.
+    Began(Offset),
+    /// It is a marker, at `last`, and the transaction began at `first`.
+    Ended {
+        /// Whose.
+        producer_id: i64,
+        /// Its first record.
+        first: Offset,
+        /// The marker.
+        last: Offset,
+        /// Whether the records count.
+        committed: bool,
+    },
+}
+
+/// One producer, for whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescribedProducer {
+    /// Who.
+    pub producer_id: i64,
+    /// In which life.
+    pub epoch: i16,
+    /// The sequence number of its last record, or -1.
+    pub last_sequence: i32,
+    /// The time of its last batch, or -1.
+    pub last_timestamp: i64,
+    /// The epoch of whoever wrote its last marker, or -1.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins.
+    pub open: Option<Offset>,
 }
 
 /// The idempotent producers of one partition.
@@ -60,7 +146,8 @@ pub const fn sequence_after(first: i32, delta: i32) -> i32 {
 }
 
 impl Producers {
-    /// Whether the batch may be appended. Changes nothing.
+    /// Whether the batch may be appended. Changes nothing. That a transaction may write here is its
+    /// coordinator's to say.
     #[must_use]
     pub fn judge(&self, batch: &BatchHeader) -> Verdict {
         // A producer we do not know may begin anywhere: its history may have expired.
@@ -68,31 +155,67 @@ impl Producers {
         if batch.producer_epoch < producer.epoch {
             return Verdict::Refuse(error_code::INVALID_PRODUCER_EPOCH);
         }
+        if batch.is_control() {
+            return Verdict::Append;
+        }
         if batch.producer_epoch > producer.epoch {
-            return if batch.base_sequence == 0 { Verdict::Append } else { Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER) };
+            return match batch.base_sequence {
+                0 => producer.in_its_transaction(batch),
+                _ => Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER),
+            };
         }
         let last_sequence = sequence_after(batch.base_sequence, batch.last_offset_delta);
         let same = |seen: &&Seen| seen.first_sequence == batch.base_sequence && seen.last_sequence == last_sequence;
         if let Some(seen) = producer.seen.iter().find(same) {
             return Verdict::Duplicate { base: seen.base, last: seen.last };
         }
-        match producer.seen.back() {
-            Some(seen) if sequence_after(seen.last_sequence, 1) != batch.base_sequence => {
-                Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER)
-            }
-            _ => Verdict::Append,
+        // Whom only a marker made known has written nothing in this epoch.
+        let expected = producer.seen.back().map_or(0, |seen| sequence_after(seen.last_sequence, 1));
+        if expected != batch.base_sequence {
+            return Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER);
         }
+        producer.in_its_transaction(batch)
     }
 
-    /// Takes over a batch that is in the log from `base` on.
-    pub fn advance(&mut self, batch: &BatchHeader, base: Offset, now: Timestamp) {
-        if !batch.has_producer() || batch.base_sequence < 0 {
-            return;
+    /// Whether the batch would be the first of its producer's transaction here.
+    #[must_use]
+    pub fn begins(&self, batch: &BatchHeader) -> bool {
+        is_data_of_a_transaction(batch) && self.open(batch.producer_id).is_none()
+    }
+
+    /// Where a producer's open transaction begins.
+    #[must_use]
+    pub fn open(&self, producer_id: i64) -> Option<Offset> {
+        self.by_id.get(&producer_id)?.open
+    }
+
+    /// Where each open transaction begins.
+    pub fn all_open(&self) -> impl Iterator<Item = Offset> {
+        self.by_id.values().filter_map(|producer| producer.open)
+    }
+
+    /// Takes over a batch that is in the log from `base` on, with what its marker says where it is one.
+    pub fn advance(&mut self, batch: &BatchHeader, marker: Option<EndMarker>, base: Offset, now: Timestamp) -> Step {
+        if !batch.has_producer() || (batch.base_sequence < 0 && marker.is_none()) {
+            return Step::None;
         }
-        let fresh = || Producer { epoch: batch.producer_epoch, seen: VecDeque::with_capacity(REMEMBERED), last_write: now };
-        let producer = self.by_id.entry(batch.producer_id).or_insert_with(fresh);
+        let producer = self.by_id.entry(batch.producer_id).or_insert_with(|| Producer::new(batch.producer_epoch, now));
         if producer.epoch != batch.producer_epoch {
-            *producer = fresh();
+            producer.epoch = batch.producer_epoch;
+            producer.seen.clear();
+        }
+        producer.last_write = now;
+        producer.last_timestamp = batch.max_timestamp;
+        if let Some(marker) = marker {
+            producer.coordinator_epoch = marker.coordinator_epoch;
+            let open = producer.open.take();
+            if let (Some(first), false) = (open, marker.committed) {
+                producer.seen.iter_mut().filter(|seen| seen.base >= first).for_each(|seen| seen.first_sequence = ABORTED);
+            }
+            return match open {
+                Some(first) => Step::Ended { producer_id: batch.producer_id, first, last: base, committed: marker.committed },
+                None => Step::None,
+            };
         }
         if producer.seen.len() == REMEMBERED {
             producer.seen.pop_front();
@@ -103,12 +226,34 @@ impl Producers {
             base,
             last: base.plus(i64::from(batch.last_offset_delta)),
         });
-        producer.last_write = now;
+        if is_data_of_a_transaction(batch) && producer.open.is_none() {
+            producer.open = Some(base);
+            return Step::Began(base);
+        }
+        Step::None
     }
 
-    /// Forgets whoever wrote nothing since `before`.
+    /// The last batch of each, for compaction.
+    pub fn lasts(&self) -> impl Iterator<Item = (i64, LastOfProducer)> {
+        let last = |producer: &Producer| LastOfProducer { epoch: producer.epoch, last_data: producer.seen.back().map(|seen| seen.last) };
+        self.by_id.iter().map(move |(id, producer)| (*id, last(producer)))
+    }
+
+    /// Forgets whoever wrote nothing since `before` and has no transaction open.
     pub fn expire(&mut self, before: Timestamp) {
-        self.by_id.retain(|_, producer| producer.last_write >= before);
+        self.by_id.retain(|_, producer| producer.open.is_some() || producer.last_write >= before);
+    }
+
+    /// Every producer, for whoever asks.
+    pub fn describe(&self) -> impl Iterator<Item = DescribedProducer> {
+        self.by_id.iter().map(|(id, producer)| DescribedProducer {
+            producer_id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.seen.back().map_or(-1, |seen| seen.last_sequence),
+            last_timestamp: producer.last_timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            open: producer.open,
+        })
     }
 
     /// As bytes, for the snapshot that spares the next start reading the log.
@@ -119,6 +264,9 @@ impl Producers {
             out.extend_from_slice(&id.to_be_bytes());
             out.extend_from_slice(&producer.epoch.to_be_bytes());
             out.extend_from_slice(&producer.last_write.0.to_be_bytes());
+            out.extend_from_slice(&producer.last_timestamp.to_be_bytes());
+            out.extend_from_slice(&producer.open.map_or(-1, |at| at.0).to_be_bytes());
+            out.extend_from_slice(&producer.coordinator_epoch.to_be_bytes());
             out.push(producer.seen.len() as u8);
             for seen in &producer.seen {
                 out.extend_from_slice(&seen.first_sequence.to_be_bytes());
@@ -139,6 +287,9 @@ impl Producers {
             let id = i64::from_be_bytes(take(&mut rest)?);
             let epoch = i16::from_be_bytes(take(&mut rest)?);
             let last_write = Timestamp(i64::from_be_bytes(take(&mut rest)?));
+            let last_timestamp = i64::from_be_bytes(take(&mut rest)?);
+            let open = Some(Offset(i64::from_be_bytes(take(&mut rest)?))).filter(|at| at.0 >= 0);
+            let coordinator_epoch = i32::from_be_bytes(take(&mut rest)?);
             let [count] = take::<1>(&mut rest)?;
             let mut seen = VecDeque::with_capacity(REMEMBERED);
             for _ in 0..count {
@@ -148,14 +299,28 @@ impl Producers {
                 let last = Offset(i64::from_be_bytes(take(&mut rest)?));
                 seen.push_back(Seen { first_sequence, last_sequence, base, last });
             }
-            by_id.insert(id, Producer { epoch, seen, last_write });
+            by_id.insert(id, Producer { epoch, seen, last_write, last_timestamp, open, coordinator_epoch });
         }
         Some(Self { by_id })
     }
 }
 
+impl Producer {
+    /// The last of Kafka's checks: while a transaction is open here, its producer writes nothing outside of it.
+    const fn in_its_transaction(&self, batch: &BatchHeader) -> Verdict {
+        if self.open.is_some() && !batch.is_transactional() {
+            return Verdict::Refuse(error_code::INVALID_TXN_STATE);
+        }
+        Verdict::Append
+    }
+}
+
+const fn is_data_of_a_transaction(batch: &BatchHeader) -> bool {
+    batch.is_transactional() && !batch.is_control() && batch.has_producer()
+}
+
 /// The first byte of a snapshot, raised when its form changes.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, behind) = rest.split_first_chunk::<N>()?;
@@ -169,28 +334,48 @@ mod tests {
     use crate::record::BatchBuilder;
 
     fn batch(epoch: i16, first: i32, count: i32) -> BatchHeader {
-        let mut builder = BatchBuilder::new().with_producer(7, epoch, first);
+        header(BatchBuilder::new().with_producer(7, epoch, first), count)
+    }
+
+    fn header(mut builder: BatchBuilder, count: i32) -> BatchHeader {
         for _ in 0..count {
             builder.push(0, None, Some(b"x"), &[]);
         }
         *builder.finish().header()
     }
 
-    /// Plays `epoch/first+count` batches and tells what becomes of each.
+    /// Plays `epoch/first+count` batches and tells what becomes of each; one with a `t` in front is of a transaction,
+    /// `epoch/commit` and `epoch/abort` are markers.
     fn play(script: &str) -> String {
         let mut producers = Producers::default();
         let mut end = Offset::ZERO;
         let mut told = Vec::new();
         for step in script.split_whitespace() {
+            let (transactional, step) = step.strip_prefix('t').map_or((false, step), |rest| (true, rest));
             let (epoch, rest) = step.split_once('/').unwrap();
-            let (first, count) = rest.split_once('+').unwrap();
-            let header = batch(epoch.parse().unwrap(), first.parse().unwrap(), count.parse().unwrap());
+            let epoch = epoch.parse().unwrap();
+            let (header, marker) = match rest.split_once('+') {
+                Some((first, count)) => {
+                    let builder = BatchBuilder::new().with_producer(7, epoch, first.parse().unwrap());
+                    let builder = if transactional { builder.transactional() } else { builder };
+                    (header(builder, count.parse().unwrap()), None)
+                }
+                None => {
+                    let kind = if rest == "commit" { ControlMarker::Commit } else { ControlMarker::Abort };
+                    let batch = kind.batch(0, 7, epoch, 3);
+                    (*batch.header(), EndMarker::of(&batch))
+                }
+            };
             told.push(match producers.judge(&header) {
                 Verdict::Append => {
-                    producers.advance(&header, end, Timestamp(0));
+                    let step = producers.advance(&header, marker, end, Timestamp(0));
                     let at = end;
                     end = end.plus(i64::from(header.count));
-                    format!("@{at}")
+                    match step {
+                        Step::None => format!("@{at}"),
+                        Step::Began(first) => format!("@{first}:began"),
+                        Step::Ended { first, last, .. } => format!("@{last}:ended-from-{first}"),
+                    }
                 }
                 Verdict::Duplicate { base, last } => format!("dup@{base}..{last}"),
                 Verdict::Refuse(code) => error_code::name(code).to_owned(),
@@ -234,9 +419,49 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_open_from_its_first_batch_to_its_marker() {
+        assert_eq!(play("t0/0+2 t0/2+1 0/commit t0/3+1 0/abort"), "@0:began @2 @3:ended-from-0 @4:began @5:ended-from-4");
+        assert_eq!(play("0/commit 0/abort"), "@0 @1");
+    }
+
+    #[test]
+    fn while_a_transaction_is_open_its_producer_writes_nothing_else() {
+        assert_eq!(play("t0/0+1 0/1+1 0/commit 0/1+1"), "@0:began INVALID_TXN_STATE @1:ended-from-0 @2");
+        assert_eq!(play("t0/0+1 t0/0+1"), "@0:began dup@0..0");
+    }
+
+    #[test]
+    fn a_batch_numbered_like_one_of_an_aborted_transaction_is_not_taken_for_it() {
+        let refused = "@0:began @1:ended-from-0 OUT_OF_ORDER_SEQUENCE_NUMBER @2:began";
+        assert_eq!(play("t0/0+1 0/abort t0/0+1 t0/1+1"), refused);
+        assert_eq!(
+            play("t0/0+1 0/commit t0/0+1 t0/1+1 0/abort t0/0+1"),
+            "@0:began @1:ended-from-0 dup@0..0 @2:began @3:ended-from-2 dup@0..0"
+        );
+    }
+
+    #[test]
+    fn a_marker_of_a_new_epoch_fences_the_old_one_and_begins_its_sequence_at_zero() {
+        let fenced = "@0:began @1:ended-from-0 INVALID_PRODUCER_EPOCH OUT_OF_ORDER_SEQUENCE_NUMBER @2:began";
+        assert_eq!(play("t0/0+1 1/abort t0/1+1 t1/1+1 t1/0+1"), fenced);
+        assert_eq!(play("0/commit t0/4+1 t0/0+1"), "@0 OUT_OF_ORDER_SEQUENCE_NUMBER @1:began");
+        assert_eq!(play("t2/0+1 1/abort"), "@0:began INVALID_PRODUCER_EPOCH");
+    }
+
+    #[test]
+    fn a_producer_with_an_open_transaction_is_not_forgotten() {
+        let mut producers = Producers::default();
+        producers.advance(&header(BatchBuilder::new().with_producer(7, 0, 0).transactional(), 1), None, Offset(4), Timestamp(10));
+        producers.expire(Timestamp(11));
+        assert_eq!((producers.open(7), producers.all_open().collect::<Vec<_>>()), (Some(Offset(4)), vec![Offset(4)]));
+        let told: Vec<_> = producers.describe().collect();
+        assert_eq!((told[0].last_sequence, told[0].last_timestamp, told[0].coordinator_epoch), (0, 0, -1));
+    }
+
+    #[test]
     fn a_producer_that_was_silent_too_long_is_forgotten() {
         let mut producers = Producers::default();
-        producers.advance(&batch(0, 0, 1), Offset(0), Timestamp(10));
+        producers.advance(&batch(0, 0, 1), None, Offset(0), Timestamp(10));
         producers.expire(Timestamp(10));
         assert_eq!(producers.by_id.len(), 1);
         producers.expire(Timestamp(11));
@@ -246,7 +471,7 @@ mod tests {
     #[test]
     fn a_damaged_snapshot_is_no_snapshot() {
         let mut producers = Producers::default();
-        producers.advance(&batch(0, 0, 1), Offset(0), Timestamp(10));
+        producers.advance(&batch(0, 0, 1), None, Offset(0), Timestamp(10));
         let bytes = producers.to_bytes();
         for cut in 0..bytes.len() {
             let read = Producers::from_bytes(&bytes[..cut]);

@@ -30,13 +30,15 @@ impl TestDisk {
         self.broker_with(BrokerConfig { group_initial_rebalance_delay: Duration::ZERO, ..BrokerConfig::default() }).await
     }
 
-    async fn broker_with(&self, config: BrokerConfig) -> Arc<Broker> {
-        let log = Log::open(Arc::new(self.0.clone()), LogConfig::default()).expect("a test's log opens");
+    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Arc<Broker> {
+        // A small WAL: a crash copies it.
+        let config_of_log = LogConfig { wal_segment_bytes: 1 << 20, ..LogConfig::default() };
+        let log = Log::open(Arc::new(self.0.clone()), config_of_log).expect("a test's log opens");
         Broker::open(log, config, Clock::system()).await.expect("a test's broker opens")
     }
 
     /// The disk as it is after the power is cut now: what was not synced is lost.
-    fn crash(&self) -> Self {
+    pub(crate) fn crash(&self) -> Self {
         Self(self.0.crash(|_| 0))
     }
 
@@ -80,21 +82,24 @@ async fn topic(broker: &Broker, topic: &str, partitions: i32) -> Arc<Topic> {
 
 /// Sends one batch for each partition named; tells the offsets or Kafka's errors.
 async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> String {
-    let terms = ProduceTerms { acks: -1, transactional: false, knows_zstd: true };
-    let incoming = batches.iter().map(|(t, p, b)| Incoming { topic: (*t).to_owned(), partition: *p, records: Some(b.clone()) }).collect();
+    let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+    let incoming = batches
+        .iter()
+        .map(|(t, p, b)| Incoming { topic: (*t).to_owned(), topic_id: None, partition: *p, records: Some(b.clone()) })
+        .collect();
     let told = |outcome: &Result<Placed, Refusal>| match outcome {
         Ok(placed) => format!("@{}", placed.base),
         Err(refusal) => error_code::name(refusal.code).to_owned(),
     };
-    broker.produce(terms, incoming).await.durable().await.iter().map(told).collect::<Vec<_>>().join(" ")
+    broker.produce(terms, None, incoming).await.durable().await.iter().map(told).collect::<Vec<_>>().join(" ")
 }
 
 fn part(topic: &str, partition: i32, offset: i64, max_bytes: usize) -> FetchPart {
-    FetchPart { topic: topic.to_owned(), partition, offset, max_bytes, leader_epoch: -1 }
+    FetchPart { topic: topic.to_owned(), topic_id: None, partition, offset, max_bytes, leader_epoch: -1, last_fetched_epoch: -1 }
 }
 
 fn spec(parts: Vec<FetchPart>, min_bytes: usize, max_wait: Duration) -> FetchSpec {
-    FetchSpec { parts, max_bytes: 1 << 20, min_bytes, max_wait, knows_zstd: true }
+    FetchSpec { parts, max_bytes: 1 << 20, min_bytes, max_wait, knows_zstd: true, isolation: Isolation::ReadUncommitted }
 }
 
 /// The offsets of the records that came, or Kafka's error.
@@ -307,7 +312,7 @@ async fn places_are_found_by_time_and_by_end() {
         builder.push(at, None, Some(b"x"), &[]);
     }
     broker.append(vec![(place("t", 0), builder.finish())]).await.unwrap();
-    let find = async |at| broker.list_offset("t", 0, -1, at).await.map(|f| (f.offset, f.timestamp));
+    let find = async |at| broker.list_offset("t", 0, -1, at, Isolation::ReadUncommitted).await.map(|f| (f.offset, f.timestamp));
     assert_eq!(find(-1).await, Ok((3, -1)));
     assert_eq!(find(-2).await, Ok((0, -1)));
     assert_eq!(find(-3).await, Ok((1, 300)));
@@ -315,7 +320,7 @@ async fn places_are_found_by_time_and_by_end() {
     assert_eq!(find(0).await, Ok((0, 100)));
     assert_eq!(find(101).await, Ok((1, 300)));
     assert_eq!(find(301).await, Ok((-1, -1)));
-    assert_eq!(broker.list_offset("t", 0, 4, -1).await, Err(error_code::UNKNOWN_LEADER_EPOCH));
+    assert_eq!(broker.list_offset("t", 0, 4, -1, Isolation::ReadUncommitted).await, Err(error_code::UNKNOWN_LEADER_EPOCH));
     assert_eq!(broker.end_of_epoch("t", 0, -1, 0), Ok((0, 3)));
     assert_eq!(broker.end_of_epoch("t", 0, -1, 5), Ok((-1, -1)));
     assert_eq!(broker.delete_records("t", 0, 4).await, Err(error_code::OFFSET_OUT_OF_RANGE));
@@ -341,7 +346,14 @@ async fn a_producers_id_is_never_given_twice() {
 
 async fn commit(broker: &Broker, group: &GroupId, offset: i64) -> Result<Vec<(TopicPartition, i16)>, i16> {
     let one = CommitOffset { of: place("t", 0), offset: Offset(offset), leader_epoch: -1, metadata: Some("m".repeat(100)) };
-    let request = CommitRequest { member_id: String::new(), instance_id: None, generation: -1, retention_ms: None, offsets: vec![one] };
+    let request = CommitRequest {
+        member_id: String::new(),
+        instance_id: None,
+        generation: -1,
+        knows_epochs: false,
+        retention_ms: None,
+        offsets: vec![one],
+    };
     broker.groups().commit(group, request).await
 }
 

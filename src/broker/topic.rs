@@ -5,6 +5,7 @@
 //! The producers are read back from a snapshot and the log behind it when the first idempotent batch comes,
 //! so that opening a node costs nothing per partition. Made by `catalogue`, used by `append` and readers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,9 +14,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BrokerError;
-use super::producers::Producers;
+use super::producers::{DescribedProducer, EndMarker, Producers, Step};
 use super::topic_config::TopicConfig;
-use crate::log::{LogError, PartitionKey, PartitionLog};
+use super::txn::{Aborted, Stability};
+use crate::log::{LastOfProducer, LogError, PartitionKey, PartitionLog};
 use crate::record::{Batch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 use crate::time::Timestamp;
 
@@ -66,6 +68,10 @@ impl Topic {
         Arc::clone(&self.config.read())
     }
 
+    pub(super) fn set_config(&self, config: TopicConfig) {
+        *self.config.write() = Arc::new(config);
+    }
+
     /// Its partitions, by number.
     #[must_use]
     pub fn partitions(&self) -> Arc<[Arc<Partition>]> {
@@ -106,6 +112,8 @@ pub struct Partition {
     failed: watch::Receiver<Option<String>>,
     /// Bytes appended since the last snapshot of the producers.
     since_snapshot: AtomicU64,
+    /// How far its transactions are decided.
+    stability: Stability,
 }
 
 /// What the partition's lock protects.
@@ -134,7 +142,13 @@ impl Partition {
     ) -> Self {
         let to = log.end();
         // A snapshot beyond the end of the log is of something that was not acknowledged.
-        let producers = if from >= to { Memory::Loaded(snapshot) } else { Memory::Stored { snapshot, from, to } };
+        let stability = Stability::default();
+        let producers = if from >= to {
+            stability.restore(snapshot.all_open());
+            Memory::Loaded(snapshot)
+        } else {
+            Memory::Stored { snapshot, from, to }
+        };
         Self {
             of,
             log,
@@ -143,6 +157,7 @@ impl Partition {
             gone: CancellationToken::new(),
             failed,
             since_snapshot: AtomicU64::new(0),
+            stability,
         }
     }
 
@@ -175,6 +190,21 @@ impl Partition {
         self.gone.is_cancelled()
     }
 
+    /// Completes when records below `end` are visible and decided, with `true`; or with `false` as
+    /// [`Partition::visible`].
+    pub async fn decided(&self, end: Offset) -> bool {
+        // A transaction is decided by a marker, which moves the end of what is visible.
+        let mut behind = end;
+        while self.visible(behind).await {
+            let (visible, decided) = self.bounds();
+            if decided >= end {
+                return true;
+            }
+            behind = visible.plus(1);
+        }
+        false
+    }
+
     /// Completes when everything that was submitted before the call is durable and visible, or never will be.
     pub async fn settled(&self) {
         let end = self.log.end();
@@ -191,6 +221,63 @@ impl Partition {
             reached = durable.wait_for(|at| *at >= end) => reached.is_ok(),
             () = self.gone.cancelled() => false,
             _ = failed.wait_for(Option::is_some) => false,
+        }
+    }
+
+    /// How far its transactions are decided.
+    pub(super) const fn stability(&self) -> &Stability {
+        &self.stability
+    }
+
+    /// The end of what is visible, and of what is visible and decided: no record below the second belongs to an
+    /// open transaction. [`Partition::read_back`] comes first after a start.
+    #[must_use]
+    pub fn bounds(&self) -> (Offset, Offset) {
+        self.stability.bounds(&self.log)
+    }
+
+    /// The aborted transactions that have records between two offsets. What is asked about lies below the last
+    /// stable offset.
+    #[must_use]
+    pub fn aborted_between(&self, from: Offset, to: Offset) -> Vec<Aborted> {
+        self.stability.aborted_between(from, to)
+    }
+
+    /// A transaction was open here when the node stopped: where it begins is to be read back before anything is
+    /// handed out as committed.
+    pub(super) fn expect_open(&self) {
+        if matches!(self.state.lock().producers, Memory::Stored { .. }) {
+            self.stability.unread();
+        }
+    }
+
+    /// What is on record of aborted transactions is not to be trusted: it is read back from the log.
+    pub(super) fn doubt(&self) {
+        let (from, to) = (self.log.start(), self.log.end());
+        if from < to {
+            self.state.lock().producers = Memory::Stored { snapshot: Producers::default(), from, to };
+            self.stability.unread();
+        }
+    }
+
+    /// Reads back what a crash left to be read before it is known what is committed. Mostly there is nothing.
+    pub async fn read_back(self: &Arc<Self>, now: Timestamp) -> Result<(), BrokerError> {
+        if self.stability.is_unread() { self.load_producers(now).await } else { Ok(()) }
+    }
+
+    /// Its producers, as far as they were read back.
+    pub(super) fn describe_producers(&self) -> Vec<DescribedProducer> {
+        match &self.state.lock().producers {
+            Memory::Loaded(producers) => producers.describe().collect(),
+            Memory::Stored { .. } => Vec::new(),
+        }
+    }
+
+    /// What each producer that may still write has last written, as far as they were read back: what compaction keeps of them.
+    pub(super) fn last_of_producers(&self) -> BTreeMap<i64, LastOfProducer> {
+        match &self.state.lock().producers {
+            Memory::Loaded(producers) => producers.lasts().collect(),
+            Memory::Stored { .. } => BTreeMap::new(),
         }
     }
 
@@ -220,11 +307,14 @@ impl Partition {
         let Some((snapshot, from, to)) = stored(&self.state.lock()) else { return Ok(()) };
         let log = Arc::clone(&self.log);
         let scan = tokio::task::spawn_blocking(move || scan(&log, snapshot, from, to, now));
-        let (producers, bytes) =
+        let Scanned { producers, bytes, aborted } =
             scan.await.map_err(|e| BrokerError::InvalidRequest(format!("reading producers back was stopped: {e}")))??;
         self.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
-        // Nobody appends an idempotent batch before this, so nothing between `to` and now can be missing.
-        self.state.lock().producers = Memory::Loaded(producers);
+        aborted.into_iter().for_each(|one| self.stability.restore_aborted(one));
+        // Nobody appends an idempotent batch or a marker before this, so nothing between `to` and now can be missing.
+        let mut state = self.state.lock();
+        self.stability.restore(producers.all_open());
+        state.producers = Memory::Loaded(producers);
         Ok(())
     }
 
@@ -247,8 +337,16 @@ impl Partition {
     }
 }
 
-fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, now: Timestamp) -> Result<(Producers, u64), LogError> {
-    let mut bytes = 0;
+/// What the log tells of its producers.
+struct Scanned {
+    producers: Producers,
+    bytes: u64,
+    /// They are on record too; what is told twice is kept once.
+    aborted: Vec<Aborted>,
+}
+
+fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, now: Timestamp) -> Result<Scanned, LogError> {
+    let (mut bytes, mut aborted) = (0, Vec::new());
     let mut at = from.max(log.start());
     while at < to {
         let fetched = log.read(at, SCAN_BYTES)?;
@@ -258,11 +356,15 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
         for batch in fetched.batches() {
             let batch = batch.map_err(|e| LogError::Corrupt { place: "a batch of a producer".to_owned(), why: e.to_string() })?;
             if batch.base_offset() >= at && batch.base_offset() < to {
-                producers.advance(batch.header(), batch.base_offset(), now);
+                let step = producers.advance(batch.header(), EndMarker::of(&batch), batch.base_offset(), now);
+                if let Step::Ended { producer_id, first, last, committed: false } = step {
+                    let stable = producers.all_open().min().map_or(last.plus(1), |open| open.min(last.plus(1)));
+                    aborted.push(Aborted { producer_id, first, last, stable });
+                }
                 bytes += batch.len_bytes() as u64;
             }
         }
         at = fetched.next;
     }
-    Ok((producers, bytes))
+    Ok(Scanned { producers, bytes, aborted })
 }

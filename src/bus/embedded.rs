@@ -1,6 +1,7 @@
 //! The node's own broker behind the seam: [`EmbeddedBus`].
 //!
-//! Always: what a reader sees is durable; a commit is one append group; of one task there is one committer,
+//! Always: what a reader sees is durable, and of an outside client's transaction only what was committed; where no
+//! transaction is open, what was just written is seen at once. A commit is one append group; of one task there is one committer,
 //! and when a new one is handed out, everything the old one wrote is visible, and nothing of it comes after.
 //! Called by the engine through [`Bus`].
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Bus, BusError, BusFuture, Commit, Committer, Reader, TaskId, TopicBatch, TopicSpec, checkpoint_topic};
+use crate::broker::txn::is_aborted;
 use crate::broker::{Broker, BrokerError, NewTopic, Partition};
 use crate::log::{LogError, PartitionLog};
 use crate::record::{Batch, Offset, PartitionId, TopicName, TopicPartition};
@@ -36,6 +38,11 @@ impl EmbeddedBus {
 
     fn partition(&self, of: &TopicPartition) -> Result<Arc<Partition>, BusError> {
         self.broker.partition(of).ok_or_else(|| BusError::NoSuchPartition(of.clone()))
+    }
+
+    /// Before anything is handed out as committed after a start: mostly there is nothing to do.
+    async fn read_back(&self, partition: &Arc<Partition>) -> Result<(), BusError> {
+        partition.read_back(self.broker.clock().now()).await.map_err(told)
     }
 
     async fn ensure(&self, topic: &TopicName, spec: &TopicSpec) -> Result<i32, BusError> {
@@ -126,7 +133,8 @@ impl Bus for EmbeddedBus {
     fn bounds<'a>(&'a self, of: &'a TopicPartition) -> BusFuture<'a, Range<Offset>> {
         Box::pin(async move {
             let partition = self.partition(of)?;
-            Ok(partition.log().start()..partition.log().durable_end())
+            self.read_back(&partition).await?;
+            Ok(partition.log().start()..partition.bounds().1)
         })
     }
 
@@ -134,14 +142,16 @@ impl Bus for EmbeddedBus {
         Box::pin(async move {
             let partition = self.partition(of)?;
             let found = on_a_thread(partition.log(), move |log| log.offset_at(at)).await?.map_err(|e| log_told(&e))?;
-            Ok(found.map(|(offset, _)| offset))
+            self.read_back(&partition).await?;
+            Ok(found.map(|(offset, _)| offset).filter(|offset| *offset < partition.bounds().1))
         })
     }
 
     fn open<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, Box<dyn Reader>> {
         Box::pin(async move {
             let partition = self.partition(of)?;
-            let range = partition.log().start()..partition.log().durable_end();
+            self.read_back(&partition).await?;
+            let range = partition.log().start()..partition.bounds().1;
             if from < range.start || from > range.end {
                 return Err(BusError::OutOfRange { partition: of.clone(), asked: from, range });
             }
@@ -152,7 +162,7 @@ impl Bus for EmbeddedBus {
     fn wait<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, ()> {
         Box::pin(async move {
             let partition = self.partition(of)?;
-            if partition.visible(from.plus(1)).await {
+            if partition.decided(from.plus(1)).await {
                 return Ok(());
             }
             Err(if partition.is_gone() { BusError::NoSuchPartition(of.clone()) } else { BusError::Closed("the log has failed".to_owned()) })
@@ -214,7 +224,8 @@ impl Reader for EmbeddedReader {
                 if self.partition.is_gone() {
                     return Err(BusError::NoSuchPartition(self.partition.of().clone()));
                 }
-                if from == log.durable_end() {
+                let (_, decided) = self.partition.bounds();
+                if from >= decided {
                     return Ok(Vec::new());
                 }
                 let read = if log.read_is_cached(from) {
@@ -229,9 +240,15 @@ impl Reader for EmbeddedReader {
                     }
                     Err(error) => return Err(log_told(&error)),
                 };
-                let batches = fetched.batches().collect::<Result<Vec<_>, _>>().map_err(|e| BusError::Corrupt(e.to_string()))?;
-                let moved = fetched.next > from;
-                self.position = fetched.next;
+                let next = fetched.next.min(decided);
+                let mut batches = fetched.batches().collect::<Result<Vec<_>, _>>().map_err(|e| BusError::Corrupt(e.to_string()))?;
+                batches.retain(|batch| batch.next_offset() <= next);
+                if batches.iter().any(|batch| batch.header().is_transactional()) {
+                    let aborted = self.partition.aborted_between(from, next);
+                    batches.retain(|batch| !is_aborted(batch.header(), &aborted));
+                }
+                let moved = next > from;
+                self.position = next;
                 if !batches.is_empty() || !moved {
                     return Ok(batches);
                 }
@@ -277,7 +294,7 @@ impl Committer for EmbeddedCommitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::TestDisk;
+    use crate::broker::{Incoming, ProduceTerms, TestDisk};
     use crate::record::BatchBuilder;
 
     fn records(values: &[&str]) -> BatchBuilder {
@@ -350,6 +367,33 @@ mod tests {
         new.commit(commit()).await.unwrap();
         other.commit(commit()).await.unwrap();
         assert_eq!(values(&bus, &out).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn of_an_outside_transaction_only_what_was_committed_is_read() {
+        let bus = bus().await;
+        let out = out(&bus).await;
+        let transactions = bus.broker.transactions();
+        let who = transactions.init("outside", 60_000, None).await.unwrap();
+        for (sequence, (value, committed)) in [("yes", true), ("no", false)].into_iter().enumerate() {
+            transactions.add("outside", who, [out.clone()].into()).await.unwrap();
+            let builder = records(&[value]).with_producer(who.id, who.epoch, sequence as i32).transactional();
+            let incoming = Incoming { topic: "out".to_owned(), topic_id: None, partition: 0, records: Some(builder.finish().to_bytes()) };
+            let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+            let placed = bus.broker.produce(terms, Some("outside"), vec![incoming]).await.durable().await.remove(0).unwrap();
+            assert_eq!(bus.bounds(&out).await.unwrap().end, placed.base);
+            let (waited, ended) = tokio::join!(bus.wait(&out, placed.base), transactions.end("outside", who, committed));
+            assert!(waited.is_ok() && ended.is_ok());
+        }
+        bus.append(vec![TopicBatch { to: out.clone(), records: records(&["own"]) }]).await.unwrap();
+        let mut reader = bus.open(&out, Offset::ZERO).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(batch) = reader.poll(1).await.unwrap().first() {
+            if !batch.header().is_control() {
+                read.extend(batch.records().unwrap().iter().map(|r| String::from_utf8_lossy(r.unwrap().value.unwrap()).into_owned()));
+            }
+        }
+        assert_eq!((read, reader.position()), (vec!["yes".to_owned(), "own".to_owned()], Offset(5)));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::http::Door;
 use super::sql::unreachable;
 use super::{CommandResult, Failure, output};
 
@@ -15,9 +16,8 @@ use super::{CommandResult, Failure, output};
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
-    /// The node's HTTP address.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "VITALSQL_URL", global = true)]
-    url: String,
+    #[command(flatten)]
+    door: Door,
 }
 
 #[derive(Subcommand)]
@@ -46,12 +46,15 @@ enum What {
 
 /// Runs the command.
 pub fn run(arguments: Arguments) -> CommandResult {
-    let url = arguments.url.trim_end_matches('/').to_owned();
-    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+    let client = arguments.door.client(None)?;
+    let url = client.url();
     match arguments.what {
         What::List { state, output } => {
-            let mut response = agent.get(format!("{url}/api/v1/alerts?state={state}")).call().map_err(|e| unreachable(&url, &e))?;
-            let alerts: Vec<Value> = response.body_mut().read_json().map_err(|e| Failure::new(e.to_string()))?;
+            let mut response = client.get(&format!("/api/v1/alerts?state={state}")).call().map_err(|e| unreachable(url, &e))?;
+            let answer: Value = response.body_mut().read_json().map_err(|e| Failure::new(e.to_string()))?;
+            let Value::Array(alerts) = answer else {
+                return Err(Failure::new(answer["error"]["message"].as_str().unwrap_or("the answer is not what we know")));
+            };
             let mut out = std::io::stdout().lock();
             if output == "json" {
                 for alert in alerts {
@@ -86,7 +89,7 @@ pub fn run(arguments: Arguments) -> CommandResult {
                 return Err(Failure::usage("an alert's id is made of hexadecimal digits; vitalsql alerts list shows them"));
             }
             let body = json!({ "by": by, "reason": reason });
-            let mut response = agent.post(format!("{url}/api/v1/alerts/{id}/ack")).send_json(&body).map_err(|e| unreachable(&url, &e))?;
+            let mut response = client.post(&format!("/api/v1/alerts/{id}/ack")).send_json(&body).map_err(|e| unreachable(url, &e))?;
             let answer: Value = response.body_mut().read_json().map_err(|e| Failure::new(e.to_string()))?;
             match answer["error"]["message"].as_str() {
                 Some(message) => Err(Failure::new(message)),

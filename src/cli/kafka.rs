@@ -16,6 +16,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::properties::{Properties, Property, read_file, read_property};
 use super::{Failure, output};
 
 /// How long a request may take before the command gives up.
@@ -31,14 +32,36 @@ pub struct Broker {
     /// Address of the Kafka port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9092", env = "VITALSQL_KAFKA", help_heading = "Connection", global = true)]
     pub kafka: String,
+    /// A setting of the Kafka client, as in security.protocol=SASL_SSL; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_property, help_heading = "Connection", global = true)]
+    kafka_config: Vec<Property>,
+    /// A file of such settings, one a line, as the Java tools and librdkafka read them.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = read_file,
+        env = "VITALSQL_KAFKA_CONFIG",
+        help_heading = "Connection",
+        global = true
+    )]
+    kafka_config_file: Option<Properties>,
 }
 
 impl Broker {
+    /// The broker at this address, at a listener that asks nothing.
+    #[must_use]
+    pub fn at(kafka: String) -> Self {
+        Self { kafka, kafka_config: Vec::new(), kafka_config_file: None }
+    }
+
     /// A client configuration for this broker.
     #[must_use]
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.kafka).set("client.id", "vitalsql").set("log_level", "0");
+        for (key, value) in self.kafka_config_file.iter().flat_map(|file| &file.0).chain(&self.kafka_config) {
+            config.set(key, value);
+        }
         config
     }
 
@@ -58,12 +81,27 @@ impl Broker {
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::MessageTimedOut,
             ) => Failure::connection(format!(
-                "{what}: no broker answers at {}. Is a node running (vitalsql serve)? Another address: --kafka HOST:PORT",
+                "{what}: no broker answers at {}. Is a node running (vitalsql serve)? Another address: --kafka HOST:PORT. Does the \
+                 listener ask for TLS or a password? --kafka-config security.protocol=.. or --kafka-config-file FILE",
                 self.kafka
             )),
-            _ => Failure::new(format!("{what}: {error}")),
+            _ => Failure::new(format!("{what}: {}", reason(error))),
         }
     }
+}
+
+/// What an error says, without the value of a setting, which may be a password, and with what to do where this build has no OpenSSL.
+fn reason(error: &KafkaError) -> String {
+    let said = match error {
+        KafkaError::ClientConfig(_, why, key, _) => format!("setting {key}: {why}"),
+        _ => error.to_string(),
+    };
+    if !cfg!(feature = "kafka-tls") && said.to_ascii_lowercase().contains("openssl") {
+        return format!(
+            "{said}. TLS and SCRAM to a Kafka port need a build with cargo's feature `kafka-tls` (cargo build --release --features kafka-tls)"
+        );
+    }
+    said
 }
 
 /// A runtime for the commands that are clients.
@@ -178,5 +216,35 @@ impl Wait {
             return Ok(());
         };
         if still >= STANDSTILL { Err(writer.broker.failed("not everything was acknowledged", &error)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(settings: &[(&str, &str)]) -> String {
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let broker = Broker { kafka_config: settings, ..Broker::at("127.0.0.1:1".to_owned()) };
+        broker.admin().err().expect("a refusal").message
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn without_openssl_a_refusal_names_the_feature_that_brings_it() {
+        for settings in [
+            &[("security.protocol", "SSL")][..],
+            &[("ssl.ca.location", "/etc/ca.pem")],
+            &[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "SCRAM-SHA-256"), ("sasl.username", "u"), ("sasl.password", "p")],
+        ] {
+            let said = refusal(settings);
+            assert!(said.contains("kafka-tls"), "{settings:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_setting_and_not_its_value() {
+        let said = refusal(&[("sasl.pasword", "hunter2")]);
+        assert!(said.contains("sasl.pasword") && !said.contains("hunter2"), "{said}");
     }
 }

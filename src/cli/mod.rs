@@ -4,18 +4,24 @@
 //! 130 interrupted.
 
 mod alerts;
+mod audit;
+mod backup;
 mod bench;
 mod check;
 mod consume;
 mod demo;
+mod doctor;
+mod http;
 mod kafka;
 mod output;
 mod produce;
+mod properties;
 mod replay;
 mod serve;
 mod shell;
 mod simulate;
 mod sql;
+mod token;
 mod topic;
 
 use std::process::ExitCode;
@@ -33,6 +39,11 @@ impl Failure {
     /// The command could not do what it was asked.
     pub fn new(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
+    }
+
+    /// The command ends with a code of its own.
+    pub fn with_code(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 
     /// What was asked makes no sense.
@@ -98,10 +109,20 @@ enum Command {
     Consume(consume::Arguments),
     /// List open alerts, and acknowledge them.
     Alerts(alerts::Arguments),
+    /// Check the audit trail.
+    Audit(audit::Arguments),
+    /// Make a token for the HTTP door.
+    Token(token::Arguments),
     /// Check SQL files without running them.
     Check(check::Arguments),
     /// Write a simulated ward to stdout or into a topic.
     Simulate(simulate::Arguments),
+    /// Copy a data directory, also while its node runs.
+    Backup(backup::Backup),
+    /// Make a data directory out of a backup.
+    Restore(backup::Restore),
+    /// Look through a stopped node's data directory, and put right what can be.
+    Doctor(doctor::Arguments),
     /// Measure a node: produce, consume, window, latency.
     Bench(bench::Arguments),
 }
@@ -119,8 +140,13 @@ pub fn main() -> ExitCode {
         Command::Produce(a) => produce::run(&a),
         Command::Consume(a) => consume::run(&a),
         Command::Alerts(a) => alerts::run(a),
+        Command::Audit(a) => audit::run(&a),
+        Command::Token(a) => token::run(&a),
         Command::Check(a) => check::run(&a),
         Command::Simulate(a) => simulate::run(&a),
+        Command::Backup(a) => backup::backup(&a),
+        Command::Restore(a) => backup::restore(&a),
+        Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(a),
     };
     match done {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
+use super::http::{self, Door};
 use super::{CommandResult, Failure, output, shell};
 use crate::time::parse_duration;
 
@@ -23,9 +24,8 @@ pub struct Arguments {
     /// Run this file and end; - for stdin.
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The node's HTTP address.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "VITALSQL_URL")]
-    url: String,
+    #[command(flatten)]
+    door: Door,
     /// How rows are shown.
     #[arg(long, short, value_parser = ["table", "json", "jsonl", "csv"], default_value = "table")]
     output: String,
@@ -40,7 +40,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> CommandResult {
     let timeout = arguments.timeout.as_deref().map(parse_duration).transpose().map_err(|e| Failure::usage(e.to_string()))?;
-    let client = Client { url: arguments.url.trim_end_matches('/').to_owned(), limit: arguments.limit, timeout };
+    let client = Client { door: arguments.door.client(timeout)?, limit: arguments.limit, timeout };
     let style = Style::parse(&arguments.output);
     if let Some(sql) = &arguments.command {
         return client.run(sql, style, &mut std::io::stdout().lock()).map(|_| ());
@@ -86,7 +86,7 @@ impl Style {
 
 /// A connection to a node's SQL door.
 pub struct Client {
-    url: String,
+    door: http::Client,
     limit: Option<usize>,
     timeout: Option<Duration>,
 }
@@ -96,17 +96,12 @@ impl Client {
     pub fn run(&self, sql: &str, style: Style, out: &mut dyn Write) -> Result<usize, Failure> {
         let begun = Instant::now();
         let limit = self.limit.map(|n| format!("?limit={n}")).unwrap_or_default();
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_recv_body(self.timeout)
-            .build();
-        let agent = ureq::Agent::new_with_config(config);
-        let response = agent
-            .post(format!("{}/api/v1/sql{limit}", self.url))
+        let response = self
+            .door
+            .post(&format!("/api/v1/sql{limit}"))
             .content_type("text/plain")
             .send(sql)
-            .map_err(|e| unreachable(&self.url, &e))?;
+            .map_err(|e| unreachable(self.door.url(), &e))?;
         if !response.status().is_success() {
             let status = response.status();
             let body = response.into_body().read_to_string().unwrap_or_default();

@@ -1,33 +1,41 @@
 //! The HTTP door: API, metrics, health, live events, and the page.
 //!
 //! Thin: it asks the engine, the desk and the board, and turns their answers into JSON. Always: patient data
-//! never stands in a URL; an alert is named by its opaque id, a bed's tile by a tag. Started by `node`.
+//! never stands in a URL; an alert is named by its opaque id, a bed's tile by a tag; who asks for something may have it
+//! (`visitor`), and what a request brings has come whole, and in time, before a handler sees it. Started by `node`.
 
 mod alerts;
 mod board;
 mod events;
+mod listener;
 mod sql;
+mod visitor;
 
 pub use board::{Board, Tile};
+pub use visitor::{Token, Tokens};
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::to_bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::alerts::Desk;
+use crate::broker::security::Security;
 use crate::metrics::Metrics;
+use crate::server::Tls;
 use crate::sql::Engine;
 use crate::time::Clock;
 
@@ -36,6 +44,11 @@ const PAGE: &str = include_str!("page.html");
 
 /// What a request may bring.
 const MOST_BYTES: usize = 2 << 20;
+/// How long it may take to bring it.
+const BODY: Duration = Duration::from_secs(30);
+/// Requests that bring much at the same time; what says that it brings no more than [`LITTLE`] does not wait.
+static BODIES: Semaphore = Semaphore::const_new(32);
+const LITTLE: u64 = 16 << 10;
 
 /// A future in a box, for the one trait of this room.
 pub type HostFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -76,8 +89,22 @@ pub trait Host: Send + Sync {
     fn topics(&self) -> Vec<TopicInfo>;
 }
 
+/// Who may come in.
+pub struct Access {
+    /// The tokens that open the door; where there are none, nobody is asked who they are.
+    pub tokens: Tokens,
+    /// The access rules.
+    pub security: Arc<Security>,
+    /// Whether the door may be reached by any name although it has no tokens.
+    pub any_host: bool,
+    /// With TLS.
+    pub tls: Option<Arc<Tls>>,
+}
+
 /// What the handlers share.
 pub struct App {
+    /// Who may come in.
+    pub access: Access,
     /// Runs SQL.
     pub engine: Arc<Engine>,
     /// The open alerts.
@@ -134,6 +161,8 @@ pub fn router(app: Arc<App>) -> Router {
             ApiError::new(StatusCode::NOT_FOUND, "HTTP-0404", "there is nothing here; the page is at /, the API under /api/v1/")
         })
         .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(from_fn(whole))
+        .layer(from_fn_with_state(Arc::clone(&app), visitor::admit))
         .layer(map_response(explained))
         .with_state(app)
 }
@@ -163,10 +192,29 @@ async fn explained(response: Response) -> Response {
     ApiError::new(status, code, message).into_response()
 }
 
-/// Serves until the token is cancelled; live streams end with it.
-pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
-    let stop = app.stop.clone();
-    axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned()).await
+/// Waits until all that a request brings has come, within limits of size and time.
+async fn whole(request: Request, next: Next) -> Response {
+    let said =
+        request.headers().get(header::CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|length| length.parse::<u64>().ok()));
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let is_little = !chunked && said.is_none_or(|said| said.is_some_and(|said| said <= LITTLE));
+    let come = async {
+        let _turn = if is_little { None } else { BODIES.acquire().await.ok() };
+        let (parts, body) = request.into_parts();
+        to_bytes(body, MOST_BYTES).await.map(|bytes| Request::from_parts(parts, Body::from(bytes)))
+    };
+    match tokio::time::timeout(BODY, come).await {
+        Ok(Ok(request)) => next.run(request).await,
+        // The one other reason is a connection that broke, which nobody is told of.
+        Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "HTTP-0408", "the rest of the request did not come in time").into_response(),
+    }
+}
+
+/// Serves at most so many connections at a time, until the token is cancelled; live streams end with it.
+pub async fn serve(listener: TcpListener, most: usize, app: Arc<App>) {
+    let (tls, stop) = (app.access.tls.clone(), app.stop.clone());
+    listener::serve(listener, tls, most, router(app), stop).await;
 }
 
 /// Opens the listener.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header;
@@ -18,7 +19,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::App;
+use super::visitor::Visitor;
+use super::{ApiError, App};
 use crate::sql::{Outcome, SqlError, parse_script, sql_type};
 use crate::stream::millis;
 use crate::time::Timestamp;
@@ -35,7 +37,16 @@ pub struct Wanted {
 }
 
 /// `POST /api/v1/sql`.
-pub async fn run(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>, text: String) -> impl IntoResponse {
+pub async fn run(
+    State(app): State<Arc<App>>,
+    Extension(visitor): Extension<Visitor>,
+    Query(wanted): Query<Wanted>,
+    text: String,
+) -> Result<impl IntoResponse, ApiError> {
+    // All of a script or none of it. What cannot be read is refused below, in the words of the SQL room.
+    for parsed in parse_script(&text).into_iter().flatten() {
+        visitor.may_run(&app.engine, &parsed.statement)?;
+    }
     let (tx, rx) = mpsc::channel::<Bytes>(BACKLOG);
     tokio::spawn(async move {
         if let Err(error) = answer(&app, &text, wanted.limit.unwrap_or(usize::MAX), &tx).await {
@@ -44,7 +55,7 @@ pub async fn run(State(app): State<Arc<App>>, Query(wanted): Query<Wanted>, text
     });
     let body =
         futures::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|line| (Ok::<_, std::convert::Infallible>(line), rx)) });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body))
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)))
 }
 
 async fn answer(app: &App, text: &str, limit: usize, tx: &mpsc::Sender<Bytes>) -> Result<(), SqlError> {

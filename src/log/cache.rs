@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_out_of_files};
 use super::partition::PartitionLog;
 use super::shared::Shared;
 use crate::record::Offset;
@@ -31,6 +31,20 @@ impl Cache {
         let bytes = bytes + BATCH_OVERHEAD;
         self.order.push_back((Arc::downgrade(partition), bytes));
         self.bytes += bytes;
+    }
+
+    /// The first `count` batches of a partition's tail are gone.
+    pub(super) fn forget_first(&mut self, partition: &Arc<PartitionLog>, count: usize) {
+        let of_whom = Arc::as_ptr(partition);
+        let mut left = count;
+        self.order.retain(|(of, bytes)| {
+            let stays = left == 0 || !std::ptr::eq(of.as_ptr(), of_whom);
+            if !stays {
+                left -= 1;
+                self.bytes -= *bytes;
+            }
+            stays
+        });
     }
 
     /// A partition's tail is gone.
@@ -114,7 +128,14 @@ impl Files {
             let old = ages[Self::MOST / 4];
             open.0.retain(|_, (_, used)| *used > old);
         }
-        let file = disk.open(path, create)?;
+        let file = disk.open(path, create).or_else(|error| {
+            if !is_out_of_files(&error) || open.0.is_empty() {
+                return Err(error);
+            }
+            // Others need more than was left to them: these here can be opened again.
+            open.0.clear();
+            disk.open(path, create)
+        })?;
         open.0.insert(path.to_owned(), (Arc::clone(&file), now));
         Ok(file)
     }

@@ -3,6 +3,8 @@
 //! Written by `materialise` after what it speaks of was synced, read by `recovery`. Always whole or the one before; one whose
 //! checksum is wrong is no checkpoint (see `rebuild`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::PartitionKey;
@@ -34,6 +36,8 @@ pub(super) struct StoredPartition {
     pub key: PartitionKey,
     pub dir: Option<String>,
     pub start: Offset,
+    /// Up to here it was compacted.
+    pub clean_to: Offset,
     pub segments: Vec<Segment>,
 }
 
@@ -43,6 +47,8 @@ struct Lines {
     sequence: u64,
     sync: u64,
     clean: bool,
+    #[serde(default)]
+    rebuilt: bool,
     partitions: Vec<PartitionLine>,
 }
 
@@ -53,32 +59,50 @@ struct PartitionLine {
     dir: Option<String>,
     start: i64,
     segments: Vec<SegmentLine>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    clean_to: i64,
+    /// The versions of the segments that have one, by their base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    versions: Vec<(i64, u32)>,
 }
 
 /// `(base, next, length, largest timestamp, where it is, first received, last received)`.
 type SegmentLine = (i64, i64, u64, i64, i64, i64, i64);
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 impl Checkpoint {
     /// Makes it the one that counts.
     pub(super) fn save(&self, disk: &dyn Disk) -> Result<(), Trouble> {
+        replace_file(disk, "", FILE, &self.to_bytes())
+    }
+
+    /// As it is saved.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let partitions = self.partitions.iter().map(|p| PartitionLine {
             topic: p.key.topic.0,
             partition: p.key.partition.0,
             dir: p.dir.clone(),
             start: p.start.0,
             segments: p.segments.iter().map(line).collect(),
+            clean_to: p.clean_to.0,
+            versions: p.segments.iter().filter(|s| s.version > 0).map(|s| (s.base.0, s.version)).collect(),
         });
         let lines = Lines {
             wal_from: self.wal_from,
             sequence: self.sequence,
             sync: self.sync,
             clean: self.clean,
+            rebuilt: self.rebuilt,
             partitions: partitions.collect(),
         };
         let body = serde_json::to_vec(&lines).expect("plain data");
         let mut bytes = crc32c::crc32c(&body).to_be_bytes().to_vec();
         bytes.extend_from_slice(&body);
-        replace_file(disk, "", FILE, &bytes)
+        bytes
     }
 
     /// The last one that was saved. The inner error says why what is there cannot be believed.
@@ -86,24 +110,31 @@ impl Checkpoint {
         Ok(read_file(disk, FILE)?.map(|bytes| Self::read(&bytes)))
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, String> {
+    /// Reads a saved one.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let (crc, body) = bytes.split_at_checked(4).ok_or("it is too short")?;
         if crc32c::crc32c(body).to_be_bytes() != crc {
             return Err("it fails its checksum".to_owned());
         }
         let lines: Lines = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-        let partitions = lines.partitions.into_iter().map(|line| StoredPartition {
+        let versions = |line: &PartitionLine| line.versions.iter().copied().collect::<BTreeMap<i64, u32>>();
+        let partitions = lines.partitions.into_iter().map(|line| (versions(&line), line)).map(|(versions, line)| StoredPartition {
             key: PartitionKey { topic: TopicId(line.topic), partition: PartitionId(line.partition) },
             dir: line.dir,
             start: Offset(line.start),
-            segments: line.segments.into_iter().map(segment).collect(),
+            clean_to: Offset(line.clean_to),
+            segments: line
+                .segments
+                .into_iter()
+                .map(|stored| Segment { version: versions.get(&stored.0).copied().unwrap_or(0), ..segment(stored) })
+                .collect(),
         });
         Ok(Self {
             wal_from: lines.wal_from,
             sequence: lines.sequence,
             sync: lines.sync,
             clean: lines.clean,
-            rebuilt: false,
+            rebuilt: lines.rebuilt,
             partitions: partitions.collect(),
         })
     }
@@ -117,6 +148,7 @@ const fn segment((base, next, length, max_timestamp, max_at, first_received, las
     Segment {
         base: Offset(base),
         next: Offset(next),
+        version: 0,
         length,
         max_timestamp,
         max_at: Offset(max_at),

@@ -50,13 +50,25 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes names made, removed and changed in a folder durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// A hint: much is about to be synced, file by file, which is less work when all of it is written first. May wait; promises nothing.
+    fn flush_all(&self) {}
     /// Free bytes for us.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Bytes of the whole volume.
+    fn total_bytes(&self) -> io::Result<u64>;
+    /// Where it is, for people.
+    fn place(&self) -> String;
 }
 
-/// Whether an error says that there is no room, which may pass.
+/// Whether an error says that the disk takes nothing, for want of room or because it may only be read: both may pass.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether an error says that this process, or the machine, has as many files open as it may: that passes when some are closed.
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    number == Some(rustix::io::Errno::MFILE.raw_os_error()) || number == Some(rustix::io::Errno::NFILE.raw_os_error())
 }
 
 /// Reads a whole file; `None` where there is none.
@@ -89,11 +101,11 @@ pub(super) fn replace_file(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8])
     disk.sync_dir(dir).map_err(Trouble::of_sync(format!("sync the folder of {path}")))
 }
 
-/// A folder of the machine's disk, held by this process alone.
+/// A folder of the machine's disk, held by this process alone, or only looked at.
 pub struct RealDisk {
     root: PathBuf,
     /// Held locked as long as we live.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl RealDisk {
@@ -103,7 +115,12 @@ impl RealDisk {
         let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(root.join("LOCK"))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it (its LOCK file is held)"))?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), lock: Some(lock) })
+    }
+
+    /// Looks into a folder that another process may hold. Its files are opened for reading.
+    pub fn look(root: &Path) -> io::Result<Self> {
+        if fs::metadata(root)?.is_dir() { Ok(Self { root: root.to_owned(), lock: None }) } else { Err(io::ErrorKind::NotADirectory.into()) }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -120,7 +137,8 @@ fn unless_missing(done: io::Result<()>) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(self.at(path))?;
+        let writes = self.lock.is_some();
+        let file = OpenOptions::new().read(true).write(writes).create(create && writes).truncate(false).open(self.at(path))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -155,9 +173,23 @@ impl Disk for RealDisk {
         File::open(self.at(dir))?.sync_all()
     }
 
+    fn flush_all(&self) {
+        // One pass over the file system for what would be thousands of waits. Whether it went well, the syncs of the files tell.
+        let _ = File::open(&self.root).map(rustix::fs::syncfs);
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.root)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
+    fn place(&self) -> String {
+        std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()).display().to_string()
     }
 }
 

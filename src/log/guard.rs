@@ -2,7 +2,8 @@
 //!
 //! New writes are refused while less than `min_free_bytes` is free. Where the room runs out all the same (others fill the
 //! disk too), the ballast, a file that only takes room, is given up, so that what was already taken in can be finished. Always:
-//! writes are taken again only when there is room for the ballast too.
+//! writes are taken again only when there is room for the ballast too. A disk that may only be read, and a process that has as many
+//! files open as it may, are waited out in the same way, with their own words.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::LogError;
-use super::disk::Disk;
+use super::disk::{Disk, is_out_of_files};
 use super::store::LogConfig;
 
 const BALLAST: &str = "ballast";
+/// A file that is made and deleted to see whether the disk takes anything.
+const PROBE: &str = "probe";
 /// The system is asked for free space no more often than this.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -41,13 +44,29 @@ pub(super) struct Guard {
     ballast: u64,
     looked: Mutex<(Instant, u64)>,
     ran_out: watch::Sender<bool>,
+    /// Why nothing could be written, as the last attempt was told.
+    why: Mutex<Why>,
+}
+
+/// Why nothing can be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    NoRoom,
+    ReadOnly,
+    TooManyFiles,
 }
 
 impl Guard {
     pub(super) fn new(disk: &dyn Disk, config: &LogConfig) -> Result<Self, LogError> {
         let free = disk.free_bytes().map_err(LogError::io("ask for free space"))?;
         let looked = Mutex::new((Instant::now(), free));
-        Ok(Self { min_free: config.min_free_bytes, ballast: config.ballast_bytes, looked, ran_out: watch::Sender::new(false) })
+        Ok(Self {
+            min_free: config.min_free_bytes,
+            ballast: config.ballast_bytes,
+            looked,
+            ran_out: watch::Sender::new(false),
+            why: Mutex::new(Why::NoRoom),
+        })
     }
 
     /// Takes the ballast's room where there is plenty. Called once, when the log is open.
@@ -60,7 +79,7 @@ impl Guard {
 
     fn take_ballast(&self, disk: &dyn Disk) -> bool {
         if self.ballast == 0 {
-            return true;
+            return disk.open(PROBE, true).and_then(|_| disk.remove_file(PROBE)).is_ok();
         }
         let taken = disk.open(BALLAST, true).and_then(|file| file.reserve(self.ballast));
         if taken.is_err() {
@@ -94,14 +113,37 @@ impl Guard {
         if state.takes_writes() || (state.free_bytes > self.min_free / 4 && is_bookkeeping()) {
             return Ok(());
         }
-        Err(LogError::DiskFull { free: state.free_bytes, needed: state.needed_bytes })
+        Err(self.refusal(state))
     }
 
-    /// A write ran out of room: no more are taken, and the ballast goes.
+    /// Why writes are refused.
+    pub(super) fn refusal(&self, state: DiskState) -> LogError {
+        let full = LogError::DiskFull { free: state.free_bytes, needed: state.needed_bytes };
+        if !state.ran_out {
+            return full;
+        }
+        match *self.why.lock() {
+            Why::NoRoom => full,
+            Why::ReadOnly => LogError::ReadOnly,
+            Why::TooManyFiles => LogError::TooManyFiles,
+        }
+    }
+
+    /// A write found no room, a disk that may only be read, or no more files to open: no more are taken, and the ballast goes.
     pub(super) fn run_out(&self, disk: &dyn Disk, what: &str) {
+        let probed = disk.open(PROBE, true).and_then(|_| disk.remove_file(PROBE));
+        let why = match probed {
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Why::ReadOnly,
+            Err(error) if is_out_of_files(&error) => Why::TooManyFiles,
+            _ => Why::NoRoom,
+        };
+        *self.why.lock() = why;
         if !self.ran_out.send_replace(true) {
-            tracing::error!(what, "the disk is full: writes are refused until there is room");
-            if let Err(error) = disk.remove_file(BALLAST) {
+            let refusal = self.refusal(DiskState { free_bytes: self.looked.lock().1, needed_bytes: self.min_free, ran_out: true });
+            tracing::error!(what, why = %refusal, "nothing can be written: writes are refused until it can");
+            if why == Why::NoRoom
+                && let Err(error) = disk.remove_file(BALLAST)
+            {
                 tracing::warn!(%error, "could not give up the ballast");
             }
         }

@@ -72,6 +72,11 @@ impl SegmentIndex {
         self.before_offset(base, base.plus(self.times.last().map_or(0, |(_, at)| i64::from(*at))))
     }
 
+    /// Whether the other says the same as this one, as far as it goes.
+    pub(super) fn begins_as(&self, other: &Self) -> bool {
+        self.places.starts_with(&other.places) && self.times.starts_with(&other.times)
+    }
+
     /// How many bytes of memory it takes, about.
     pub(super) const fn bytes(&self) -> usize {
         self.places.len() * 8 + self.times.len() * 16

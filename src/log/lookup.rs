@@ -28,6 +28,8 @@ impl PartitionLog {
                 Ok(None) => {}
                 // Retention was quicker: what is asked for lies behind.
                 Err(_) if self.start() >= segment.next => {}
+                // Compaction was: what took its place has the same.
+                Err(_) if self.is_replaced(segment) => return self.offset_at(timestamp),
                 // What is durable and not yet visible is nobody's to see.
                 other => return other.map(|found| found.filter(|(offset, _)| *offset < visible)),
             }

@@ -31,6 +31,10 @@ const STEP_BYTES_EACH: usize = 64 << 10;
 const FLUSH_BYTES: u64 = 1 << 20;
 /// One write to a segment takes about so much.
 const WRITE_BYTES: usize = 8 << 20;
+/// With more files than this to sync, the file system is told to write all it has first.
+const MANY_FILES: usize = 64;
+/// The index of a smaller segment that is still written to is not worth its files: it is made again in a moment.
+const INDEXED_BYTES: u64 = 256 << 10;
 /// Of a topic's name, so much is in its folders' names.
 const NAME_BYTES: usize = 150;
 /// How long it is until a full disk is tried again.
@@ -43,7 +47,7 @@ pub(super) fn is_due(shared: &Shared, work: &Work) -> bool {
     let step = if spread > STEP_BYTES { spread } else { STEP_BYTES };
     let enough = work.bytes >= step || work.bytes >= shared.config.write_behind_bytes;
     let full = enough || work.wal_bytes >= shared.config.wal_max_bytes;
-    full || work.closing || work.urgent || work.prepare.is_some()
+    full || work.closing || work.urgent || work.cut || work.prepare.is_some() || !work.trim.is_empty()
 }
 
 /// The thread's state. Driven step by step by the tests.
@@ -91,16 +95,27 @@ impl Materialiser {
                 wal::make_ahead(shared, number);
                 return Step::Done;
             }
+            if !work.trim.is_empty() {
+                let rest = std::mem::take(&mut work.trim);
+                drop(work);
+                wal::trim(shared, &rest);
+                return Step::Done;
+            }
             work.urgent = false;
-            let cut = work.wal_bytes >= shared.config.wal_max_bytes;
+            let cut = work.wal_bytes >= shared.config.wal_max_bytes || std::mem::take(&mut work.cut);
             (std::mem::take(&mut work.dirty), work.bytes, cut, work.closing)
         };
-        let done = write(shared, &dirty).and_then(|()| if cut || closing { checkpoint(shared, closing) } else { Ok(()) });
+        let written = write(shared, &dirty).map(|()| {
+            let mut work = shared.work.lock();
+            work.bytes = work.bytes.saturating_sub(bytes);
+            drop(work);
+            // Memory and whoever waits for it do not wait for the syncs of a checkpoint too.
+            evict(shared);
+            shared.work_done.notify_all();
+        });
+        let done = written.and_then(|()| if cut || closing { checkpoint(shared, closing) } else { Ok(()) });
         match done {
             Ok(()) => {
-                let mut work = shared.work.lock();
-                work.bytes = work.bytes.saturating_sub(bytes);
-                drop(work);
                 self.closed = closing;
                 evict(shared);
                 shared.work_done.notify_all();
@@ -112,6 +127,7 @@ impl Materialiser {
                 work.dirty.extend(dirty);
                 // It is due until it is done.
                 work.urgent = true;
+                work.cut |= cut;
                 Step::Held
             }
             Err(Trouble::Final(error)) => {
@@ -300,8 +316,46 @@ pub(super) fn checkpoint(shared: &Shared, closing: bool) -> Result<(), Trouble> 
     let sequence = shared.published.load(Ordering::Acquire);
     let sync = shared.published_sync.load(Ordering::Acquire);
     let wal_bytes = shared.work.lock().wal_bytes;
-    let partitions: Vec<Arc<PartitionLog>> = shared.partitions.read().values().cloned().collect();
+    // Replaced before we look: what we write down does not name them any more.
+    let replaced = shared.replaced.lock().clone();
+    if closing && !replaced.is_empty() {
+        // A closed log is believed without a look: it leaves nothing lying.
+        checkpoint(shared, false)?;
+        return checkpoint(shared, true);
+    }
+    write_checkpoint(shared, closing, &Seen { current, sequence, sync })?;
+    for (dir, segment) in &replaced {
+        shared.replaced.lock().retain(|(of, other)| of != dir || !other.is_file_of(segment));
+        if let Err(error) = segment.delete(shared, dir) {
+            tracing::warn!(dir, base = %segment.base, %error, "a file that was compacted stays until the next start");
+        }
+    }
+    let mut work = shared.work.lock();
+    work.wal_bytes = work.wal_bytes.saturating_sub(wal_bytes);
+    Ok(())
+}
+
+/// How far the WAL had come when a checkpoint began.
+struct Seen {
+    current: u64,
+    sequence: u64,
+    sync: u64,
+}
+
+fn write_checkpoint(shared: &Shared, closing: bool, seen: &Seen) -> Result<(), Trouble> {
+    let Seen { current, sequence, sync } = *seen;
+    let mut partitions: Vec<Arc<PartitionLog>> = shared.partitions.read().values().cloned().collect();
+    partitions.sort_by_key(|partition| partition.key());
     let mut stored = Vec::new();
+    let mut dirty = 0;
+    for partition in &partitions {
+        write_all(shared, partition)?;
+        dirty += partition.inner.lock().segments.iter().filter(|segment| segment.dirty).count();
+    }
+    if dirty > MANY_FILES {
+        serve_wal(shared);
+        shared.disk.flush_all();
+    }
     for partition in &partitions {
         write_all(shared, partition)?;
         match sync_partition(shared, partition) {
@@ -314,19 +368,22 @@ pub(super) fn checkpoint(shared: &Shared, closing: bool) -> Result<(), Trouble> 
                 key: partition.key(),
                 dir: inner.dir.clone(),
                 start: inner.start,
+                clean_to: inner.clean_to,
                 segments: inner.segments.clone(),
             });
         }
     }
     shared.disk.make_dir(DIR).map_err(Trouble::of("make the partitions' folder"))?;
     shared.disk.sync_dir(DIR).map_err(Trouble::of_sync("sync the partitions' folder"))?;
+    // What a partition shows ahead of its sync may be in segments by now: not without the rest of its group.
+    let unsynced = shared.unsynced.lock().clone();
+    if let Some((file, path)) = unsynced {
+        file.sync().map_err(Trouble::of_sync(format!("sync {path}")))?;
+    }
     // A closed log needs nothing of its WAL; a running one goes on writing to the current file.
     let wal_from = if closing { current + 1 } else { current };
     Checkpoint { wal_from, sequence, sync, clean: closing, rebuilt: false, partitions: stored }.save(shared.disk.as_ref())?;
-    wal::release(shared, wal_from, !closing)?;
-    let mut work = shared.work.lock();
-    work.wal_bytes = work.wal_bytes.saturating_sub(wal_bytes);
-    Ok(())
+    wal::release(shared, wal_from, !closing)
 }
 
 /// Syncs a partition's segments that were written to, and their folder.
@@ -347,7 +404,7 @@ fn sync_partition(shared: &Shared, partition: &PartitionLog) -> Result<(), Troub
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Trouble::of(format!("open {path}"))(e)),
         }
-        if let Some(index) = &segment.index {
+        if let Some(index) = segment.index.as_ref().filter(|_| segment.length >= INDEXED_BYTES) {
             Closed(Some((segment.stem(&dir), Arc::clone(index)))).save(disk);
         }
     }

@@ -3,19 +3,24 @@
 //! Every write is an [`AppendGroup`]: batches for one or more partitions that become durable and visible
 //! together, or not at all. One thread writes and syncs the WAL (`wal`), and whoever waits meanwhile rides on
 //! the next sync; a second thread (`materialise`) writes the same bytes to the partitions' segments, syncs
-//! those now and then, and lets old WAL files go. Always: nothing is visible before it is durable, a
-//! group is never half there after a crash, and the order of [`Log::submit`] is the order of everything.
+//! those now and then, and lets old WAL files go. Always: nothing is visible before it is durable, but in partitions that ask for it
+//! ([`Durability`]); a group is never half there after a crash; and the order of [`Log::submit`] is the order of everything.
 //! A failed sync is final for the process. Called by `broker`, which gives the batches their offsets.
 
+mod backup;
 mod cache;
 mod checkpoint;
+mod clean;
 mod commit;
+mod compact;
 mod disk;
+mod doctor;
 mod entry;
 mod guard;
 mod index;
 mod lookup;
 mod materialise;
+mod overlay;
 mod partition;
 mod rebuild;
 mod recovery;
@@ -28,9 +33,12 @@ mod store;
 mod tests;
 mod wal;
 
+pub use backup::{BackedUp, backup, restore};
+pub use compact::{Compacted, CompactionRules, LastOfProducer};
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use doctor::{Examined, Finding, Remedy, examine, mend};
 pub use guard::DiskState;
-pub use partition::{Fetched, PartitionConfig, PartitionLog};
+pub use partition::{Durability, Fetched, PartitionConfig, PartitionLog};
 pub use retention::RetentionLimits;
 pub use sim_disk::SimDisk;
 pub use store::{Append, AppendGroup, Log, LogConfig, LogStats, Permit, Submitted};
@@ -67,6 +75,12 @@ pub enum LogError {
         /// How many must stay free.
         needed: u64,
     },
+    /// The disk may only be read; reads go on. May be tried again.
+    #[error("the disk may only be read: see why the system made it so, and make it writable again")]
+    ReadOnly,
+    /// This process, or the machine, has as many files open as it may; what is open is served. May be tried again.
+    #[error("no more files can be opened: raise the limit of open files (ulimit -n, LimitNOFILE), or have fewer connections")]
+    TooManyFiles,
     /// A write or sync failed; what it covered may or may not be there. Nothing is acknowledged any more.
     #[error("the log has failed and takes no more writes: {0}")]
     Failed(String),
@@ -124,7 +138,7 @@ impl LogError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retriable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. })
+        matches!(self, Self::DiskFull { .. } | Self::ReadOnly | Self::TooManyFiles)
     }
 
     /// Whether no later write can succeed.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,18 +23,59 @@ use crate::time::Timestamp;
 /// One read answers at most about so much, whatever is asked for.
 const READ_BYTES: usize = 16 << 20;
 
-/// How a partition's segments are cut.
+/// When what was written is acknowledged and visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is durable.
+    #[default]
+    Sync,
+    /// When the system has it: the death of the process loses nothing, a power cut up to so much time.
+    Interval(Duration),
+    /// When the system has it, which brings it to the disk in its own time, or with what is synced later.
+    Os,
+}
+
+impl Durability {
+    /// As one number, which rises with what may be lost.
+    const fn pack(self) -> u64 {
+        match self {
+            Self::Sync => 0,
+            Self::Interval(span) => {
+                let ms = span.as_millis();
+                if ms < u64::MAX as u128 - 1 { 1 + ms as u64 } else { u64::MAX }
+            }
+            Self::Os => u64::MAX,
+        }
+    }
+
+    const fn unpack(packed: u64) -> Self {
+        match packed {
+            0 => Self::Sync,
+            u64::MAX => Self::Os,
+            more => Self::Interval(Duration::from_millis(more - 1)),
+        }
+    }
+
+    /// The stricter of two.
+    pub(super) fn stricter(self, other: Self) -> Self {
+        Self::unpack(self.pack().min(other.pack()))
+    }
+}
+
+/// How a partition's segments are cut, and when its records are acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionConfig {
     /// A segment is closed at about this size.
     pub segment_bytes: u64,
     /// A segment is closed when its first record was received so long ago, in milliseconds.
     pub segment_ms: i64,
+    /// When records are acknowledged and visible.
+    pub durability: Durability,
 }
 
 impl Default for PartitionConfig {
     fn default() -> Self {
-        Self { segment_bytes: 1 << 30, segment_ms: 7 * 86_400_000 }
+        Self { segment_bytes: 1 << 30, segment_ms: 7 * 86_400_000, durability: Durability::Sync }
     }
 }
 
@@ -57,6 +99,8 @@ pub(super) struct Inner {
     /// How many batches at the tail's end are not yet in a segment.
     pub unwritten: usize,
     pub start: Offset,
+    /// Up to here no key comes twice: what compaction begins behind.
+    pub clean_to: Offset,
 }
 
 /// One partition.
@@ -70,6 +114,7 @@ pub struct PartitionLog {
     durable_end: AtomicI64,
     start: AtomicI64,
     size: AtomicU64,
+    durability: AtomicU64,
     removed: AtomicBool,
 }
 
@@ -114,6 +159,7 @@ impl PartitionLog {
             durable_end: AtomicI64::new(next.0),
             start: AtomicI64::new(start.0),
             size: AtomicU64::new(size),
+            durability: AtomicU64::new(Durability::Sync.pack()),
             removed: AtomicBool::new(false),
         })
     }
@@ -136,7 +182,8 @@ impl PartitionLog {
         Offset(self.end.load(Ordering::Acquire))
     }
 
-    /// The offset behind the last durable record: what readers may see.
+    /// The offset behind the last durable record: what readers may see. Of a partition whose durability is not
+    /// [`Durability::Sync`], the offset behind the last one that was written.
     #[must_use]
     pub fn durable_end(&self) -> Offset {
         // Not between the moves of two partitions of one group.
@@ -156,8 +203,23 @@ impl PartitionLog {
         self.durable.subscribe()
     }
 
+    /// Itself, shared; `None` where nobody holds it any more.
+    pub(super) fn me(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
     pub(super) fn reserve(&self, end: Offset) {
         self.end.store(end.0, Ordering::Release);
+    }
+
+    pub(super) fn configure(&self, inner: &mut Inner, config: PartitionConfig) {
+        self.durability.store(config.durability.pack(), Ordering::Release);
+        inner.config = config;
+    }
+
+    /// When its records are acknowledged.
+    pub(super) fn durability(&self) -> Durability {
+        Durability::unpack(self.durability.load(Ordering::Acquire))
     }
 
     /// Whether it belongs to one of the node's own topics.
@@ -174,7 +236,7 @@ impl PartitionLog {
         self.removed.store(true, Ordering::Release);
     }
 
-    /// Keeps a durable batch, which is not visible yet. Answers whether there is still somebody to keep it for.
+    /// Keeps a batch that may be shown, and is not visible yet. Answers whether there is still somebody to keep it for.
     pub(super) fn keep(&self, batch: Batch, received: Timestamp) -> bool {
         let mut inner = self.inner.lock();
         if self.is_removed() {
@@ -200,6 +262,10 @@ impl PartitionLog {
 
     pub(super) fn shrink(&self, bytes: u64) {
         self.size.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn grow(&self, bytes: u64) {
+        self.size.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn set_start(&self, inner: &mut Inner, to: Offset) {
@@ -245,8 +311,15 @@ impl PartitionLog {
             // Retention was quicker: say what is there now.
             Err(_) if self.is_removed() => Err(LogError::Removed(self.key)),
             Err(_) if self.start() > from => Err(LogError::OutOfRange { asked: from, start: self.start(), end: self.durable_end() }),
+            // Compaction was quicker: what took its place has the same.
+            Err(_) if self.is_replaced(&segment) => self.read(from, max_bytes),
             other => other,
         }
+    }
+
+    /// Whether compaction or retention has put another file, or none, in the place of this one.
+    pub(super) fn is_replaced(&self, segment: &Segment) -> bool {
+        !self.inner.lock().segments.iter().any(|here| here.is_file_of(segment))
     }
 
     fn read_segment(&self, dir: &str, segment: &Segment, from: Offset, max_bytes: usize) -> Result<Fetched, LogError> {
@@ -265,6 +338,11 @@ impl PartitionLog {
             }
         };
         let (bytes, next) = found;
+        if !bytes.is_empty() && (next <= from || next > segment.next) {
+            // A batch's checksum does not cover its offset.
+            let why = format!("a batch for offset {from} ends at {next}, and the segment at {}", segment.next);
+            return Err(LogError::Corrupt { place: path, why });
+        }
         let chunks = if bytes.is_empty() { Vec::new() } else { vec![bytes] };
         // The segment ends with a gap: whoever reads goes on behind it.
         let next = if chunks.is_empty() { segment.next } else { next };
@@ -283,7 +361,7 @@ impl PartitionLog {
         let index = Arc::new(make_index(disk, &segment.stem(dir), &stored, segment.base, trust)?);
         let mut inner = self.inner.lock();
         // The segment may have grown meanwhile: an index of its first part is right, if sparse.
-        if let Some(here) = inner.segments.iter_mut().find(|s| s.base == segment.base)
+        if let Some(here) = inner.segments.iter_mut().find(|s| s.is_file_of(segment))
             && (here.index.is_none() || !trust)
         {
             here.index = Some(Arc::clone(&index));

@@ -10,7 +10,7 @@ use super::checkpoint::{Checkpoint, StoredPartition};
 use super::disk::Disk;
 use super::materialise::{DIR, GONE};
 use super::segment::{Segment, walk};
-use super::shared::Shared;
+use super::shared::{Shared, Trouble};
 use super::{LogError, PartitionKey};
 use crate::record::{Offset, PartitionId, TopicId};
 
@@ -39,23 +39,31 @@ pub(super) fn rebuild(shared: &Arc<Shared>, run: Option<u64>, folders: &[String]
         partitions.push(partition(disk, key, &format!("{DIR}/{name}"))?);
     }
     // The first entry may be any: what the segments have is passed over.
-    let wal_from = run.unwrap_or_else(|| numbers.last().map_or(1, |n| n + 1));
-    Ok(Checkpoint { wal_from, sequence: 0, sync: 0, clean: run.is_none(), rebuilt: true, partitions })
+    // Never the first file again: a WAL that begins with it is believed to have everything.
+    let wal_from = run.unwrap_or_else(|| numbers.last().map_or(2, |n| n + 1));
+    let checkpoint = Checkpoint { wal_from, sequence: 0, sync: 0, clean: run.is_none(), rebuilt: true, partitions };
+    disk.sync_dir(DIR).map_err(LogError::io("sync the partitions' folder"))?;
+    // Durable at once: the WAL that begins now says nothing of what lies before it.
+    checkpoint.save(disk).map_err(Trouble::into_error)?;
+    Ok(checkpoint)
 }
 
 fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str) -> Result<StoredPartition, LogError> {
     let names = disk.list(dir).map_err(LogError::io(format!("list {dir}")))?;
-    let bases: Vec<Offset> = names.iter().filter_map(|name| Segment::base_of(name)).collect();
+    let files = newest(names.iter().filter_map(|name| Segment::named(name)).collect());
     let mut segments: Vec<Segment> = Vec::new();
-    for (i, base) in bases.iter().enumerate() {
-        let path = Segment::new(*base).path(dir);
-        let (mut segment, there) = walk(disk, &path, *base)?;
-        let is_last = i + 1 == bases.len();
-        let expected = segments.last().map_or(*base, |before| before.next);
-        if *base != expected || (segment.length < there && !is_last) {
+    for (i, named) in files.iter().enumerate() {
+        let path = named.path(dir);
+        let base = named.base;
+        let (mut segment, there) = walk(disk, &path, named)?;
+        let is_last = i + 1 == files.len();
+        let expected = segments.last().map_or(base, |before| before.next);
+        if base != expected || (segment.length < there && !is_last) {
             let why = format!("it begins with {base}, offset {expected} is next, and {} of its {there} bytes are whole", segment.length);
             return Err(LogError::Corrupt { place: path, why });
         }
+        let file = disk.open(&path, false).map_err(LogError::io(format!("open {path}")))?;
+        file.sync().map_err(LogError::io(format!("sync {path}")))?;
         if segment.length < there {
             tracing::warn!(path, kept = segment.length, bytes = there, "a segment ends in the middle of a batch");
         }
@@ -63,8 +71,23 @@ fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str) -> Result<StoredPart
         segment.index = None;
         segments.push(segment);
     }
+    disk.sync_dir(dir).map_err(LogError::io(format!("sync {dir}")))?;
     let start = segments.first().map_or(Offset::ZERO, |s| s.base);
-    Ok(StoredPartition { key, dir: Some(dir.to_owned()), start, segments })
+    Ok(StoredPartition { key, dir: Some(dir.to_owned()), start, clean_to: Offset::ZERO, segments })
+}
+
+/// Of files that hold the same offsets, the ones that were compacted last: they got their names when they were whole and safe.
+fn newest(mut files: Vec<Segment>) -> Vec<Segment> {
+    files.sort_by_key(|s| (s.base, std::cmp::Reverse(s.version)));
+    let mut chosen: Vec<Segment> = Vec::new();
+    for file in files {
+        // A compacted file takes the place of all that begin within it.
+        let is_covered = chosen.last().is_some_and(|last| file.base < last.next || file.base == last.base);
+        if !is_covered {
+            chosen.push(file);
+        }
+    }
+    chosen
 }
 
 /// The partition whose folder is named so: `<topic>-<partition>.<id>`.
@@ -91,6 +114,23 @@ mod tests {
         assert_eq!(last_run(&[1, 2, 3]), Some(1));
         assert_eq!(last_run(&[1, 3, 4]), Some(3));
         assert_eq!(last_run(&[7]), Some(7));
+    }
+
+    #[test]
+    fn of_files_with_the_same_offsets_the_last_compacted_ones_count() {
+        let chosen = |names: &[&str]| {
+            let named = newest(names.iter().map(|name| Segment::named(&format!("{name}.log")).expect("a name")).collect());
+            named.iter().map(|s| s.stem("")[1..].trim_start_matches('0').to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let [a, b, c] = [0, 10, 20].map(|base| format!("{base:020}"));
+        let once = format!("{:020}.{:020}.1", 0, 20);
+        let twice = format!("{:020}.{:020}.2", 0, 30);
+        assert_eq!(chosen(&[&a, &b, &c]), format!(" {} {}", &b[18..], &c[18..]));
+        assert_eq!(chosen(&[&a, &b, &c, &once]), format!(".{:020}.1 {}", 20, &c[18..]));
+        assert_eq!(chosen(&[&c, &once, &twice]), format!(".{:020}.2", 30));
+        for strange in ["0.log", "x.log", "00000000000000000000.log.cleaned", "00000000000000000000.5.1.log", ".log"] {
+            assert!(Segment::named(strange).is_none(), "{strange}");
+        }
     }
 
     #[test]

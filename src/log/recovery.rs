@@ -14,20 +14,27 @@ use super::checkpoint::{Checkpoint, FILE, StoredPartition};
 use super::disk::{Disk, read_file, replace_file};
 use super::entry::{self, Entry, FILE_HEAD_BYTES, Head};
 use super::partition::{Inner, PartitionLog};
-use super::segment::{Segment, delete_files};
+use super::segment::{ENDINGS, Segment};
 use super::shared::{Shared, Trouble};
 use super::wal::{self, Writer};
-use super::{LogError, PartitionKey, materialise, rebuild};
+use super::{LogError, PartitionKey, backup, compact, materialise, rebuild};
 use crate::record::Offset;
 
 /// The format of the data directory.
-const FORMAT: &str = "vitalsql-log 2";
-const FORMAT_FILE: &str = "FORMAT";
+pub(super) const FORMAT: &str = "vitalsql-log 3";
+/// The format before, which had no compacted segments: it is read, and becomes this one.
+pub(super) const FORMAT_BEFORE: &str = "vitalsql-log 2";
+pub(super) const FORMAT_FILE: &str = "FORMAT";
 
 /// Brings the shared state to where the last acknowledged write left it, and answers a writer for what comes.
 pub(super) fn recover(shared: &Arc<Shared>) -> Result<Writer, LogError> {
     let disk = shared.disk.as_ref();
     check_format(disk)?;
+    // What is written to from now on is a copy of nothing.
+    if read_file(disk, backup::MARK).map_err(LogError::io("read the mark of a copy"))?.is_some() {
+        backup::finish(disk)?;
+    }
+    disk.remove_file(backup::MARK).map_err(LogError::io("take the mark of a copy away"))?;
     let names = disk.list(wal::DIR).map_err(LogError::io("list the WAL"))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|n| wal::number_of(n)).collect();
     numbers.sort_unstable();
@@ -45,31 +52,56 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Writer, LogError> {
         any_first: checkpoint.rebuilt,
         headless: BTreeMap::new(),
         bytes: 0,
+        used: None,
+        rest: Vec::new(),
     };
+    let mut lost = Vec::new();
     for mut stored in checkpoint.partitions {
         if !is_clean {
-            verify(disk, &mut stored)?;
+            lost.extend(verify(disk, &mut stored)?.into_iter().map(|(segment, why)| (stored.key, segment, why)));
         }
-        let inner = Inner { dir: stored.dir, segments: stored.segments, start: stored.start, ..Inner::default() };
+        let inner =
+            Inner { dir: stored.dir, segments: stored.segments, start: stored.start, clean_to: stored.clean_to, ..Inner::default() };
         replay.known.insert(stored.key, PartitionLog::new(stored.key, Arc::clone(shared), inner));
     }
-    for number in &numbers {
-        replay.file(*number)?;
+    // Reading and checking takes the time: several files at once, applied in their order.
+    let at_once = std::thread::available_parallelism().map_or(1, |n| n.get().min(FILES_AT_ONCE));
+    for some in numbers.chunks(at_once) {
+        for read in read_files(disk, some) {
+            replay.file(read?)?;
+        }
     }
     replay.check_headless()?;
-    let Replay { known, last: (sync, sequence), bytes, .. } = replay;
+    replay.check_lost(lost)?;
+    // What the checkpoint contains may be missing from a WAL whose end was not synced: its numbers are taken all the same.
+    let Replay { known, last: (sync, sequence), bytes, contained, used, rest, .. } = replay;
+    let sequence = sequence.max(contained);
     clear_remains(disk, &known, is_clean)?;
     install(shared, known, bytes);
     if bytes > 0 {
         tracing::info!(bytes, files = numbers.len(), "replayed the WAL");
     }
-    let next = numbers.last().map_or(checkpoint.wal_from, |n| n + 1);
+    // Files that were made and never written to are made again: who starts and dies often must not fill the disk with them.
+    let next = used.map_or_else(|| numbers.first().copied().unwrap_or(checkpoint.wal_from), |used| used + 1);
+    for unused in numbers.iter().filter(|number| **number > next) {
+        let path = wal::path(*unused);
+        disk.remove_file(&path).map_err(LogError::io(format!("delete {path}")))?;
+    }
+    {
+        let mut work = shared.work.lock();
+        // Nor with the room that the others did not come to use.
+        work.trim = rest;
+        work.cut = numbers.len() > FILES_KEPT;
+    }
     Writer::begin(shared, next, sync, sequence).map_err(Trouble::into_error)
 }
 
 fn check_format(disk: &dyn Disk) -> Result<(), LogError> {
     match read_file(disk, FORMAT_FILE).map_err(LogError::io("read the format"))? {
         Some(found) if found == FORMAT.as_bytes() => Ok(()),
+        Some(found) if found == FORMAT_BEFORE.as_bytes() => {
+            replace_file(disk, "", FORMAT_FILE, FORMAT.as_bytes()).map_err(Trouble::into_error)
+        }
         Some(found) => Err(LogError::Format { found: String::from_utf8_lossy(&found).into_owned(), known: FORMAT }),
         None => {
             disk.make_dir(materialise::DIR).map_err(LogError::io("make the data directory"))?;
@@ -110,9 +142,11 @@ fn check_numbers(numbers: &[u64], checkpoint: &Checkpoint) -> Result<(), LogErro
     Err(LogError::Corrupt { place: wal::path(from), why: why.to_owned() })
 }
 
-/// Looks whether what the checkpoint speaks of is there. Segments missing in front were deleted, or nearly; others are a loss.
-fn verify(disk: &dyn Disk, stored: &mut StoredPartition) -> Result<(), LogError> {
-    let Some(dir) = &stored.dir else { return Ok(()) };
+/// Looks whether what the checkpoint speaks of is there. Segments missing in front were deleted, or nearly. Others are a loss, unless the
+/// WAL says that their records were to go: these are answered, with what is wrong with them.
+fn verify(disk: &dyn Disk, stored: &mut StoredPartition) -> Result<Vec<(Segment, String)>, LogError> {
+    let mut lost = Vec::new();
+    let Some(dir) = &stored.dir else { return Ok(lost) };
     let mut first = 0;
     for (i, segment) in stored.segments.iter().enumerate().filter(|(_, s)| s.length > 0) {
         let path = segment.path(dir);
@@ -123,19 +157,20 @@ fn verify(disk: &dyn Disk, stored: &mut StoredPartition) -> Result<(), LogError>
         };
         match there {
             Some(there) if there >= segment.length => {}
-            None if first == i => first = i + 1,
+            // What was compacted to nothing has nothing to miss.
+            None if stored.segments[first..i].iter().all(|s| s.length == 0) => first = i + 1,
             _ => {
                 let why = format!(
                     "it has {} bytes and should have {}: restore the data directory from a backup",
                     there.unwrap_or(0),
                     segment.length
                 );
-                return Err(LogError::Corrupt { place: path, why });
+                lost.push((segment.clone(), why));
             }
         }
     }
     if first == 0 {
-        return Ok(());
+        return Ok(lost);
     }
     let next = stored.segments[first - 1].next;
     if next > stored.start {
@@ -146,25 +181,23 @@ fn verify(disk: &dyn Disk, stored: &mut StoredPartition) -> Result<(), LogError>
     if stored.segments.is_empty() {
         stored.dir = None;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Removes what a crash has left lying: segments begun after the checkpoint, whose batches the WAL has, and folders of nobody.
 fn clear_remains(disk: &dyn Disk, known: &HashMap<PartitionKey, Arc<PartitionLog>>, is_clean: bool) -> Result<(), LogError> {
     let mut owned = BTreeSet::new();
-    for partition in known.values() {
+    // In order, so that the same chance gives the same run.
+    for partition in known.iter().collect::<BTreeMap<_, _>>().into_values() {
         let inner = partition.inner.lock();
         let Some(dir) = &inner.dir else { continue };
         owned.insert(dir.clone());
         if is_clean {
             continue;
         }
-        for name in disk.list(dir).map_err(LogError::io(format!("list {dir}")))? {
-            if let Some(base) = Segment::base_of(&name)
-                && !inner.segments.iter().any(|s| s.base == base)
-            {
-                delete_files(disk, &Segment::new(base).stem(dir))?;
-            }
+        for name in remains(&inner.segments, &disk.list(dir).map_err(LogError::io(format!("list {dir}")))?) {
+            let path = format!("{dir}/{name}");
+            disk.remove_file(&path).map_err(LogError::io(format!("delete {path}")))?;
         }
     }
     for name in disk.list(materialise::DIR).map_err(LogError::io("list the partitions"))? {
@@ -176,24 +209,95 @@ fn clear_remains(disk: &dyn Disk, known: &HashMap<PartitionKey, Arc<PartitionLog
     Ok(())
 }
 
+/// Which of a partition folder's names are ours and belong to none of its segments.
+pub(super) fn remains<'a>(segments: &[Segment], names: &'a [String]) -> Vec<&'a String> {
+    let known: BTreeSet<String> =
+        segments.iter().flat_map(|segment| ENDINGS.map(|ending| format!("{}.{ending}", segment.stem("")))).collect();
+    let is_ours = |name: &String| {
+        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+        (ENDINGS.contains(&ending) || ending == compact::UNFINISHED) && name.as_bytes().iter().take(20).all(u8::is_ascii_digit)
+    };
+    names.iter().filter(|name| is_ours(name) && !known.contains(&format!("/{name}"))).collect()
+}
+
 /// Makes what was recovered the log's state.
 fn install(shared: &Arc<Shared>, known: HashMap<PartitionKey, Arc<PartitionLog>>, bytes: u64) {
-    let mut cache = shared.cache.lock();
     let mut work = shared.work.lock();
     for (key, partition) in &known {
         let inner = partition.inner.lock();
         if inner.unwritten > 0 {
             work.dirty.insert(*key);
         }
-        for tail in &inner.tail {
-            cache.note(partition, tail.batch.len_bytes());
-            work.bytes += tail.batch.len_bytes();
-        }
+        work.bytes += inner.tail.iter().map(|tail| tail.batch.len_bytes()).sum::<usize>();
         drop(inner);
         partition.wake();
     }
     work.wal_bytes = bytes;
     *shared.partitions.write() = known;
+}
+
+/// So many files are read at once at most: each is kept in memory whole meanwhile.
+const FILES_AT_ONCE: usize = 4;
+/// With more files than this a checkpoint is written soon after the start: whoever starts and dies often would gather them.
+const FILES_KEPT: usize = 4;
+
+/// A WAL file as it was found.
+struct ReadFile {
+    number: u64,
+    path: String,
+    bytes: Bytes,
+    /// Its entries with their places.
+    entries: Vec<(usize, entry::Decoded)>,
+    /// Its seed, and where its entries end; `None` where it was never used.
+    end: Option<(u64, usize)>,
+}
+
+fn read_files(disk: &dyn Disk, numbers: &[u64]) -> Vec<Result<ReadFile, LogError>> {
+    if let [only] = numbers {
+        return vec![read_wal(disk, *only)];
+    }
+    std::thread::scope(|scope| {
+        let reading: Vec<_> = numbers.iter().map(|number| scope.spawn(|| read_wal(disk, *number))).collect();
+        let died = || LogError::Io { what: "read the WAL".to_owned(), why: "a thread panicked".to_owned() };
+        reading.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(died()))).collect()
+    })
+}
+
+fn read_wal(disk: &dyn Disk, number: u64) -> Result<ReadFile, LogError> {
+    let path = wal::path(number);
+    let bytes = Bytes::from(read_file(disk, &path).map_err(LogError::io(format!("read {path}")))?.unwrap_or_default());
+    let mut entries = Vec::new();
+    let end = match entry::head(&bytes, number) {
+        Head::Of { seed } => {
+            let mut end;
+            (entries, end) = read_entries(&bytes, seed);
+            if end < bytes.len() / 2 {
+                // The batches stay in memory, and what they are cut from with them: not with all the room behind.
+                (entries, end) = read_entries(&Bytes::copy_from_slice(&bytes[..end]), seed);
+            }
+            Some((seed, end))
+        }
+        Head::Unused => None,
+        Head::Damaged => {
+            return Err(LogError::Corrupt {
+                place: format!("{path} at 0"),
+                why: "its head is damaged: restore the data directory from a backup".to_owned(),
+            });
+        }
+    };
+    Ok(ReadFile { number, path, bytes, entries, end })
+}
+
+/// The entries from the front on as far as they are whole, with their places, and where they end.
+fn read_entries(bytes: &Bytes, seed: u64) -> (Vec<(usize, entry::Decoded)>, usize) {
+    let mut entries = Vec::new();
+    let mut pos = FILE_HEAD_BYTES;
+    while let Some(decoded) = entry::decode(bytes, pos, seed) {
+        let length = decoded.length;
+        entries.push((pos, decoded));
+        pos += length;
+    }
+    (entries, pos)
 }
 
 struct Replay<'a> {
@@ -209,38 +313,33 @@ struct Replay<'a> {
     /// Partitions that begin in the middle, and the entry that says so.
     headless: BTreeMap<PartitionKey, String>,
     bytes: u64,
+    /// The last file that has entries.
+    used: Option<u64>,
+    /// Files that are longer than their entries, and where these end.
+    rest: Vec<(String, u64)>,
 }
 
 impl Replay<'_> {
-    fn file(&mut self, number: u64) -> Result<(), LogError> {
-        let path = wal::path(number);
-        let disk = self.shared.disk.as_ref();
-        let bytes = Bytes::from(read_file(disk, &path).map_err(LogError::io(format!("read {path}")))?.unwrap_or_default());
-        let seed = match entry::head(&bytes, number) {
-            Head::Of { seed } => seed,
-            Head::Unused => return Ok(()),
-            Head::Damaged => {
-                return Err(LogError::Corrupt {
-                    place: format!("{path} at 0"),
-                    why: "its head is damaged: restore the data directory from a backup".to_owned(),
-                });
-            }
-        };
-        let mut pos = FILE_HEAD_BYTES;
-        while let Some(decoded) = entry::decode(&bytes, pos, seed) {
+    fn file(&mut self, read: ReadFile) -> Result<(), LogError> {
+        let ReadFile { number, path, bytes, entries, end } = read;
+        let Some((seed, end)) = end else { return Ok(()) };
+        for (pos, decoded) in entries {
             self.check_follows(decoded.sync, decoded.sequence, &format!("{path} at {pos}"))?;
             self.last = (decoded.sync, decoded.sequence);
             if decoded.sequence > self.contained {
                 self.apply(decoded.entry, &format!("{path} at {pos}"))?;
             }
-            pos += decoded.length;
         }
-        self.check_end(&bytes, pos, seed, &path)?;
-        if pos > FILE_HEAD_BYTES {
-            self.bytes += pos as u64;
+        self.check_end(&bytes, end, seed, &path)?;
+        if end > FILE_HEAD_BYTES {
+            self.bytes += end as u64;
             // The process may have died between writing and syncing: what we show must not go with the power.
-            let file = disk.open(&path, false).map_err(LogError::io(format!("open {path}")))?;
+            let file = self.shared.disk.open(&path, false).map_err(LogError::io(format!("open {path}")))?;
             file.sync().map_err(LogError::io(format!("sync {path}")))?;
+            self.used = Some(number);
+            if bytes.len() > end {
+                self.rest.push((path, end as u64));
+            }
         }
         Ok(())
     }
@@ -289,6 +388,18 @@ impl Replay<'_> {
         }
     }
 
+    /// Segments that were missing must be gone for good by now.
+    fn check_lost(&self, lost: Vec<(PartitionKey, Segment, String)>) -> Result<(), LogError> {
+        for (key, segment, why) in lost {
+            let Some(partition) = self.known.get(&key) else { continue };
+            let inner = partition.inner.lock();
+            if inner.segments.iter().any(|here| here.is_file_of(&segment)) {
+                return Err(LogError::Corrupt { place: segment.path(inner.dir.as_deref().unwrap_or_default()), why });
+            }
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, entry: Entry, place: &str) -> Result<(), LogError> {
         match entry {
             Entry::Start(key, to) => match self.known.get(&key) {
@@ -297,7 +408,8 @@ impl Replay<'_> {
             },
             Entry::Remove(key) => {
                 self.headless.remove(&key);
-                let dir = self.known.remove(&key).and_then(|partition| partition.inner.lock().dir.take());
+                let removed = self.known.remove(&key).inspect(|partition| self.shared.cache.lock().forget(partition));
+                let dir = removed.and_then(|partition| partition.inner.lock().dir.take());
                 dir.map_or(Ok(()), |dir| materialise::delete_folder(self.shared.disk.as_ref(), &dir))
             }
             Entry::Group(parts) => {
@@ -320,6 +432,8 @@ impl Replay<'_> {
                         let why = format!("a batch for offset {} comes where {end} is next", batch.base_offset());
                         return Err(LogError::Corrupt { place: place.to_owned(), why });
                     }
+                    // In their order over all partitions: memory is given back file by file.
+                    self.shared.cache.lock().note(partition, batch.len_bytes());
                     partition.keep(batch, received);
                     partition.show(next);
                 }

@@ -23,8 +23,10 @@ const WALK_BYTES: usize = 1 << 20;
 pub(super) struct Segment {
     /// The first offset it may hold, which its file is named by.
     pub base: Offset,
-    /// The offset behind its last record.
+    /// The offset behind its last record, or behind the last one it had before it was compacted.
     pub next: Offset,
+    /// How often it was compacted; each time it gets a file of its own, so that the one before is there until nobody needs it.
+    pub version: u32,
     /// How many bytes of whole batches it has.
     pub length: u64,
     /// The largest timestamp in it; `i64::MIN` where it is empty.
@@ -49,6 +51,7 @@ impl Segment {
         Self {
             base,
             next: base,
+            version: 0,
             length: 0,
             max_timestamp: i64::MIN,
             max_at: base,
@@ -62,17 +65,32 @@ impl Segment {
 
     /// Its files' path without the ending.
     pub(super) fn stem(&self, dir: &str) -> String {
-        format!("{dir}/{:020}", self.base.0)
+        match self.version {
+            0 => format!("{dir}/{:020}", self.base.0),
+            version => format!("{dir}/{:020}.{:020}.{version}", self.base.0, self.next.0),
+        }
     }
 
     /// The path of the batches.
     pub(super) fn path(&self, dir: &str) -> String {
-        format!("{dir}/{:020}.log", self.base.0)
+        format!("{}.log", self.stem(dir))
     }
 
-    /// The base offset that a file's name says.
-    pub(super) fn base_of(name: &str) -> Option<Offset> {
-        name.strip_suffix(".log").filter(|stem| stem.len() == 20)?.parse().ok().map(Offset)
+    /// Whether the other is the same file, in whatever state.
+    pub(super) fn is_file_of(&self, other: &Self) -> bool {
+        (self.base, self.version) == (other.base, other.version)
+    }
+
+    /// An empty segment with the base, the version and, where it was compacted, the end that a file's name says.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let number = |text: &str| Some(text).filter(|t| t.len() == 20 && t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok();
+        let mut parts = name.strip_suffix(".log")?.split('.');
+        let mut segment = Self::new(Offset(number(parts.next()?)?));
+        if let Some(next) = parts.next() {
+            segment.next = Offset(number(next).filter(|next| *next >= segment.base.0)?);
+            segment.version = parts.next()?.parse().ok().filter(|version| *version > 0)?;
+        }
+        parts.next().is_none().then_some(segment)
     }
 
     /// Deletes its files.
@@ -99,9 +117,12 @@ impl Segment {
     }
 }
 
+/// What the names of a segment's files end with.
+pub(super) const ENDINGS: [&str; 3] = ["log", "index", "timeindex"];
+
 /// Deletes the files of the segment with this stem.
 pub(super) fn delete_files(disk: &dyn Disk, stem: &str) -> Result<(), LogError> {
-    for ending in ["log", "index", "timeindex"] {
+    for ending in ENDINGS {
         let path = format!("{stem}.{ending}");
         disk.remove_file(&path).map_err(LogError::io(format!("delete {path}")))?;
     }
@@ -194,7 +215,8 @@ impl Stored<'_> {
             let bytes = self.bytes(pos, want.max(HEADER_BYTES))?;
             let mut skip = 0;
             while let Some(head) = bytes.get(skip..).and_then(Head::read) {
-                if std::mem::take(&mut is_first) && head.first != near.first {
+                // A compacted segment may begin with a later batch than its name says.
+                if std::mem::take(&mut is_first) && near.pos > 0 && head.first != near.first {
                     return Ok(None);
                 }
                 if pos + skip as u64 + head.length > self.length {
@@ -222,6 +244,29 @@ impl Stored<'_> {
         Ok(Some((Bytes::new(), from)))
     }
 
+    /// Goes from batch to batch, each checked, with its position.
+    pub(super) fn batches<E: From<LogError>>(&self, mut each: impl FnMut(u64, Batch) -> Result<(), E>) -> Result<(), E> {
+        let mut pos = 0;
+        let mut window = Bytes::new();
+        while pos < self.length {
+            let need = Head::read(&window).map_or(HEADER_BYTES, |head| usize::try_from(head.length).unwrap_or(usize::MAX));
+            if window.len() < need {
+                if pos + need as u64 > self.length {
+                    return Err(self.corrupt(pos, "the batch here is longer than the segment").into());
+                }
+                window = self.bytes(pos, need.max(WALK_BYTES))?;
+                if Head::read(&window).is_none() {
+                    return Err(self.corrupt(pos, "no batch begins here").into());
+                }
+                continue;
+            }
+            let batch = Batch::parse(window.split_to(need)).map_err(LogError::batch(format!("{} at {pos}", self.path)))?;
+            each(pos, batch)?;
+            pos += need as u64;
+        }
+        Ok(())
+    }
+
     /// The one batch at `pos`, checked.
     pub(super) fn batch(&self, pos: u64, length: u64) -> Result<Batch, LogError> {
         let bytes = self.bytes(pos, usize::try_from(length).unwrap_or(usize::MAX))?;
@@ -229,13 +274,14 @@ impl Stored<'_> {
     }
 }
 
-/// Cuts whole batches out of `bytes` from `skip` on, where one begins: about `max_bytes`, at least one.
+/// Cuts whole batches out of `bytes` from `skip` on, where one begins: about `max_bytes`, at least one. One that does not follow the one
+/// before ends it.
 fn whole(bytes: &Bytes, skip: usize, max_bytes: usize) -> (Bytes, Offset) {
     let mut end = skip;
     let mut next = Offset::ZERO;
     while let Some(head) = bytes.get(end..).and_then(Head::read) {
         let length = head.length as usize;
-        if end + length > bytes.len() || (end > skip && end + length - skip > max_bytes) {
+        if end + length > bytes.len() || (end > skip && (head.first < next || end + length - skip > max_bytes)) {
             break;
         }
         end += length;
@@ -275,12 +321,12 @@ pub(super) fn make_index(disk: &dyn Disk, stem: &str, stored: &Stored<'_>, base:
 
 /// Walks a segment's file from its beginning and checks every batch: what is whole in it, to the first batch that is torn, wrong
 /// or out of order. Called where nothing else is known.
-pub(super) fn walk(disk: &dyn Disk, path: &str, base: Offset) -> Result<(Segment, u64), LogError> {
+pub(super) fn walk(disk: &dyn Disk, path: &str, named: &Segment) -> Result<(Segment, u64), LogError> {
     let file = disk.open(path, false).map_err(LogError::io(format!("open {path}")))?;
     let length = file.length().map_err(LogError::io(format!("read {path}")))?;
     let received = file.modified_ms().map_err(LogError::io(format!("read {path}")))?;
     let stored = Stored { file: file.as_ref(), path, length };
-    let mut segment = Segment::new(base);
+    let mut segment = Segment { next: named.base, ..named.clone() };
     let mut window = Bytes::new();
     while segment.length < length {
         let need = Head::read(&window).map_or(HEADER_BYTES, |head| usize::try_from(head.length).unwrap_or(usize::MAX));
@@ -300,5 +346,6 @@ pub(super) fn walk(disk: &dyn Disk, path: &str, base: Offset) -> Result<(Segment
         }
         segment.grew(Head::of(&batch), received);
     }
+    segment.next = segment.next.max(named.next);
     Ok((segment, length))
 }

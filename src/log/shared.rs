@@ -1,21 +1,22 @@
 //! What the log's callers and its two threads share.
 //!
-//! Locks are taken in this order, and most are held alone: queue; cache; a partition's `inner`; gate. None is held while
-//! something is read, written or synced.
+//! Locks are taken in this order, and most are held alone: queue; cache; a partition's `inner`; gate. None of these is held while
+//! something is read, written or synced. Those of the WAL's files are, `ahead` before `spares`: so that no two threads make, take
+//! or delete the same file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use super::cache::{Cache, Files, LoadedIndexes};
-use super::disk::{Disk, is_full};
+use super::disk::{Disk, DiskFile, is_full, is_out_of_files};
 use super::guard::Guard;
-use super::partition::PartitionLog;
+use super::partition::{Durability, PartitionLog};
 use super::segment::Segment;
 use super::store::{Append, LogConfig, Permit};
 use super::wal::WalFile;
@@ -28,7 +29,7 @@ pub(super) type Done = oneshot::Sender<Result<(), LogError>>;
 /// What waits for the WAL thread.
 pub(super) enum Queued {
     /// A group.
-    Group { appends: Vec<Append>, done: Done, permit: Permit },
+    Group { appends: Vec<Append>, durability: Durability, done: Done, permit: Permit },
     /// A start that moves. Nobody waits where there is no room for it to become durable.
     Start { partition: Arc<PartitionLog>, to: Offset, done: Option<Done> },
     /// A partition that is gone.
@@ -52,15 +53,19 @@ pub(super) struct Work {
     pub wal_bytes: u64,
     /// Write everything now: the cache is over its budget, or something is old.
     pub urgent: bool,
+    /// Write a checkpoint: there are files that only the last one still names.
+    pub cut: bool,
     /// Make the WAL file with this number ahead of its use.
     pub prepare: Option<u64>,
+    /// WAL files that were taken over from before the start, and where their entries end: the room behind is given back.
+    pub trim: Vec<(String, u64)>,
     pub closing: bool,
 }
 
 /// Why something on the disk was not done.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// There is no room. It can be tried again.
+    /// There is no room, or one more file cannot be opened now. It can be tried again.
     NoRoom(LogError),
     /// Anything else: nothing can be promised any more.
     Final(LogError),
@@ -71,16 +76,21 @@ impl Trouble {
     pub(super) fn of(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| {
-            let full = is_full(&error);
+            let passes = is_full(&error) || is_out_of_files(&error);
             let error = LogError::io(what)(error);
-            if full { Self::NoRoom(error) } else { Self::Final(error) }
+            if passes { Self::NoRoom(error) } else { Self::Final(error) }
         }
     }
 
-    /// The trouble of a sync: whatever the reason, what it covered may or may not be there.
+    /// The trouble of a sync: whatever the reason, what it covered may or may not be there. But a folder that could not even be opened
+    /// was not synced, and can be later.
     pub(super) fn of_sync(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        move |error| Self::Final(LogError::io(what)(error))
+        move |error| {
+            let passes = is_out_of_files(&error);
+            let error = LogError::io(what)(error);
+            if passes { Self::NoRoom(error) } else { Self::Final(error) }
+        }
     }
 
     /// What is said of it.
@@ -125,6 +135,8 @@ pub(super) struct Shared {
     pub published: AtomicU64,
     /// The sync that made it so.
     pub published_sync: AtomicU64,
+    /// The WAL file in which something was shown that is not synced, and its path.
+    pub unsynced: Mutex<Option<(Arc<dyn DiskFile>, String)>>,
     /// The next WAL file, made ahead.
     pub ahead: Mutex<Option<WalFile>>,
     /// Numbers of WAL files that nothing needs any more, to be used again.
@@ -133,6 +145,12 @@ pub(super) struct Shared {
     pub syncs: AtomicU64,
     pub sync_times: Mutex<Vec<Duration>>,
     pub queued_bytes: AtomicU64,
+    /// What compaction has replaced, with its folder; the files go when no checkpoint names them any more, or with their records.
+    pub replaced: Mutex<Vec<(String, Segment)>>,
+    /// Held while a partition is compacted: one at a time.
+    pub compacting: Mutex<()>,
+    /// Long work in the background is to end.
+    pub ending: AtomicBool,
 }
 
 impl Shared {
@@ -156,12 +174,16 @@ impl Shared {
             wal_file: AtomicU64::new(0),
             published: AtomicU64::new(0),
             published_sync: AtomicU64::new(0),
+            unsynced: Mutex::default(),
             ahead: Mutex::default(),
             spares: Mutex::default(),
             groups: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             sync_times: Mutex::default(),
             queued_bytes: AtomicU64::new(0),
+            replaced: Mutex::default(),
+            compacting: Mutex::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -231,8 +253,16 @@ impl Shared {
             (inner.dir.clone(), gone)
         };
         let Some(dir) = dir.filter(|_| !gone.is_empty()) else { return Ok(()) };
-        for segment in &gone {
-            partition.shrink(segment.length);
+        partition.shrink(gone.iter().map(|segment| segment.length).sum());
+        // From the front, with what the last checkpoint may still name: a file that is missing behind one that is there is a loss.
+        let mut files: Vec<Segment> = gone;
+        self.replaced.lock().retain(|(of, segment)| {
+            let goes = *of == dir && segment.next <= to;
+            files.extend(goes.then(|| segment.clone()));
+            !goes
+        });
+        files.sort_by_key(|segment| segment.base);
+        for segment in &files {
             segment.delete(self, &dir)?;
         }
         match self.disk.sync_dir(&dir) {

@@ -1,9 +1,9 @@
 //! A disk in memory that crashes when told to. For tests, of this room and of others.
 //!
 //! [`SimDisk::crash`] gives the disk as it would be found after a power cut: what was synced is there; of what
-//! was not, each write is kept, lost or torn, and of the names a first part is kept, by a seeded draw. [`SimDisk::kill`] gives it
+//! was not, each write is kept, lost or torn, and of each folder's names a first part is kept, by a seeded draw. [`SimDisk::kill`] gives it
 //! as after the death of the process alone: everything is readable, and what was not synced is still not safe.
-//! Faults can be set: the power goes at a given operation, syncs fail, there is no room.
+//! Faults can be set: the power goes at a given operation, syncs fail, there is no room, no file can be opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -24,10 +24,14 @@ impl Sparse {
         match change {
             Change::Write(pos, written) => {
                 let (from, end) = (*pos as usize, *pos as usize + written.len());
-                if self.bytes.len() < end {
-                    self.bytes.resize(end, 0);
+                if self.bytes.len() == from {
+                    self.bytes.extend_from_slice(written);
+                } else {
+                    if self.bytes.len() < end {
+                        self.bytes.resize(end, 0);
+                    }
+                    self.bytes[from..end].copy_from_slice(written);
                 }
-                self.bytes[from..end].copy_from_slice(written);
                 self.len = self.len.max(end as u64);
             }
             Change::Cut(len) => {
@@ -160,6 +164,8 @@ pub struct SimDisk {
     fail_sync_at: Arc<AtomicU64>,
     cut_at: Arc<AtomicU64>,
     dead: Arc<AtomicBool>,
+    read_only: Arc<AtomicBool>,
+    out_of_files: Arc<AtomicBool>,
 }
 
 impl SimDisk {
@@ -179,6 +185,30 @@ impl SimDisk {
     /// Lets only so many bytes more be written, after which writes fail for want of room; `None` for no limit.
     pub fn set_room(&self, room: Option<u64>) {
         self.tree.lock().room = room;
+    }
+
+    /// Lets every change be refused as by a disk that may only be read.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
+    /// Lets every file and folder that is opened be refused, as to a process that has as many open as it may.
+    pub fn set_out_of_files(&self, out: bool) {
+        self.out_of_files.store(out, Ordering::Relaxed);
+    }
+
+    fn may_open(&self) -> io::Result<()> {
+        let refused = || io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        if self.out_of_files.load(Ordering::Relaxed) { Err(refused()) } else { Ok(()) }
+    }
+
+    fn may_sync(&self, number: u64) -> io::Result<()> {
+        let fail = self.fail_sync_at.load(Ordering::Relaxed);
+        if fail != 0 && number >= fail { Err(io::Error::other("the disk does not sync")) } else { Ok(()) }
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only.load(Ordering::Relaxed) { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     /// How many syncs of files there were.
@@ -213,8 +243,19 @@ impl SimDisk {
     pub fn crash(&self, mut draw: impl FnMut(u64) -> u64) -> Self {
         let tree = self.tree.lock();
         let mut names = tree.durable.clone();
-        let kept = draw(tree.pending.len() as u64 + 1) as usize;
-        tree.pending.iter().take(kept).for_each(|change| names.apply(change));
+        // The names of one folder change in order; those of several may come to the disk in any.
+        let folders: BTreeSet<&str> = tree.pending.iter().map(NameChange::dir).collect();
+        let in_order = draw(2) == 0;
+        let mut kept: BTreeMap<&str, u64> = folders.into_iter().map(|dir| (dir, draw(tree.pending.len() as u64 + 1))).collect();
+        let first = draw(tree.pending.len() as u64 + 1);
+        for (i, change) in tree.pending.iter().enumerate() {
+            let left = kept.get_mut(change.dir()).expect("it was just listed");
+            let stays = if in_order { (i as u64) < first } else { *left > 0 };
+            if stays {
+                names.apply(change);
+            }
+            *left = left.saturating_sub(1);
+        }
         names.settle();
         for file in names.files.values_mut() {
             let content = file.lock();
@@ -275,11 +316,13 @@ fn parent(path: &str) -> &str {
 impl super::Disk for SimDisk {
     fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn super::DiskFile>> {
         self.alive()?;
+        self.may_open()?;
         let found = self.tree.lock().current.files.get(path).cloned();
         let file = match found {
             Some(file) => file,
             None if create => {
                 self.change()?;
+                self.writable()?;
                 let dir = parent(path);
                 let tree = self.tree.lock();
                 if !dir.is_empty() && !tree.current.dirs.contains(dir) {
@@ -319,6 +362,7 @@ impl super::Disk for SimDisk {
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
         self.change()?;
+        self.writable()?;
         let removed = self.tree.lock().current.files.get(path).cloned();
         if let Some(file) = removed {
             let len = file.lock().current.len;
@@ -331,6 +375,7 @@ impl super::Disk for SimDisk {
 
     fn remove_dir(&self, dir: &str) -> io::Result<()> {
         self.change()?;
+        self.writable()?;
         let prefix = format!("{dir}/");
         let tree = self.tree.lock();
         if !tree.current.dirs.contains(dir) {
@@ -353,6 +398,7 @@ impl super::Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.change()?;
+        self.writable()?;
         let tree = self.tree.lock();
         if !tree.current.files.contains_key(from) && !tree.current.dirs.contains(from) {
             return Err(io::ErrorKind::NotFound.into());
@@ -364,6 +410,8 @@ impl super::Disk for SimDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.change()?;
+        self.may_open()?;
+        self.may_sync(self.syncs.load(Ordering::Relaxed) + 1)?;
         let mut tree = self.tree.lock();
         if !dir.is_empty() && !tree.current.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
@@ -377,6 +425,15 @@ impl super::Disk for SimDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         self.alive()?;
         Ok(self.tree.lock().room.unwrap_or_else(|| self.free.load(Ordering::Relaxed)))
+    }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        self.alive()?;
+        Ok(u64::MAX)
+    }
+
+    fn place(&self) -> String {
+        "/simulated".to_owned()
     }
 }
 
@@ -415,6 +472,7 @@ impl super::DiskFile for SimFile {
 
     fn write_at(&self, pieces: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
         self.disk.change()?;
+        self.disk.writable()?;
         let mut bytes: Vec<u8> = pieces.iter().flat_map(|p| p.iter().copied()).collect();
         let grown = (pos + bytes.len() as u64).saturating_sub(self.file.lock().current.len);
         let missing = grown - self.take_room(grown);
@@ -426,10 +484,7 @@ impl super::DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.change()?;
         let number = self.disk.syncs.fetch_add(1, Ordering::Relaxed) + 1;
-        let fail = self.disk.fail_sync_at.load(Ordering::Relaxed);
-        if fail != 0 && number >= fail {
-            return Err(io::Error::other("the disk does not sync"));
-        }
+        self.disk.may_sync(number)?;
         let mut content = self.file.lock();
         let pending = std::mem::take(&mut content.pending);
         pending.iter().for_each(|change| content.durable.apply(change));
@@ -438,6 +493,7 @@ impl super::DiskFile for SimFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.disk.change()?;
+        self.disk.writable()?;
         let before = self.file.lock().current.len;
         if len == before {
             return Ok(());
@@ -450,6 +506,7 @@ impl super::DiskFile for SimFile {
 
     fn reserve(&self, len: u64) -> io::Result<()> {
         self.disk.change()?;
+        self.disk.writable()?;
         let grown = len.saturating_sub(self.file.lock().current.len);
         let taken = self.take_room(grown);
         if taken < grown {

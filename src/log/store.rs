@@ -20,7 +20,7 @@ use super::disk::Disk;
 use super::entry::MAX_GROUP_BYTES;
 use super::guard::DiskState;
 use super::materialise::{self, Materialiser};
-use super::partition::{Inner, PartitionConfig, PartitionLog};
+use super::partition::{Durability, Inner, PartitionConfig, PartitionLog};
 use super::retention::RetentionLimits;
 use super::shared::{Queued, Shared};
 use super::{LogError, PartitionKey, recovery};
@@ -44,18 +44,21 @@ pub struct LogConfig {
     pub min_free_bytes: u64,
     /// Room held by a file that is given up when the disk is full all the same.
     pub ballast_bytes: u64,
+    /// Memory for the keys of one pass of a compaction; a log with more keys takes more passes.
+    pub compaction_bytes: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
             wal_segment_bytes: 64 << 20,
-            wal_max_bytes: 256 << 20,
+            wal_max_bytes: 128 << 20,
             cache_bytes: 128 << 20,
             max_pending_bytes: 128 << 20,
             write_behind_bytes: 16 << 20,
             min_free_bytes: 256 << 20,
             ballast_bytes: 32 << 20,
+            compaction_bytes: 32 << 20,
         }
     }
 }
@@ -169,7 +172,7 @@ impl Log {
         let partition = partitions.entry(key).or_insert_with(|| PartitionLog::new(key, Arc::clone(&self.shared), Inner::default()));
         let mut inner = partition.inner.lock();
         inner.name = Some(name.clone());
-        inner.config = config;
+        partition.configure(&mut inner, config);
         drop(inner);
         Ok(Arc::clone(partition))
     }
@@ -177,7 +180,7 @@ impl Log {
     /// Changes how a partition's segments are cut.
     pub fn set_config(&self, key: PartitionKey, config: PartitionConfig) {
         if let Some(partition) = self.get(key) {
-            partition.inner.lock().config = config;
+            partition.configure(&mut partition.inner.lock(), config);
         }
     }
 
@@ -245,7 +248,9 @@ impl Log {
                 append.to.reserve(append.batch.next_offset());
             }
             self.shared.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            Ok(Queued::Group { appends: group.appends, done, permit })
+            // Together or not at all: as safe as the one that must be safest.
+            let durability = group.appends.iter().map(|append| append.to.durability()).reduce(Durability::stricter).unwrap_or_default();
+            Ok(Queued::Group { appends: group.appends, durability, done, permit })
         })?;
         Ok(Submitted(submitted))
     }
@@ -272,6 +277,19 @@ impl Log {
         self.shared.guard.state(self.shared.disk.as_ref())
     }
 
+    /// Why writes are refused now, where they are: each of the reasons passes.
+    #[must_use]
+    pub fn refuses(&self) -> Option<LogError> {
+        let state = self.disk_state();
+        (!state.takes_writes()).then(|| self.shared.guard.refusal(state))
+    }
+
+    /// Where the log's files are, and the bytes of the whole volume, where the system tells.
+    #[must_use]
+    pub fn volume(&self) -> (String, Option<u64>) {
+        (self.shared.disk.place(), self.shared.disk.total_bytes().ok())
+    }
+
     /// How it has been doing; the times of recent syncs are handed out once.
     #[must_use]
     pub fn stats(&self) -> LogStats {
@@ -284,8 +302,15 @@ impl Log {
         }
     }
 
+    /// Lets a compaction that runs end at its next batch, and leave things as they were; none begins any more.
+    pub fn end_compaction(&self) {
+        self.shared.ending.store(true, Ordering::Release);
+    }
+
     /// Makes what was handed over durable, writes the segments, cuts the WAL, and ends the threads. Blocks.
     pub fn close(&self) -> Result<(), LogError> {
+        self.end_compaction();
+        drop(self.shared.compacting.lock());
         self.shared.queue.lock().closing = true;
         self.shared.queue_wake.notify_all();
         let mut threads = std::mem::take(&mut *self.threads.lock());

@@ -19,9 +19,14 @@ pub(super) const DIR: &str = "wal";
 /// So many files are kept to be used again.
 const SPARES: usize = 2;
 
+/// The name of a WAL file.
+pub(super) fn name(number: u64) -> String {
+    format!("{number:020}.wal")
+}
+
 /// The path of a WAL file.
 pub(super) fn path(number: u64) -> String {
-    format!("{DIR}/{number:020}.wal")
+    format!("{DIR}/{}", name(number))
 }
 
 /// The number that a file's name says.
@@ -42,7 +47,9 @@ impl WalFile {
         let path = path(number);
         let disk = shared.disk.as_ref();
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let spare = shared.spares.lock().pop().map(self::path);
+        // Held until the spare has its new name: whoever lets files go must not take it for one nobody knows.
+        let mut spares = shared.spares.lock();
+        let spare = spares.pop().map(self::path);
         let spare = spare.and_then(|spare| Some((disk.open(&spare, false).ok()?, spare)));
         let (file, spare) = match spare {
             Some((file, spare)) => (file, Some(spare)),
@@ -61,6 +68,7 @@ impl WalFile {
         if let Some(spare) = spare {
             disk.rename(&spare, &path).map_err(Trouble::of(format!("make {path}")))?;
         }
+        drop(spares);
         disk.sync_dir(DIR).map_err(Trouble::of_sync("sync the WAL's folder"))?;
         Ok(Self { number, seed, file })
     }
@@ -68,9 +76,9 @@ impl WalFile {
 
 /// Lets the files below `from` go, or keeps them to be used again.
 pub(super) fn release(shared: &Shared, from: u64, keep: bool) -> Result<(), Trouble> {
+    let mut spares = shared.spares.lock();
     for name in shared.disk.list(DIR).map_err(Trouble::of("list the WAL"))? {
         let Some(number) = number_of(&name).filter(|n| *n < from) else { continue };
-        let mut spares = shared.spares.lock();
         if spares.contains(&number) && keep {
             continue;
         }
@@ -79,10 +87,19 @@ pub(super) fn release(shared: &Shared, from: u64, keep: bool) -> Result<(), Trou
             continue;
         }
         spares.retain(|spare| *spare != number);
-        drop(spares);
         shared.disk.remove_file(&path(number)).map_err(Trouble::of(format!("delete {}", path(number))))?;
     }
     Ok(())
+}
+
+/// Gives back the room behind the entries of files that are not written to any more.
+pub(super) fn trim(shared: &Shared, files: &[(String, u64)]) {
+    for (path, end) in files {
+        // One that has gone needs none, and one that stays long is only long.
+        if let Err(error) = shared.disk.open(path, false).and_then(|file| file.truncate(*end)) {
+            tracing::debug!(path, %error, "could not give back room of the WAL");
+        }
+    }
 }
 
 /// Makes the file with this number ahead of its use, unless it is in use already. If it cannot be made now, its first use says so.
@@ -96,11 +113,10 @@ pub(super) fn make_ahead(shared: &Shared, number: u64) {
     }
 }
 
-/// What was written and synced.
+/// What was written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     pub bytes: u64,
-    pub sync: u64,
     pub sequence: u64,
 }
 
@@ -110,6 +126,7 @@ pub(super) struct Writer {
     pos: u64,
     sync: u64,
     sequence: u64,
+    is_unsynced: bool,
     asked_ahead: bool,
 }
 
@@ -121,13 +138,15 @@ impl Writer {
         shared.wal_file.store(number, Ordering::Release);
         shared.published.store(sequence, Ordering::Release);
         shared.published_sync.store(sync, Ordering::Release);
-        Ok(Self { at, pos: FILE_HEAD_BYTES as u64, sync, sequence, asked_ahead: false })
+        Ok(Self { at, pos: FILE_HEAD_BYTES as u64, sync, sequence, is_unsynced: false, asked_ahead: false })
     }
 
-    /// Writes a run of items and syncs once. Where there is no room, nothing has happened.
+    /// Writes a run of items, which [`Writer::sync`] makes durable. Where there is no room, nothing has happened.
     pub(super) fn write(&mut self, shared: &Shared, items: &[Queued]) -> Result<Written, Trouble> {
         let about: u64 = items.iter().map(size).sum();
         if self.pos > FILE_HEAD_BYTES as u64 && self.pos + about > shared.config.wal_segment_bytes {
+            // What comes in the next file must not be there without what is in this one.
+            self.sync(shared)?;
             self.turn(shared)?;
         }
         let sync = self.sync + 1;
@@ -153,11 +172,27 @@ impl Writer {
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let name = path(self.at.number);
         self.at.file.write_at(&pieces, self.pos).map_err(Trouble::of(format!("write {name}")))?;
-        let begun = Instant::now();
-        self.at.file.sync().map_err(Trouble::of_sync(format!("sync {name}")))?;
-        shared.note_sync(begun.elapsed());
-        (self.pos, self.sync, self.sequence) = (self.pos + bytes, sync, sequence);
-        Ok(Written { bytes, sync, sequence })
+        (self.pos, self.sequence, self.is_unsynced) = (self.pos + bytes, sequence, true);
+        Ok(Written { bytes, sequence })
+    }
+
+    /// Makes durable what was written. Answers the sync's number.
+    pub(super) fn sync(&mut self, shared: &Shared) -> Result<u64, Trouble> {
+        if self.is_unsynced {
+            let begun = Instant::now();
+            self.at.file.sync().map_err(Trouble::of_sync(format!("sync {}", path(self.at.number))))?;
+            shared.note_sync(begun.elapsed());
+            *shared.unsynced.lock() = None;
+            self.sync += 1;
+            self.is_unsynced = false;
+        }
+        Ok(self.sync)
+    }
+
+    /// Something that was written and is not synced will be shown: whoever writes down how far the segments are must sync it first.
+    pub(super) fn show_unsynced(&self, shared: &Shared) -> u64 {
+        *shared.unsynced.lock() = Some((Arc::clone(&self.at.file), path(self.at.number)));
+        self.sync
     }
 
     /// On to the next file.

@@ -21,10 +21,11 @@ const PREFIX_BYTES: usize = 12;
 const CRC_START: usize = 21;
 const MAGIC_POS: usize = 16;
 
-const ATTRIBUTE_CODEC: i16 = 0x07;
+pub(super) const ATTRIBUTE_CODEC: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
 pub(super) const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 pub(super) const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(super) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// Why bytes are not a batch, or a batch's bytes not records. No variant carries record data.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,12 @@ impl BatchHeader {
         self.attributes & ATTRIBUTE_CONTROL != 0
     }
 
+    /// From when on compaction may drop the batch's deletion marks, in milliseconds; set when it first passed over them.
+    #[must_use]
+    pub const fn delete_horizon(&self) -> Option<i64> {
+        if self.attributes & ATTRIBUTE_DELETE_HORIZON == 0 { None } else { Some(self.base_timestamp) }
+    }
+
     /// Whether an idempotent producer wrote it.
     #[must_use]
     pub const fn has_producer(&self) -> bool {
@@ -245,6 +252,23 @@ impl Batch {
     /// Reads bytes that are exactly one batch, with nothing behind it. Checks lengths, magic and checksum;
     /// the records themselves are [`check_records`](super::check_records)'s to check.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
+        let batch = Self::parse_unchecked(bytes)?;
+        let computed = crc32c::crc32c_append(crc32c::crc32c(&batch.whole[CRC_START..HEADER_BYTES]), &batch.whole[HEADER_BYTES..]);
+        if computed != batch.header.crc {
+            return Err(BatchError::Checksum { stored: batch.header.crc, computed });
+        }
+        batch.header.check()?;
+        Ok(batch)
+    }
+
+    /// As [`Batch::parse`], for bytes that another checksum has just vouched for, made when the batch was already one.
+    pub fn parse_vouched(bytes: Bytes) -> Result<Self, BatchError> {
+        let batch = Self::parse_unchecked(bytes)?;
+        batch.header.check()?;
+        Ok(batch)
+    }
+
+    fn parse_unchecked(bytes: Bytes) -> Result<Self, BatchError> {
         let length = whole_length(&bytes)?;
         if length < bytes.len() {
             return Err(BatchError::Trailing(bytes.len() - length));
@@ -254,11 +278,6 @@ impl Batch {
             return Err(BatchError::Truncated { have: bytes.len(), need: length });
         }
         let header = BatchHeader::read(head);
-        let computed = crc32c::crc32c(&bytes[CRC_START..]);
-        if computed != header.crc {
-            return Err(BatchError::Checksum { stored: header.crc, computed });
-        }
-        header.check()?;
         Ok(Self { header, head: None, whole: bytes })
     }
 
@@ -358,13 +377,14 @@ impl Batch {
         self.resealed(attributes, at)
     }
 
-    /// The same batch with the greatest timestamp corrected to what a [`Survey`](super::Survey) found.
+    /// The same batch with its records' own timestamps, `CreateTime`, the greatest of them corrected to what a
+    /// [`Survey`](super::Survey) found.
     #[must_use]
     pub fn with_max_timestamp(self, max_timestamp: i64) -> Self {
-        if self.header.max_timestamp == max_timestamp {
+        let attributes = self.header.attributes & !ATTRIBUTE_LOG_APPEND_TIME;
+        if self.header.attributes == attributes && self.header.max_timestamp == max_timestamp {
             return self;
         }
-        let attributes = self.header.attributes;
         self.resealed(attributes, max_timestamp)
     }
 

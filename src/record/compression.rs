@@ -7,8 +7,9 @@
 
 use std::io::{self, Read, Write};
 
-/// No batch decompresses to more than this.
-pub const MAX_DECOMPRESSED: usize = 256 << 20;
+/// No batch unpacks to more than this: what could not be sent as it is (a request has at most as many bytes) may not be
+/// sent packed either.
+pub const MAX_DECOMPRESSED: usize = 100 << 20;
 
 /// How the records of a batch are packed. The numbers are the wire's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ mod build;
 mod compression;
 mod names;
 mod records;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -16,5 +17,5 @@ mod varint;
 pub use batch::{Batch, BatchError, BatchHeader, HEADER_BYTES, TimestampType};
 pub use build::{BatchBuilder, Header};
 pub use compression::{Codec, CompressionError, MAX_DECOMPRESSED, compress, decompress};
-pub use names::{NameError, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+pub use names::{ALERTS_TOPIC, NameError, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 pub use records::{ControlMarker, Headers, RecordIter, RecordRef, Records, Survey, check_records, survey_records, survey_records_within};

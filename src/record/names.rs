@@ -48,6 +48,26 @@ pub enum NameError {
     Character(char),
 }
 
+/// The topics the node keeps its own books in. No client writes to them or deletes them.
+const INTERNAL_TOPICS: [&str; 10] = [
+    "__aborted_transactions",
+    "__audit",
+    "__catalog",
+    "__cluster_metadata",
+    "__configs",
+    "__consumer_offsets",
+    "__producer_state",
+    "__security",
+    "__topics",
+    "__transaction_state",
+];
+
+/// The topic of alerts: everyone may read it and nobody but the node writes it, so that what stands there was found by a rule.
+pub const ALERTS_TOPIC: &str = "alerts";
+
+/// How the names of the topics begin that queries keep their state in, one topic for each query.
+const CHECKPOINT_TOPICS: &str = "__checkpoint.";
+
 /// A topic's name, checked by Kafka's rule: 1 to 249 of `a-zA-Z0-9._-`, not `.` or `..`.
 /// Cheap to clone. Whoever holds one knows it is safe as a file name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,10 +94,16 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether this is one of the node's own topics, whose names begin with two underscores.
+    /// Whether this is one of the node's own topics. Other names that begin with two underscores are free, as in Kafka.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        self.0.starts_with("__")
+        INTERNAL_TOPICS.contains(&&*self.0) || self.0.starts_with(CHECKPOINT_TOPICS)
+    }
+
+    /// Whether the node alone writes, trims and deletes this topic: its own ones and that of alerts.
+    #[must_use]
+    pub fn is_written_by_node_alone(&self) -> bool {
+        self.is_internal() || &*self.0 == ALERTS_TOPIC
     }
 }
 

@@ -124,6 +124,11 @@ impl fmt::Debug for RecordRef<'_> {
 }
 
 impl<'a> RecordRef<'a> {
+    /// The headers as they are written, and how many there are.
+    pub(super) const fn raw_headers(&self) -> (&'a [u8], i32) {
+        (self.headers, self.header_count)
+    }
+
     /// The headers in order; a key may come twice and a value may be null.
     #[must_use]
     pub const fn headers(&self) -> Headers<'a> {

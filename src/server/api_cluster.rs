@@ -1,19 +1,20 @@
-//! What the node tells about itself: ApiVersions, Metadata, DescribeCluster; and InitProducerId.
+//! What the node tells about itself: ApiVersions, Metadata, DescribeCluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dispatch::Caller;
 use crate::broker::{BrokerError, LEADER_EPOCH, NewTopic, Topic};
-use crate::record::TopicName;
+use crate::record::{TopicId, TopicName};
 use crate::wire::{
-    ApiVersionsRequest, ApiVersionsResponse, DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, InitProducerIdRequest,
-    InitProducerIdResponse, MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-    api_versions as served, error_code,
+    ApiVersionsRequest, ApiVersionsResponse, DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, FinalizedFeatureKey,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    SupportedFeatureKey, api_versions as served, error_code,
 };
 
 /// Everything a topic's administrator may do: read, write, create, delete, alter, describe, and describe and
 /// alter settings. Nobody is told less: there are no access rules yet.
-const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+pub(super) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Everything a cluster's administrator may do: create, alter, describe, cluster actions, describe and alter
 /// settings, idempotent writes.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
@@ -25,7 +26,15 @@ pub(super) fn api_versions(caller: &mut Caller, request: ApiVersionsRequest) -> 
         }
         caller.software = Some((request.client_software_name, request.client_software_version));
     }
-    ApiVersionsResponse { api_keys: served(), ..Default::default() }
+    // Kafka's name for "groups of KIP-848 are served". Transactions stay at their first version: there is no line.
+    let name = || "group.version".to_owned();
+    ApiVersionsResponse {
+        api_keys: served(),
+        supported_features: vec![SupportedFeatureKey { name: name(), min_version: 0, max_version: 1 }],
+        finalized_features_epoch: 0,
+        finalized_features: vec![FinalizedFeatureKey { name: name(), max_version_level: 1, min_version_level: 1 }],
+        ..Default::default()
+    }
 }
 
 /// Kafka's rule: letters, digits, `-` and `.`, a letter or digit at both ends.
@@ -45,28 +54,35 @@ pub(super) async fn metadata(caller: &Caller, request: MetadataRequest) -> Metad
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { i32::MIN };
     let node = peer.broker.config().node_id;
-    let mut topics = Vec::new();
-    match asked {
-        None => topics.extend(peer.broker.topics().iter().map(|topic| describe_topic(topic, node, operations))),
-        Some(asked) => {
-            for one in asked {
-                let found = match &one.name {
-                    Some(name) => by_name(caller, name, request.allow_auto_topic_creation).await,
-                    None => peer.broker.topic_by_id(one.topic_id).ok_or(error_code::UNKNOWN_TOPIC_ID),
-                };
-                topics.push(match found {
-                    Ok(topic) => describe_topic(&topic, node, operations),
-                    Err(error_code) => MetadataResponseTopic {
-                        error_code,
-                        topic_id: one.topic_id,
-                        topic_authorized_operations: if one.name.is_some() { operations } else { i32::MIN },
-                        name: one.name,
-                        ..Default::default()
-                    },
-                });
+    let topics = match asked {
+        None => peer.broker.topics().iter().map(|topic| describe_topic(topic, node, operations)).collect(),
+        Some(asked) => match lookups(asked, version) {
+            // Kafka tells nothing at all beside it.
+            Lookups::Nonsense(topics) => return MetadataResponse { topics, ..Default::default() },
+            Lookups::Ids(ids) => ids
+                .into_iter()
+                .map(|id| match peer.broker.topic_by_id(id) {
+                    Some(topic) => describe_topic(&topic, node, operations),
+                    None => MetadataResponseTopic { error_code: error_code::UNKNOWN_TOPIC_ID, topic_id: id, ..Default::default() },
+                })
+                .collect(),
+            Lookups::Names(names) => {
+                let mut topics = Vec::with_capacity(names.len());
+                for name in names {
+                    topics.push(match by_name(caller, &name, request.allow_auto_topic_creation).await {
+                        Ok(topic) => describe_topic(&topic, node, operations),
+                        Err(error_code) => MetadataResponseTopic {
+                            error_code,
+                            name: Some(name),
+                            topic_authorized_operations: operations,
+                            ..Default::default()
+                        },
+                    });
+                }
+                topics
             }
-        }
-    }
+        },
+    };
     MetadataResponse {
         brokers: vec![MetadataResponseBroker { node_id: node, host: peer.host(), port: peer.port(), rack: None }],
         cluster_id: Some(peer.broker.cluster_id().to_owned()),
@@ -75,6 +91,36 @@ pub(super) async fn metadata(caller: &Caller, request: MetadataRequest) -> Metad
         cluster_authorized_operations: if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { i32::MIN },
         ..Default::default()
     }
+}
+
+/// What topics are asked for by.
+#[derive(Debug, PartialEq)]
+enum Lookups {
+    Names(BTreeSet<String>),
+    Ids(BTreeSet<TopicId>),
+    /// The request asks by something it cannot: what it is told.
+    Nonsense(Vec<MetadataResponseTopic>),
+}
+
+/// Kafka's rules: what is named twice is told once; ids are for version 12 on, and where there is one, the names do
+/// not count.
+fn lookups(asked: Vec<MetadataRequestTopic>, version: i16) -> Lookups {
+    const LOOKS_UP_IDS: i16 = 12;
+    let with_ids = version >= LOOKS_UP_IDS;
+    let is_nonsense = |one: &MetadataRequestTopic| {
+        if with_ids { one.name.is_none() && one.topic_id.is_nil() } else { one.name.is_none() || !one.topic_id.is_nil() }
+    };
+    if asked.iter().any(is_nonsense) {
+        let refused = |one: MetadataRequestTopic| MetadataResponseTopic {
+            error_code: error_code::INVALID_REQUEST,
+            name: Some(one.name.unwrap_or_default()),
+            topic_id: one.topic_id,
+            ..Default::default()
+        };
+        return Lookups::Nonsense(asked.into_iter().map(refused).collect());
+    }
+    let ids: BTreeSet<_> = asked.iter().map(|one| one.topic_id).filter(|id| !id.is_nil()).collect();
+    if ids.is_empty() { Lookups::Names(asked.into_iter().filter_map(|one| one.name).collect()) } else { Lookups::Ids(ids) }
 }
 
 /// The topic, made where it may be.
@@ -143,28 +189,26 @@ pub(super) fn describe_cluster(caller: &Caller, request: &DescribeClusterRequest
     }
 }
 
-/// A producer without a transaction always gets a fresh id, as in Kafka: what it held before does not matter,
-/// its epoch begins at 0 again under the new id.
-pub(super) async fn init_producer_id(caller: &Caller, request: &InitProducerIdRequest) -> InitProducerIdResponse {
-    let refused = |error_code| InitProducerIdResponse { error_code, ..Default::default() };
-    if request.transactional_id.is_some() {
-        return refused(error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
-    }
-    if (request.producer_id == -1) != (request.producer_epoch == -1) {
-        return refused(error_code::INVALID_REQUEST);
-    }
-    match caller.peer.broker.new_producer_id().await {
-        Ok(producer_id) => InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() },
-        Err(error) => {
-            tracing::warn!(%error, "could not give a producer its identity");
-            refused(error_code::COORDINATOR_NOT_AVAILABLE)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn topic(name: Option<&str>, id: u8) -> MetadataRequestTopic {
+        MetadataRequestTopic { topic_id: TopicId([id; 16]), name: name.map(str::to_owned) }
+    }
+
+    #[test]
+    fn topics_are_looked_up_by_name_or_by_id_each_once() {
+        let names = |names: &[&str]| Lookups::Names(names.iter().map(|n| (*n).to_owned()).collect());
+        let ids = |ids: &[u8]| Lookups::Ids(ids.iter().map(|id| TopicId([*id; 16])).collect());
+        assert_eq!(lookups(vec![topic(Some("b"), 0), topic(Some("a"), 0), topic(Some("b"), 0)], 12), names(&["a", "b"]));
+        assert_eq!(lookups(vec![topic(None, 2), topic(None, 2), topic(Some("a"), 1)], 12), ids(&[1, 2]));
+        assert_eq!(lookups(vec![topic(None, 2), topic(Some("b"), 0)], 12), ids(&[2]), "where there is an id, names do not count");
+        assert_eq!(lookups(vec![topic(Some("a"), 0)], 11), names(&["a"]));
+        for (nonsense, version) in [(topic(None, 0), 12), (topic(None, 2), 11), (topic(Some("a"), 2), 10), (topic(None, 0), 10)] {
+            assert!(matches!(lookups(vec![topic(Some("a"), 0), nonsense], version), Lookups::Nonsense(all) if all.len() == 2));
+        }
+    }
 
     #[test]
     fn the_name_of_a_clients_software_follows_kafkas_rule() {

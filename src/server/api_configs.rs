@@ -1,67 +1,55 @@
-//! DescribeConfigs: the settings of topics and of the broker.
+//! Settings read: DescribeConfigs and ListConfigResources.
+//!
+//! Always: every setting there is of a topic, the broker or a group is told, with its default, its source and what
+//! would hold if that were not set. Called by `dispatch`.
 
 use super::dispatch::Caller;
-use crate::broker::{BrokerConfig, TOPIC_CONFIGS, TopicConfig, TopicConfigSpec};
+use crate::broker::{ConfigKind, ConfigSource, ConfigSynonym, DescribedConfig};
 use crate::record::TopicName;
 use crate::wire::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
-    DescribeConfigsSynonym, error_code,
+    ConfigResource, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym, ListConfigResourcesRequest, ListConfigResourcesResponse, error_code,
 };
 
 /// Kafka's numbers for kinds of resources.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
-
-/// Where a value comes from, by Kafka's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i8)]
-pub(super) enum Source {
-    /// Set on the topic.
-    Topic = 1,
-    /// Set for the broker when it was started.
-    Broker = 4,
-    /// Nobody set it.
-    Default = 5,
-}
-
-/// Every setting of a topic, its value, and where that comes from.
-pub(super) fn topic_values(broker: &BrokerConfig, config: &TopicConfig) -> Vec<(&'static TopicConfigSpec, String, Source)> {
-    TOPIC_CONFIGS
-        .iter()
-        .map(|spec| match config.set.get(spec.name) {
-            Some(value) => (spec, value.clone(), Source::Topic),
-            None => {
-                let (value, source) = default_of(broker, spec);
-                (spec, value, source)
-            }
-        })
-        .collect()
-}
-
-fn default_of(broker: &BrokerConfig, spec: &TopicConfigSpec) -> (String, Source) {
-    let value = broker.topic_default(spec.name).unwrap_or_default();
-    let source = if value == spec.default { Source::Default } else { Source::Broker };
-    (value, source)
+pub(super) mod resource {
+    pub(in crate::server) const TOPIC: i8 = 2;
+    pub(in crate::server) const BROKER: i8 = 4;
+    pub(in crate::server) const BROKER_LOGGER: i8 = 8;
+    pub(in crate::server) const CLIENT_METRICS: i8 = 16;
+    pub(in crate::server) const GROUP: i8 = 32;
+    pub(in crate::server) const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 }
 
 pub(super) fn describe(caller: &Caller, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let (synonyms, documentation) = (request.include_synonyms, request.include_documentation);
+    // One resource of a kind there is not, and Kafka answers for none of them.
+    if let Some(strange) = request.resources.iter().map(|resource| resource.resource_type).find(|kind| !resource::ALL.contains(kind)) {
+        let refused = |one: DescribeConfigsResource| DescribeConfigsResult {
+            error_code: error_code::INVALID_REQUEST,
+            error_message: Some(format!("resources of type {strange} have no settings")),
+            resource_type: one.resource_type,
+            resource_name: one.resource_name,
+            ..Default::default()
+        };
+        return DescribeConfigsResponse { results: request.resources.into_iter().map(refused).collect(), ..Default::default() };
+    }
     let results = request
         .resources
         .into_iter()
         .map(|resource| {
             let (resource_type, resource_name) = (resource.resource_type, resource.resource_name.clone());
             match settings(caller, resource) {
-                Ok(mut configs) => {
-                    for config in &mut configs {
-                        if !synonyms {
-                            config.synonyms.clear();
-                        }
-                        if !documentation {
-                            config.documentation = None;
-                        }
+                Ok(configs) => {
+                    let configs = configs.into_iter().map(|one| told(one, synonyms, documentation)).collect();
+                    // Kafka says nothing in an empty message, not in none.
+                    DescribeConfigsResult {
+                        error_message: Some(String::new()),
+                        resource_type,
+                        resource_name,
+                        configs,
+                        ..Default::default()
                     }
-                    DescribeConfigsResult { resource_type, resource_name, configs, ..Default::default() }
                 }
                 Err((error_code, why)) => {
                     DescribeConfigsResult { error_code, error_message: Some(why), resource_type, resource_name, ..Default::default() }
@@ -72,127 +60,100 @@ pub(super) fn describe(caller: &Caller, request: DescribeConfigsRequest) -> Desc
     DescribeConfigsResponse { results, ..Default::default() }
 }
 
-fn settings(caller: &Caller, resource: DescribeConfigsResource) -> Result<Vec<DescribeConfigsResourceResult>, (i16, String)> {
+fn told(one: DescribedConfig, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
+    let synonym = |s: ConfigSynonym| DescribeConfigsSynonym { name: s.name, value: Some(s.value), source: s.source as i8 };
+    DescribeConfigsResourceResult {
+        name: one.name,
+        value: one.value,
+        read_only: one.read_only,
+        config_source: one.source as i8,
+        is_sensitive: false,
+        synonyms: if synonyms { one.synonyms.into_iter().map(synonym).collect() } else { Vec::new() },
+        config_type: one.kind.code(),
+        documentation: documentation.then(|| one.doc.to_owned()),
+    }
+}
+
+fn settings(caller: &Caller, resource: DescribeConfigsResource) -> Result<Vec<DescribedConfig>, (i16, String)> {
     let broker = &caller.peer.broker;
+    let config = broker.config();
     let name = resource.resource_name;
     let mut configs = match resource.resource_type {
-        TOPIC => {
+        resource::TOPIC => {
             let topic = TopicName::new(&name).map_err(|e| (error_code::INVALID_TOPIC_EXCEPTION, e.to_string()))?;
             let topic =
                 broker.topic(&topic).ok_or_else(|| (error_code::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no topic \"{name}\"")))?;
-            topic_settings(broker.config(), &topic.config())
+            config.describe_topic(&topic.config())
         }
-        BROKER => {
-            let node = broker.config().node_id;
-            if !name.is_empty() && name != node.to_string() {
-                return Err((error_code::INVALID_REQUEST, format!("there is no broker \"{name}\"; this is broker {node}")));
-            }
-            let mut configs = broker_settings(broker.config());
+        resource::BROKER if name.is_empty() => config.describe_cluster(),
+        resource::BROKER => {
+            this_node(caller, &name)?;
+            let mut configs = config.describe_broker();
             let listener = format!("PLAINTEXT://{}:{}", caller.peer.host(), caller.peer.port());
             configs.extend(["advertised.listeners", "listeners"].map(|name| listener_setting(name, &listener)));
             configs
         }
-        other => return Err((error_code::INVALID_REQUEST, format!("resources of type {other} have no settings here"))),
+        resource::BROKER_LOGGER => {
+            this_node(caller, &name)?;
+            Vec::new()
+        }
+        resource::CLIENT_METRICS if !name.is_empty() => Vec::new(),
+        resource::GROUP if !name.is_empty() => broker.describe_group_configs(&name),
+        resource::CLIENT_METRICS | resource::GROUP => return Err((error_code::INVALID_REQUEST, "the resource has no name".to_owned())),
+        other => return Err((error_code::INVALID_REQUEST, format!("resources of type {other} have no settings"))),
     };
-    if let Some(wanted) = resource.configuration_keys {
+    // No names at all means all of them, as null does.
+    if let Some(wanted) = resource.configuration_keys.filter(|wanted| !wanted.is_empty()) {
         configs.retain(|config| wanted.contains(&config.name));
     }
     Ok(configs)
 }
 
-fn topic_settings(broker: &BrokerConfig, config: &TopicConfig) -> Vec<DescribeConfigsResourceResult> {
-    topic_values(broker, config)
-        .into_iter()
-        .map(|(spec, value, source)| {
-            let synonym = |name: &str, value: &str, source| DescribeConfigsSynonym {
-                name: name.to_owned(),
-                value: Some(value.to_owned()),
-                source: source as i8,
-            };
-            let mut synonyms = Vec::new();
-            if source == Source::Topic {
-                synonyms.push(synonym(spec.name, &value, Source::Topic));
-            }
-            let (ours, its_source) = default_of(broker, spec);
-            if its_source == Source::Broker {
-                synonyms.push(synonym(spec.broker_name, &ours, Source::Broker));
-            }
-            synonyms.push(synonym(spec.broker_name, spec.default, Source::Default));
-            DescribeConfigsResourceResult {
-                name: spec.name.to_owned(),
-                value: Some(value),
-                read_only: false,
-                config_source: source as i8,
-                is_sensitive: false,
-                synonyms,
-                config_type: spec.kind.code(),
-                documentation: Some(spec.doc.to_owned()),
-            }
-        })
-        .collect()
+/// Checks that a text is this node's number.
+pub(super) fn this_node(caller: &Caller, name: &str) -> Result<(), (i16, String)> {
+    let node = caller.peer.broker.config().node_id;
+    match name.parse::<i32>() {
+        Ok(number) if number == node => Ok(()),
+        Ok(_) => Err((error_code::INVALID_REQUEST, format!("there is no broker {name}; this is broker {node}"))),
+        Err(_) => Err((error_code::INVALID_REQUEST, format!("a broker is named by its number, and \"{name}\" is none"))),
+    }
 }
 
 /// The listener a client has come to is the one it is told.
-fn listener_setting(name: &str, value: &str) -> DescribeConfigsResourceResult {
-    const TEXT: i8 = 2;
-    DescribeConfigsResourceResult {
+fn listener_setting(name: &str, value: &str) -> DescribedConfig {
+    DescribedConfig {
         name: name.to_owned(),
         value: Some(value.to_owned()),
+        source: ConfigSource::Start,
         read_only: true,
-        config_source: Source::Broker as i8,
-        is_sensitive: false,
-        synonyms: vec![DescribeConfigsSynonym { name: name.to_owned(), value: Some(value.to_owned()), source: Source::Broker as i8 }],
-        config_type: TEXT,
-        documentation: Some("Where clients connect to: the address they dialled.".to_owned()),
+        kind: ConfigKind::List,
+        doc: "Where clients connect to: the address they dialled.",
+        synonyms: vec![ConfigSynonym { name: name.to_owned(), value: value.to_owned(), source: ConfigSource::Start }],
     }
 }
 
-fn broker_settings(config: &BrokerConfig) -> Vec<DescribeConfigsResourceResult> {
-    let defaults = BrokerConfig::default().described();
-    config
-        .described()
+/// What has settings that are its own or could have.
+pub(super) fn list(caller: &Caller, request: &ListConfigResourcesRequest) -> ListConfigResourcesResponse {
+    let broker = &caller.peer.broker;
+    let mut wanted: Vec<i8> = match caller.version() {
+        0 => vec![resource::CLIENT_METRICS],
+        _ if request.resource_types.is_empty() => resource::ALL.to_vec(),
+        _ => request.resource_types.clone(),
+    };
+    if wanted.iter().any(|one| !resource::ALL.contains(one)) {
+        return ListConfigResourcesResponse { error_code: error_code::UNSUPPORTED_VERSION, ..Default::default() };
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    let names = |of: i8| match of {
+        resource::TOPIC => broker.topics().iter().map(|topic| topic.name().as_str().to_owned()).collect(),
+        resource::BROKER | resource::BROKER_LOGGER => vec![broker.config().node_id.to_string()],
+        resource::GROUP => broker.groups_with_configs(),
+        _ => Vec::new(),
+    };
+    let config_resources = wanted
         .into_iter()
-        .map(|one| {
-            let default = defaults.iter().find(|d| d.name == one.name).map(|d| d.value.clone()).unwrap_or_default();
-            let source = if default == one.value { Source::Default } else { Source::Broker };
-            let mut synonyms = vec![DescribeConfigsSynonym { name: one.name.clone(), value: Some(default), source: Source::Default as i8 }];
-            if source == Source::Broker {
-                let ours = DescribeConfigsSynonym { name: one.name.clone(), value: Some(one.value.clone()), source: Source::Broker as i8 };
-                synonyms.insert(0, ours);
-            }
-            DescribeConfigsResourceResult {
-                name: one.name,
-                value: Some(one.value),
-                read_only: true,
-                config_source: source as i8,
-                is_sensitive: false,
-                synonyms,
-                config_type: one.kind.code(),
-                documentation: Some(one.doc.to_owned()),
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn a_topics_settings_are_all_told_with_where_they_come_from() {
-        let broker = BrokerConfig { segment_bytes: 1 << 20, ..BrokerConfig::default() };
-        let set = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
-        let all = topic_settings(&broker, &TopicConfig::read(set, &broker).unwrap());
-        assert_eq!(all.len(), TOPIC_CONFIGS.len());
-        let told = |name: &str| {
-            let one = all.iter().find(|c| c.name == name).unwrap();
-            let synonyms: Vec<_> = one.synonyms.iter().map(|s| (s.name.as_str(), s.value.as_deref().unwrap(), s.source)).collect();
-            (one.value.clone().unwrap(), one.config_source, synonyms)
-        };
-        assert_eq!(told("retention.ms"), ("1000".to_owned(), 1, vec![("retention.ms", "1000", 1), ("log.retention.ms", "604800000", 5)]));
-        let segment = vec![("log.segment.bytes", "1048576", 4), ("log.segment.bytes", "1073741824", 5)];
-        assert_eq!(told("segment.bytes"), ("1048576".to_owned(), 4, segment));
-        assert_eq!(told("preallocate").1, 5);
-    }
+        .flat_map(|of| names(of).into_iter().map(move |resource_name| ConfigResource { resource_name, resource_type: of }))
+        .collect();
+    ListConfigResourcesResponse { config_resources, ..Default::default() }
 }

@@ -1,5 +1,7 @@
 //! Groups from outside: FindCoordinator, DescribeGroups, ListGroups, DeleteGroups.
 
+use std::collections::BTreeSet;
+
 use super::dispatch::Caller;
 use crate::broker::group::{Described, DescribedMember as Member, GroupId};
 use crate::wire::{
@@ -16,13 +18,11 @@ fn any_group(name: &str) -> Result<GroupId, i16> {
     GroupId::new(name).ok_or(error_code::INVALID_GROUP_ID)
 }
 
-/// This node coordinates every group.
+/// This node coordinates every group and every transaction.
 pub(super) fn find_coordinator(caller: &Caller, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let refusal = match request.key_type {
-        0 => None,
-        // Not one that clients try again on: they would ask for ever.
-        1 => Some((error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served by this node")),
-        _ => Some((error_code::INVALID_REQUEST, "only groups have a coordinator here")),
+        0 | 1 => None,
+        _ => Some((error_code::INVALID_REQUEST, "only groups and transactions have a coordinator here")),
     };
     let found = |key: String| match refusal {
         None => Coordinator {
@@ -62,12 +62,14 @@ pub(super) fn describe(caller: &Caller, request: DescribeGroupsRequest) -> Descr
             Err(error_code) => DescribedGroup { error_code, group_id: name, ..Default::default() },
             Ok((Some(group), _)) => described(group, authorized_operations),
             Ok((None, id)) => {
+                let is_newer = caller.peer.broker.groups().describe_consumer(&id).is_some();
                 let unknown = described(Described::unknown(id), authorized_operations);
                 if version < 6 {
                     return unknown;
                 }
-                let error_message = Some(format!("group {name} not found"));
-                DescribedGroup { error_code: error_code::GROUP_ID_NOT_FOUND, error_message, ..unknown }
+                let error_message = Some(format!("Group {name} {}", if is_newer { "is not a classic group." } else { "not found." }));
+                let authorized_operations = i32::MIN;
+                DescribedGroup { error_code: error_code::GROUP_ID_NOT_FOUND, error_message, authorized_operations, ..unknown }
             }
         })
         .collect();
@@ -96,7 +98,6 @@ fn described(group: Described, authorized_operations: i32) -> DescribedGroup {
 }
 
 pub(super) fn list(caller: &Caller, request: &ListGroupsRequest) -> ListGroupsResponse {
-    const TYPE: &str = "classic";
     let wanted = |filter: &[String], value: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value));
     let groups = caller
         .peer
@@ -108,16 +109,18 @@ pub(super) fn list(caller: &Caller, request: &ListGroupsRequest) -> ListGroupsRe
             group_id: group.id.as_str().to_owned(),
             protocol_type: group.protocol_type,
             group_state: group.state.to_string(),
-            group_type: TYPE.to_owned(),
+            group_type: group.kind.to_string(),
         })
-        .filter(|group| wanted(&request.states_filter, &group.group_state) && wanted(&request.types_filter, TYPE))
+        .filter(|group| wanted(&request.states_filter, &group.group_state) && wanted(&request.types_filter, &group.group_type))
         .collect();
     ListGroupsResponse { groups, ..Default::default() }
 }
 
 pub(super) async fn delete(caller: &Caller, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
-    for name in request.groups_names {
+    let mut seen = BTreeSet::new();
+    // A group that is named twice is one.
+    for name in request.groups_names.into_iter().filter(|name| seen.insert(name.clone())) {
         let error_code = match any_group(&name) {
             Ok(id) => caller.peer.broker.groups().delete(&id).await,
             Err(code) => code,

@@ -54,7 +54,14 @@ pub(super) async fn join(caller: &Caller, request: JoinGroupRequest) -> JoinGrou
 }
 
 pub(super) async fn sync(caller: &Caller, request: SyncGroupRequest) -> SyncGroupResponse {
+    // From version 5 on a member says which protocol it follows.
+    if caller.version() >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse { error_code: error_code::INCONSISTENT_GROUP_PROTOCOL, ..Default::default() };
+    }
+    // From version 5 on a member says what it believes the group to be.
+    let is_silent = caller.version() >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none());
     let reply = match group_id(&request.group_id) {
+        _ if is_silent => SyncReply::refused(error_code::INCONSISTENT_GROUP_PROTOCOL),
         Err(code) => SyncReply::refused(code),
         Ok(id) => {
             let request = SyncRequest {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::api_fetch;
 use super::dispatch::Caller;
 use crate::wire::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, EpochEndOffset,
@@ -15,12 +16,15 @@ const fn oldest_version(timestamp: i64) -> i16 {
         -3 => 7,
         -4 => 8,
         -5 => 9,
+        -6 => 11,
+        at if at < -6 => i16::MAX,
         _ => 0,
     }
 }
 
 pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let broker = &caller.peer.broker;
+    let isolation = api_fetch::isolation(request.isolation_level);
     let mut seen = BTreeSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -29,7 +33,7 @@ pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -
             let found = if caller.version() < oldest_version(one.timestamp) {
                 Err(error_code::UNSUPPORTED_VERSION)
             } else if seen.insert((topic.name.clone(), one.partition_index)) {
-                broker.list_offset(&topic.name, one.partition_index, one.current_leader_epoch, one.timestamp).await
+                broker.list_offset(&topic.name, one.partition_index, one.current_leader_epoch, one.timestamp, isolation).await
             } else {
                 Err(error_code::INVALID_REQUEST)
             };

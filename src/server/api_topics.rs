@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::api_configs;
 use super::dispatch::Caller;
-use crate::broker::{BrokerError, NewTopic, TopicConfig};
+use crate::broker::{BrokerError, DescribedConfig, MORE_NODES, NewTopic, TopicConfig};
 use crate::record::{TopicId, TopicName};
 use crate::wire::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
@@ -23,26 +22,42 @@ fn told(error: &BrokerError) -> (i16, String) {
 /// A name that clients may make, widen or remove.
 fn name(text: &str) -> Result<TopicName, (i16, String)> {
     let name = TopicName::new(text).map_err(|e| error(error_code::INVALID_TOPIC_EXCEPTION, e.to_string()))?;
-    if name.is_internal() {
-        return Err(error(error_code::INVALID_TOPIC_EXCEPTION, "names that begin with two underscores are the node's own"));
+    if name.is_written_by_node_alone() {
+        return Err(error(error_code::INVALID_TOPIC_EXCEPTION, "this name is the node's own: only it makes, widens and deletes the topic"));
     }
     Ok(name)
 }
 
-pub(super) async fn create(caller: &Caller, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for topic in &request.topics {
-        *counts.entry(topic.name.clone()).or_default() += 1;
+/// Partitions that one request may ask for (Kafka's limit).
+const MAX_PARTITIONS_PER_REQUEST: i64 = 10_000;
+
+/// The names that a list names more than once.
+fn repeated<T: Ord>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut counts: BTreeMap<T, usize> = BTreeMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1;
     }
-    let mut topics = Vec::with_capacity(counts.len());
+    counts.into_iter().filter(|(_, count)| *count > 1).map(|(one, _)| one).collect()
+}
+
+pub(super) async fn create(caller: &Caller, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let twice = repeated(request.topics.iter().map(|topic| topic.name.clone()));
+    let default = caller.peer.broker.config().default_partitions;
+    let asked: i64 = request.topics.iter().map(|topic| partitions_asked(topic, default)).sum();
+    let mut topics = Vec::with_capacity(request.topics.len());
     let mut answered = BTreeSet::new();
     for topic in request.topics {
         let text = topic.name.clone();
         if !answered.insert(text.clone()) {
             continue;
         }
-        let made = if counts.get(&text).is_some_and(|n| *n > 1) {
+        let made = if twice.contains(&text) {
             Err(error(error_code::INVALID_REQUEST, "the request names this topic twice"))
+        } else if asked > MAX_PARTITIONS_PER_REQUEST {
+            Err(error(
+                error_code::POLICY_VIOLATION,
+                format!("one request may ask for {MAX_PARTITIONS_PER_REQUEST} partitions, not {asked}"),
+            ))
         } else {
             create_one(caller, topic, request.validate_only).await
         };
@@ -67,53 +82,57 @@ pub(super) async fn create(caller: &Caller, request: CreateTopicsRequest) -> Cre
     CreateTopicsResponse { topics, ..Default::default() }
 }
 
-fn created_configs(caller: &Caller, config: &TopicConfig) -> Vec<CreatableTopicConfigs> {
-    api_configs::topic_values(caller.peer.broker.config(), config)
-        .into_iter()
-        .map(|(spec, value, source)| CreatableTopicConfigs {
-            name: spec.name.to_owned(),
-            value: Some(value),
-            read_only: false,
-            config_source: source as i8,
-            is_sensitive: false,
-        })
-        .collect()
+fn partitions_asked(topic: &CreatableTopic, default: i32) -> i64 {
+    match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => i64::from(default),
+        (0, count) => i64::from(count.max(0)),
+        (assigned, _) => i64::try_from(assigned).unwrap_or(i64::MAX),
+    }
 }
 
-async fn create_one(caller: &Caller, topic: CreatableTopic, only_check: bool) -> Result<(TopicId, i32, TopicConfig), (i16, String)> {
+fn created_configs(caller: &Caller, config: &TopicConfig) -> Vec<CreatableTopicConfigs> {
+    let told = |one: DescribedConfig| CreatableTopicConfigs {
+        name: one.name,
+        value: one.value,
+        read_only: one.read_only,
+        config_source: one.source as i8,
+        is_sensitive: false,
+    };
+    caller.peer.broker.config().describe_topic(config).into_iter().map(told).collect()
+}
+
+/// Judges in Kafka's order: the name, the settings, where the partitions should lie, how many there are.
+async fn create_one(caller: &Caller, mut topic: CreatableTopic, only_check: bool) -> Result<(TopicId, i32, TopicConfig), (i16, String)> {
     let broker = &caller.peer.broker;
-    let node = broker.config().node_id;
     let name = name(&topic.name)?;
-    let partitions = if topic.assignments.is_empty() {
-        if !matches!(topic.replication_factor, -1 | 1) {
+    let mut configs = BTreeMap::new();
+    let mut null = None;
+    for config in std::mem::take(&mut topic.configs) {
+        match config.value {
+            Some(value) => drop(configs.insert(config.name, value)),
+            None => null = Some(config.name),
+        }
+    }
+    let mut new = NewTopic { name, partitions: None, configs };
+    match (null, broker.check_topic_name(&new)) {
+        (_, Err(why @ (BrokerError::TopicExists(_) | BrokerError::InvalidTopic(_)))) => return Err(told(&why)),
+        (Some(null), _) => return Err(error(error_code::INVALID_CONFIG, format!("topic config {null} has no value"))),
+        (None, checked) => checked.map_err(|e| told(&e))?,
+    }
+    new.partitions = if topic.assignments.is_empty() {
+        if topic.replication_factor < -1 || topic.replication_factor == 0 {
+            return Err(told(&BrokerError::InvalidReplicationFactor(topic.replication_factor)));
+        }
+        if topic.num_partitions < -1 || topic.num_partitions == 0 {
+            return Err(error(error_code::INVALID_PARTITIONS, format!("a topic cannot have {} partitions", topic.num_partitions)));
+        }
+        if topic.replication_factor > 1 {
             return Err(told(&BrokerError::InvalidReplicationFactor(topic.replication_factor)));
         }
         Some(topic.num_partitions).filter(|n| *n != -1)
     } else {
-        if topic.num_partitions != -1 || topic.replication_factor != -1 {
-            return Err(error(
-                error_code::INVALID_REQUEST,
-                "with replica assignments there is no partition count and no replication factor",
-            ));
-        }
-        let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
-        let count = topic.assignments.len();
-        if numbers.len() != count || numbers.first() != Some(&0) || numbers.last().copied() != i32::try_from(count - 1).ok() {
-            return Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, "partitions are numbered from 0 on without a gap"));
-        }
-        if topic.assignments.iter().any(|a| a.broker_ids != [node]) {
-            return Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, format!("the only broker is {node}")));
-        }
-        i32::try_from(count).ok()
+        assigned(&topic, broker.config().node_id)?
     };
-    let mut configs = BTreeMap::new();
-    for config in topic.configs {
-        // Null is the default.
-        if let Some(value) = config.value {
-            configs.insert(config.name, value);
-        }
-    }
-    let new = NewTopic { name, partitions, configs };
     if only_check {
         let (count, config) = broker.check_topic(&new).map_err(|e| told(&e))?;
         return Ok((TopicId::default(), count, config));
@@ -122,18 +141,65 @@ async fn create_one(caller: &Caller, topic: CreatableTopic, only_check: bool) ->
     Ok((made.id(), made.partition_count(), (*made.config()).clone()))
 }
 
+/// How many partitions are assigned by hand.
+fn assigned(topic: &CreatableTopic, node: i32) -> Result<Option<i32>, (i16, String)> {
+    let invalid = |why: &str| Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, why));
+    if topic.replication_factor != -1 || topic.num_partitions != -1 {
+        return Err(error(error_code::INVALID_REQUEST, "with replica assignments there is no partition count and no replication factor"));
+    }
+    let mut numbers = BTreeSet::new();
+    for one in &topic.assignments {
+        if !numbers.insert(one.partition_index) {
+            return invalid(&format!("partition {} is assigned twice", one.partition_index));
+        }
+        check_replicas(&one.broker_ids, node)?;
+    }
+    if !numbers.iter().copied().zip(0..).all(|(number, expected)| number == expected) {
+        return invalid("partitions are numbered from 0 on without a gap");
+    }
+    Ok(i32::try_from(numbers.len()).ok())
+}
+
+/// Checks brokers that should hold a partition: this node, once.
+pub(super) fn check_replicas(brokers: &[i32], node: i32) -> Result<(), (i16, String)> {
+    let invalid = |why: String| Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, why));
+    match brokers {
+        [] => invalid("a partition is held by one broker at least".to_owned()),
+        [one] if *one == node => Ok(()),
+        all => match all.iter().find(|one| **one != node) {
+            Some(other) => invalid(format!("there is no broker {other}: this node, {node}, is the only one. {MORE_NODES}")),
+            None => invalid(format!("broker {node} cannot hold a partition twice")),
+        },
+    }
+}
+
 pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let asked: Vec<DeleteTopicState> = if caller.version() >= 6 {
         request.topics
     } else {
         request.topic_names.into_iter().map(|name| DeleteTopicState { name: Some(name), ..Default::default() }).collect()
     };
+    // A topic may be named by its name, by its id, or, by mistake, by both.
+    let named = |one: &DeleteTopicState| {
+        one.name.clone().or_else(|| Some(caller.peer.broker.topic_by_id(one.topic_id)?.name().as_str().to_owned()))
+    };
+    let twice = repeated(asked.iter().filter_map(named));
+    let mut answered = BTreeSet::new();
     let mut responses = Vec::with_capacity(asked.len());
     for one in asked {
         let broker = &caller.peer.broker;
+        let called = named(&one);
+        let is_repeated = called.as_ref().is_some_and(|name| twice.contains(name));
+        if is_repeated && !answered.insert(called) {
+            continue;
+        }
         let found = match &one.name {
-            Some(text) if TopicName::new(text).is_err() => Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic")),
             Some(_) if !one.topic_id.is_nil() => Err(error(error_code::INVALID_REQUEST, "a topic is named or identified, not both")),
+            None if one.topic_id.is_nil() => Err(error(error_code::INVALID_REQUEST, "the topic is neither named nor identified")),
+            _ if is_repeated => Err(error(error_code::INVALID_REQUEST, "the request names this topic twice")),
+            Some(text) if broker.topic_named(text).is_none() => {
+                Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"))
+            }
             Some(text) => name(text).map(|name| (broker.topic(&name).map(|t| t.id()), name)),
             None => match broker.topic_by_id(one.topic_id) {
                 Some(topic) => name(topic.name().as_str()).map(|name| (Some(topic.id()), name)),
@@ -157,24 +223,20 @@ pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> Del
 }
 
 pub(super) async fn create_partitions(caller: &Caller, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for topic in &request.topics {
-        *counts.entry(topic.name.clone()).or_default() += 1;
-    }
-    let mut results = Vec::with_capacity(counts.len());
+    let twice = repeated(request.topics.iter().map(|topic| topic.name.clone()));
+    let mut answered = BTreeSet::new();
+    let mut results = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let text = topic.name.clone();
-        match counts.insert(text.clone(), 0) {
-            // Answered already.
-            Some(0) => continue,
-            Some(1) => {}
-            _ => {
-                let error_message = Some("the request names this topic twice".to_owned());
-                results.push(CreatePartitionsTopicResult { name: text, error_code: error_code::INVALID_REQUEST, error_message });
-                continue;
-            }
+        if !answered.insert(text.clone()) {
+            continue;
         }
-        let (error_code, error_message) = match widen(caller, topic, request.validate_only).await {
+        let outcome = if twice.contains(&text) {
+            Err(error(error_code::INVALID_REQUEST, "the request names this topic twice"))
+        } else {
+            widen(caller, topic, request.validate_only).await
+        };
+        let (error_code, error_message) = match outcome {
             Ok(()) => (error_code::NONE, None),
             Err((code, message)) => (code, Some(message)),
         };
@@ -185,17 +247,64 @@ pub(super) async fn create_partitions(caller: &Caller, request: CreatePartitions
 
 async fn widen(caller: &Caller, topic: CreatePartitionsTopic, only_check: bool) -> Result<(), (i16, String)> {
     let broker = &caller.peer.broker;
-    let node = broker.config().node_id;
+    let Some(there) = broker.topic_named(&topic.name) else {
+        return Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"));
+    };
     let name = name(&topic.name)?;
     broker.check_partitions(&name, topic.count).map_err(|e| told(&e))?;
     if let Some(assignments) = &topic.assignments {
-        let has = broker.topic(&name).map_or(0, |t| t.partition_count());
-        if i32::try_from(assignments.len()).ok() != Some(topic.count - has) || assignments.iter().any(|a| a.broker_ids != [node]) {
-            return Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, format!("one assignment for each new partition, to broker {node}")));
+        let more = topic.count - there.partition_count();
+        if i32::try_from(assignments.len()).ok() != Some(more) {
+            let why = format!("there are {more} new partitions and {} assignments", assignments.len());
+            return Err(error(error_code::INVALID_REPLICA_ASSIGNMENT, why));
+        }
+        for one in assignments {
+            check_replicas(&one.broker_ids, broker.config().node_id)?;
         }
     }
     if !only_check {
         broker.create_partitions(&name, topic.count).await.map_err(|e| told(&e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::CreatableReplicaAssignment;
+
+    fn topic(assignments: &[(i32, &[i32])]) -> CreatableTopic {
+        let assignments = assignments
+            .iter()
+            .map(|(partition_index, brokers)| CreatableReplicaAssignment {
+                partition_index: *partition_index,
+                broker_ids: brokers.to_vec(),
+            })
+            .collect();
+        CreatableTopic { num_partitions: -1, replication_factor: -1, assignments, ..Default::default() }
+    }
+
+    #[test]
+    fn an_assignment_by_hand_gives_every_partition_to_this_node_once() {
+        assert_eq!(assigned(&topic(&[(1, &[7]), (0, &[7])]), 7).unwrap(), Some(2));
+        for bad in [
+            &[(0, &[7][..]), (2, &[7])][..],
+            &[(-1, &[7])],
+            &[(0, &[7]), (0, &[7])],
+            &[(0, &[])],
+            &[(0, &[8])],
+            &[(0, &[7, 8])],
+            &[(0, &[7, 7])],
+        ] {
+            assert_eq!(assigned(&topic(bad), 7).unwrap_err().0, error_code::INVALID_REPLICA_ASSIGNMENT, "{bad:?}");
+        }
+        let counted = CreatableTopic { num_partitions: 1, ..topic(&[(0, &[7])]) };
+        assert_eq!(assigned(&counted, 7).unwrap_err().0, error_code::INVALID_REQUEST);
+        assert!(check_replicas(&[8], 7).unwrap_err().1.contains("Apache Kafka"));
+    }
+
+    #[test]
+    fn what_a_list_says_twice_is_found() {
+        assert_eq!(repeated(["a", "b", "a", "c"].into_iter()), BTreeSet::from(["a"]));
+    }
 }

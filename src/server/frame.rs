@@ -5,14 +5,18 @@
 //! log's cache long after it. Called by `connection`.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The largest request (Kafka's `socket.request.max.bytes`).
 pub(super) const MAX_FRAME: usize = 100 << 20;
-/// Bytes read at once for small requests.
-const BUFFER: usize = 16 << 10;
+/// Bytes read at once while no frame has begun: all that a silent connection costs here.
+const BUFFER: usize = 512;
 /// The first piece of memory for a larger request; then it doubles.
 const FIRST_PIECE: usize = 64 << 10;
 /// Pieces written with one system call.
@@ -28,45 +32,170 @@ pub(super) enum FrameError {
     #[error("connection lost: {0}")]
     Lost(#[from] io::Error),
     /// A length that no request has.
-    #[error("a request of {0} bytes: at most {MAX_FRAME} are taken (is this a Kafka client, and without TLS?)")]
-    Length(i32),
+    #[error("a request of {0} bytes: at most {1} are taken (is this a Kafka client, and does it speak TLS where the listener does?)")]
+    Length(i32, usize),
 }
 
 /// Cuts frames off a stream.
 pub(super) struct FrameReader<R> {
-    from: BufReader<R>,
+    from: R,
+    ahead: [u8; BUFFER],
+    /// What of `ahead` was read and not yet taken.
+    start: usize,
+    end: usize,
+}
+
+/// A frame of which a part has come.
+pub(super) struct Partial {
+    bytes: BytesMut,
+    length: usize,
+}
+
+impl Partial {
+    /// A frame of this length, of which nothing has come.
+    pub(super) fn new(length: usize) -> Self {
+        Self { bytes: BytesMut::new(), length }
+    }
+
+    /// How much of it has come.
+    pub(super) fn received(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether all of it has come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.len() == self.length
+    }
+
+    /// How much memory it needs for what comes next: none where it has room.
+    pub(super) fn needs(&self) -> usize {
+        let have = self.bytes.len();
+        if have < self.bytes.capacity() { 0 } else { (self.length - have).min(have.max(FIRST_PIECE)) }
+    }
+
+    /// Takes the memory that it needs.
+    pub(super) fn grow(&mut self) {
+        self.bytes.reserve(self.needs());
+    }
+
+    /// The whole frame.
+    pub(super) fn freeze(self) -> Bytes {
+        self.bytes.freeze()
+    }
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(from: R) -> Self {
-        Self { from: BufReader::with_capacity(BUFFER, from) }
+    pub(super) const fn new(from: R) -> Self {
+        Self { from, ahead: [0; BUFFER], start: 0, end: 0 }
     }
 
-    /// The next frame, without its length.
-    pub(super) async fn next(&mut self) -> Result<Bytes, FrameError> {
-        if self.from.fill_buf().await?.is_empty() {
-            return Err(FrameError::Closed);
+    /// The next frame, without its length, of at most so many bytes.
+    pub(super) async fn next(&mut self, most: usize) -> Result<Bytes, FrameError> {
+        let length = self.length(most).await?;
+        self.body(length).await
+    }
+
+    /// The length of the next frame, which is to be read next.
+    pub(super) async fn length(&mut self, most: usize) -> Result<usize, FrameError> {
+        let claimed = loop {
+            if let Some(length) = self.ahead[self.start..self.end].first_chunk::<4>() {
+                break i32::from_be_bytes(*length);
+            }
+            let is_between = self.start == self.end;
+            if self.read_ahead().await? == 0 {
+                return Err(if is_between { FrameError::Closed } else { io::Error::from(io::ErrorKind::UnexpectedEof).into() });
+            }
+        };
+        self.start += 4;
+        usize::try_from(claimed).ok().filter(|n| *n <= most).ok_or(FrameError::Length(claimed, most))
+    }
+
+    /// Reads behind what is there already, which is less than the buffer.
+    async fn read_ahead(&mut self) -> io::Result<usize> {
+        if self.start > 0 {
+            self.ahead.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
         }
-        let claimed = self.from.read_i32().await?;
-        let length = usize::try_from(claimed).ok().filter(|n| *n <= MAX_FRAME).ok_or(FrameError::Length(claimed))?;
-        let mut frame = BytesMut::with_capacity(length.min(FIRST_PIECE));
-        while frame.len() < length {
-            let missing = length - frame.len();
-            if frame.len() == frame.capacity() {
-                frame.reserve(missing.min(frame.len().max(FIRST_PIECE)));
-            }
-            if (&mut self.from).take(missing as u64).read_buf(&mut frame).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+        let read = self.from.read(&mut self.ahead[self.end..]).await?;
+        self.end += read;
+        Ok(read)
+    }
+
+    /// The frame of this length.
+    pub(super) async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
+        let mut frame = Partial::new(length);
+        while !frame.is_whole() {
+            frame.grow();
+            self.more(&mut frame).await?;
         }
         Ok(frame.freeze())
     }
 
+    /// Reads what comes next of a frame that has room for it. May be given up at any time; nothing is lost then.
+    pub(super) async fn more(&mut self, frame: &mut Partial) -> Result<(), FrameError> {
+        let room = (frame.length - frame.bytes.len()).min(frame.bytes.capacity() - frame.bytes.len());
+        let ahead = (self.end - self.start).min(room);
+        if ahead > 0 {
+            frame.bytes.put_slice(&self.ahead[self.start..self.start + ahead]);
+            self.start += ahead;
+            return Ok(());
+        }
+        if room > 0 && (&mut self.from).take(room as u64).read_buf(&mut frame.bytes).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        Ok(())
+    }
+
     /// Completes when the client has gone. Does not, where it has sent the next request already.
     pub(super) async fn gone(&mut self) {
-        if matches!(self.from.fill_buf().await, Ok(bytes) if !bytes.is_empty()) {
+        if self.start < self.end || matches!(self.read_ahead().await, Ok(read) if read > 0) {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Counts what is written.
+pub(super) struct Counted<W> {
+    to: W,
+    written: Arc<AtomicUsize>,
+}
+
+impl<W> Counted<W> {
+    /// The same writer, and how much has been written so far.
+    pub(super) fn new(to: W) -> (Self, Arc<AtomicUsize>) {
+        let written = Arc::new(AtomicUsize::new(0));
+        (Self { to, written: Arc::clone(&written) }, written)
+    }
+
+    fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.written.fetch_add(*written, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Counted<W> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.to).poll_write(context, bytes);
+        self.count(polled)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.to).poll_write_vectored(context, pieces);
+        self.count(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.to.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_shutdown(context)
     }
 }
 
@@ -101,7 +230,7 @@ mod tests {
         let mut reader = FrameReader::new(bytes);
         let mut lengths = Vec::new();
         loop {
-            match reader.next().await {
+            match reader.next(MAX_FRAME).await {
                 Ok(frame) => lengths.push(frame.len()),
                 Err(error) => return (lengths, error.to_string()),
             }
@@ -136,20 +265,16 @@ mod tests {
     struct Slow(Vec<u8>);
 
     impl AsyncWrite for Slow {
-        fn poll_write(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            bytes: &[u8],
-        ) -> std::task::Poll<io::Result<usize>> {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
             let taken = bytes.len().min(3);
             self.0.extend_from_slice(&bytes[..taken]);
-            std::task::Poll::Ready(Ok(taken))
+            Poll::Ready(Ok(taken))
         }
-        fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
-        fn poll_shutdown(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 

@@ -1,42 +1,66 @@
 //! The Kafka door: listeners, connections, and one file for each group of APIs.
 //!
 //! Always: responses leave a connection in the order of its requests; one connection cannot take more memory
-//! than its requests' bytes, nor keep another from being served. What an API does is the broker's; here are
+//! than its requests' bytes, nor keep another from being served; where a listener asks who a client is, nothing is served
+//! before it has said so. What an API does is the broker's; here are
 //! only the sockets and the mapping between `wire` messages and the broker's own types. [`Server`] is
 //! started and stopped by `node`.
 
+mod api_alter_configs;
 mod api_cluster;
 mod api_configs;
+mod api_consumer_groups;
 mod api_fetch;
 mod api_groups;
+mod api_log_dirs;
 mod api_members;
 mod api_offsets;
+mod api_partitions;
 mod api_places;
 mod api_produce;
+mod api_producers;
+mod api_quorum;
+mod api_quotas;
+mod api_replicas;
+mod api_security;
 mod api_topics;
+mod api_txn;
+mod audit;
+mod authorize;
 mod connection;
 mod dispatch;
 mod frame;
+mod listener;
+mod memory;
+mod quota;
+mod sasl;
+mod subject;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_security;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use listener::{Limits, ListenerTerms, Protocol};
+pub use sasl::{Mechanism, SaslTerms};
+pub use tls::{ClientCertificates, Tls, TlsFiles};
+
+use listener::{Door, Places};
+
 use crate::broker::Broker;
 
-/// How long to wait before accepting again where the system has no more file descriptors.
-const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
-
-/// A Kafka listener and its connections.
+/// The Kafka listeners and their connections.
 pub struct Server {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    #[cfg(test)]
+    listeners: Vec<Arc<ListenerTerms>>,
     tasks: TaskTracker,
 }
 
@@ -46,39 +70,72 @@ struct Peer {
     broker: Arc<Broker>,
     /// Where the client connects from.
     remote: SocketAddr,
-    /// The address it dialled, which is the one we tell it to dial.
+    /// The address it dialled, which is the one we tell it to dial, unless the listener says another.
     local: SocketAddr,
+    /// The listener it has come to.
+    listener: Arc<ListenerTerms>,
 }
 
 impl Peer {
     /// The host we tell the client.
     fn host(&self) -> String {
-        match self.local.ip() {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| v6.to_string(), |v4| v4.to_string()),
-            IpAddr::V4(v4) => v4.to_string(),
+        match (&self.listener.advertised, self.local.ip()) {
+            (Some((host, _)), _) => host.clone(),
+            (None, IpAddr::V6(v6)) => v6.to_ipv4_mapped().map_or_else(|| v6.to_string(), |v4| v4.to_string()),
+            (None, IpAddr::V4(v4)) => v4.to_string(),
         }
     }
 
     /// The port we tell the client.
     fn port(&self) -> i32 {
-        i32::from(self.local.port())
+        i32::from(self.listener.advertised.as_ref().map_or_else(|| self.local.port(), |(_, port)| *port))
     }
 }
 
 impl Server {
-    /// Serves what comes in at `listener` until `stop`. Connections beyond `max_connections` are turned away.
+    /// Serves what comes in at one listener, at which nothing is asked, until `stop`. Connections beyond
+    /// `max_connections` are turned away.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "whoever starts a server gives it what is its own")]
     pub fn start(listener: TcpListener, broker: Arc<Broker>, stop: CancellationToken, max_connections: usize) -> Self {
-        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let tasks = TaskTracker::new();
-        tasks.spawn(accept(listener, broker, stop, max_connections, tasks.clone()));
-        Self { address, tasks }
+        let limits = Limits { connections: max_connections, ..Limits::default() };
+        Self::open(vec![(listener, ListenerTerms::plaintext())], &broker, &stop, limits)
     }
 
-    /// Where it listens.
+    /// Serves what comes in at listeners until `stop`.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn open(listeners: Vec<(TcpListener, ListenerTerms)>, broker: &Arc<Broker>, stop: &CancellationToken, limits: Limits) -> Self {
+        let tasks = TaskTracker::new();
+        let places = Places::new(limits);
+        let mut addresses = Vec::with_capacity(listeners.len());
+        #[cfg(test)]
+        let mut all = Vec::new();
+        for (listener, terms) in listeners {
+            addresses.push(listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))));
+            let terms = Arc::new(terms);
+            #[cfg(test)]
+            all.push(Arc::clone(&terms));
+            let door = Door { terms, broker: Arc::clone(broker), places: Arc::clone(&places), stop: stop.clone() };
+            tasks.spawn(listener::accept(listener, door, tasks.clone()));
+        }
+        Self {
+            addresses,
+            #[cfg(test)]
+            listeners: all,
+            tasks,
+        }
+    }
+
+    /// Where its first listener is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where its listeners are.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Completes when, after the stop, every connection is closed.
@@ -86,45 +143,4 @@ impl Server {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-async fn accept(listener: TcpListener, broker: Arc<Broker>, stop: CancellationToken, max_connections: usize, tasks: TaskTracker) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            broker.stats().turned_away();
-            tracing::warn!(%remote, max_connections, "connection turned away: there are too many (kafka.max_connections)");
-            continue;
-        };
-        tasks.spawn(welcome(stream, remote, Arc::clone(&broker), stop.clone(), place));
-    }
-}
-
-async fn welcome(stream: TcpStream, remote: SocketAddr, broker: Arc<Broker>, stop: CancellationToken, place: OwnedSemaphorePermit) {
-    // Small answers should not wait for more.
-    let ready = stream.set_nodelay(true).and_then(|()| stream.local_addr());
-    let local = match ready {
-        Ok(local) => local,
-        Err(error) => {
-            tracing::debug!(%remote, %error, "connection lost at once");
-            return;
-        }
-    };
-    broker.stats().connected();
-    let peer = Peer { broker: Arc::clone(&broker), remote, local };
-    connection::serve(stream, peer, stop).await;
-    broker.stats().disconnected();
-    drop(place);
 }

@@ -95,12 +95,22 @@ fn batch(value: &str) -> Bytes {
 
 fn produce(acks: i16, topic: &str, records: Bytes) -> ProduceRequest {
     let partitions = vec![ProducePartition { index: 0, records: Some(records) }];
-    ProduceRequest { acks, timeout_ms: 1000, topics: vec![ProduceTopic { name: topic.to_owned(), partitions }], ..Default::default() }
+    ProduceRequest {
+        acks,
+        timeout_ms: 1000,
+        topics: vec![ProduceTopic { name: topic.to_owned(), partitions, ..Default::default() }],
+        ..Default::default()
+    }
 }
 
 fn fetch(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
     let partitions = vec![FetchPartition { partition: 0, fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() }];
-    FetchRequest { max_wait_ms, min_bytes: 1, topics: vec![FetchTopic { topic: topic.to_owned(), partitions }], ..Default::default() }
+    FetchRequest {
+        max_wait_ms,
+        min_bytes: 1,
+        topics: vec![FetchTopic { topic: topic.to_owned(), partitions, ..Default::default() }],
+        ..Default::default()
+    }
 }
 
 fn values(response: &Response) -> Vec<String> {
@@ -275,6 +285,7 @@ async fn a_member_joins_syncs_commits_and_leaves() {
         topics: ["t", "unknown"]
             .map(|name| OffsetCommitRequestTopic {
                 name: name.to_owned(),
+                topic_id: crate::record::TopicId::default(),
                 partitions: vec![OffsetCommitRequestPartition {
                     partition_index: 2,
                     committed_offset: 41,
@@ -287,7 +298,7 @@ async fn a_member_joins_syncs_commits_and_leaves() {
     };
     let Response::OffsetCommit(told) = client.ask(8, commit).await else { panic!() };
     let errors: Vec<_> = told.topics.iter().map(|t| t.partitions[0].error_code).collect();
-    assert_eq!(errors, [0, error_code::UNKNOWN_TOPIC_OR_PARTITION]);
+    assert_eq!(errors, [error_code::UNKNOWN_TOPIC_OR_PARTITION, 0]);
     let ask = OffsetFetchRequest { group_id: "g".to_owned(), topics: None, ..Default::default() };
     let Response::OffsetFetch(told) = client.ask(7, ask).await else { panic!() };
     let position = &told.topics[0].partitions[0];
@@ -319,4 +330,76 @@ async fn a_stop_closes_idle_and_waiting_connections_and_answers_what_was_asked_b
     assert!(idle.is_closed().await && writer.is_closed().await);
     assert_eq!(door.broker.stats().connections(), 0);
     door.broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_over_a_socket_is_read_when_it_is_committed_and_only_its_producer_ends_it() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    client.ask(4, metadata("t")).await;
+    let init = InitProducerIdRequest { transactional_id: Some("tx".to_owned()), transaction_timeout_ms: 60_000, ..Default::default() };
+    let Response::InitProducerId(producer) = client.ask(4, init).await else { panic!("another response") };
+    let (producer_id, producer_epoch) = (producer.producer_id, producer.producer_epoch);
+    let topics = vec![AddPartitionsToTxnTopic { name: "t".to_owned(), partitions: vec![0, 99] }];
+    let add = AddPartitionsToTxnRequest { transactional_id: "tx".to_owned(), producer_id, producer_epoch, topics };
+    let told = |response: &Response| {
+        let Response::AddPartitionsToTxn(response) = response else { panic!("{response:?}") };
+        response.results_by_topic[0].results_by_partition.iter().map(|p| p.partition_error_code).collect::<Vec<_>>()
+    };
+    let refused = client.ask(3, add.clone()).await;
+    assert_eq!(told(&refused), [error_code::OPERATION_NOT_ATTEMPTED, error_code::UNKNOWN_TOPIC_OR_PARTITION]);
+    let mut good = add;
+    good.topics[0].partitions.pop();
+    assert_eq!(told(&client.ask(0, good).await), [error_code::NONE]);
+    let mut builder = BatchBuilder::new().with_producer(producer_id, producer_epoch, 0).transactional();
+    builder.push(crate::time::Clock::system().now().0, None, Some(b"kept"), &[]);
+    let request = ProduceRequest { transactional_id: Some("tx".to_owned()), ..produce(-1, "t", builder.finish().to_bytes()) };
+    let Response::Produce(placed) = client.ask(8, request).await else { panic!("another response") };
+    assert_eq!(placed.responses[0].partitions[0].error_code, error_code::NONE);
+    let committed = || FetchRequest { isolation_level: 1, ..fetch("t", 0, 0) };
+    assert!(values(&client.ask(11, committed()).await).is_empty());
+    let end = |producer_epoch| EndTxnRequest { transactional_id: "tx".to_owned(), producer_id, producer_epoch, committed: true };
+    let code = |response: Response| {
+        let Response::EndTxn(response) = response else { panic!("{response:?}") };
+        response.error_code
+    };
+    assert_eq!(code(client.ask(1, end(producer_epoch + 1)).await), error_code::INVALID_PRODUCER_EPOCH);
+    assert_eq!(code(client.ask(4, end(producer_epoch + 1)).await), error_code::PRODUCER_FENCED);
+    assert_eq!(code(client.ask(4, end(producer_epoch)).await), error_code::NONE);
+    let Response::Fetch(fetched) = client.ask(11, committed()).await else { panic!("another response") };
+    let part = &fetched.responses[0].partitions[0];
+    assert_eq!((part.high_watermark, part.last_stable_offset, part.aborted_transactions.clone()), (2, 2, Some(Vec::new())));
+}
+
+#[tokio::test]
+async fn a_topic_made_again_is_not_read_or_written_by_its_old_id() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    let id_of = async |client: &mut Client| {
+        let Response::Metadata(told) = client.ask(12, metadata("t")).await else { panic!() };
+        told.topics[0].topic_id
+    };
+    let first = id_of(&mut client).await;
+    let outcome = async |client: &mut Client, id| {
+        let mut write = produce(-1, "", batch("a"));
+        write.topics[0].topic_id = id;
+        let Response::Produce(written) = client.ask(13, write).await else { panic!() };
+        let mut read = fetch("", 0, 0);
+        read.topics[0].topic_id = id;
+        let Response::Fetch(fetched) = client.ask(17, read).await else { panic!() };
+        assert_eq!((written.responses[0].topic_id, fetched.responses[0].topic_id), (id, id));
+        (written.responses[0].partitions[0].error_code, fetched.responses[0].partitions[0].error_code)
+    };
+    assert_eq!(outcome(&mut client, first).await, (0, 0));
+    let topics = vec![DeleteTopicState { topic_id: first, ..Default::default() }];
+    client.ask(6, DeleteTopicsRequest { topics, ..Default::default() }).await;
+    let second = id_of(&mut client).await;
+    assert_ne!(first, second);
+    let unknown = error_code::UNKNOWN_TOPIC_ID;
+    assert_eq!(outcome(&mut client, first).await, (unknown, unknown));
+    assert_eq!(outcome(&mut client, second).await, (0, 0));
+    let Response::Fetch(session) = client.ask(17, FetchRequest { session_id: 5, session_epoch: 1, ..Default::default() }).await else {
+        panic!()
+    };
+    assert_eq!(session.error_code, error_code::FETCH_SESSION_ID_NOT_FOUND);
 }

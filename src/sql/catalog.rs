@@ -22,6 +22,7 @@ use super::dialect::tokens::{is_word, word, words_at};
 use super::error::{Code, SqlError, did_you_mean};
 use super::parse::parse_statement;
 use super::statement::{DropObject, Kind, Name, Parsed, Statement};
+use crate::record::TopicName;
 use crate::time::Timestamp;
 
 /// One thing that was created.
@@ -146,6 +147,7 @@ impl Catalog {
         let Some((kind, name)) = parsed.statement.creates() else {
             return Err(SqlError::new(Code::Internal, "the statement creates nothing"));
         };
+        self.check_written(&parsed.statement)?;
         let (or_replace, if_not_exists) = intent(&parsed.statement);
         let Some(old) = self.space(kind).get(&name.text) else {
             let entry = self.entry(parsed, kind, name, 1, now)?;
@@ -335,6 +337,30 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Refuses what would write where only the node writes: an alert that no rule has found would look like one.
+    fn check_written(&self, statement: &Statement) -> Result<(), SqlError> {
+        let own = |topic: &TopicName, place| {
+            Err(SqlError::new(Code::BadDefinition, format!("topic \"{topic}\" is written by the node alone"))
+                .at(place)
+                .hint("write into another one"))
+        };
+        if let Statement::CreateQuery(query) = statement {
+            let made = TopicName::new(&query.insert_into.text).ok();
+            let topic = self.relation(&query.insert_into.text).map_or(made.as_ref(), |def| Some(&def.topic));
+            return match topic.filter(|topic| topic.is_written_by_node_alone()) {
+                Some(topic) => own(topic, query.insert_into.place),
+                None => Ok(()),
+            };
+        }
+        let Some(def) = StreamDef::of(statement) else { return Ok(()) };
+        let others = std::iter::once(&def.dlq_topic).chain(&def.options.late_topic);
+        if let Some(topic) = others.into_iter().find(|topic| topic.is_written_by_node_alone()) {
+            return own(topic, None);
+        }
+        let is_written = self.tasks.values().any(|task| task.writes() == Some(def.name.as_str()));
+        if is_written && def.topic.is_written_by_node_alone() { own(&def.topic, None) } else { Ok(()) }
     }
 
     /// Refuses a query that would feed itself through others.

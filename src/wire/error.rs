@@ -40,6 +40,9 @@ pub enum Fault {
     /// Null where this version of the field has no null.
     #[error("is null where null is not allowed")]
     Null,
+    /// A byte that should say whether a struct is there, and says neither.
+    #[error("says by {0} whether it is there, where 1 and -1 can be said")]
+    Presence(i8),
     /// A string above Kafka's 32,767 bytes.
     #[error("is a string of {0} bytes, more than 32767")]
     TooLong(usize),

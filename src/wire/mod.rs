@@ -23,6 +23,8 @@ pub mod error_code;
 mod frame;
 mod messages;
 mod read;
+mod stored;
+mod supported;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -35,4 +37,6 @@ pub use frame::{
     unsupported_api_versions,
 };
 pub use messages::*;
-pub use value::{MAX_STRING, RecordsOut};
+pub use stored::{read_stored, write_stored};
+pub use supported::supported_apis;
+pub use value::{MAX_STRING, RecordsOut, Wire};

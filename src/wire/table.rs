@@ -147,21 +147,57 @@ macro_rules! messages {
     (@null $version:ident $($null:tt)+) => { ($($null)+).contains(&$version) };
 }
 
+/// A struct that a field may leave out: a byte in front says whether it is there (-1 or 1). Only flexible
+/// versions have such fields.
+macro_rules! nullable {
+    ($($name:ident)+) => {$(
+        impl $crate::wire::value::Wire for Option<$name> {
+            fn least(_: $crate::wire::read::Shape) -> usize {
+                1
+            }
+
+            fn read(from: &mut $crate::wire::read::Reader, null: bool) -> Result<Self, $crate::wire::WireError> {
+                match i8::read(from, false)? {
+                    1 => Ok(Some($name::read(from, false)?)),
+                    i8::MIN..=-1 if null => Ok(None),
+                    i8::MIN..=-1 => Err($crate::wire::error::Fault::Null.into()),
+                    other => Err($crate::wire::error::Fault::Presence(other).into()),
+                }
+            }
+
+            fn write(&self, to: &mut $crate::wire::write::Writer, _: bool) {
+                match self {
+                    Some(value) => {
+                        1_i8.write(to, false);
+                        value.write(to, false);
+                    }
+                    None => (-1_i8).write(to, false),
+                }
+            }
+
+            #[cfg(test)]
+            fn sample(chance: &mut $crate::wire::tests::Chance, shape: $crate::wire::read::Shape, null: bool) -> Self {
+                if null && chance.one_in(3) { None } else { Some($name::sample(chance, shape, false)) }
+            }
+        }
+    )+};
+}
+
 macro_rules! apis {
     ($(
-        $(#[$doc:meta])*
+        $(#[doc = $doc:literal])+
         $key:literal $name:ident : $request:ident => $response:ident, serve [$min:literal, $max:literal], advertise $advertised:literal, flexible $flexible:literal;
     )+) => {
         /// The APIs this node serves, by Kafka's names and numbers.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
         pub enum ApiKey {
-            $( $(#[$doc])* $name = $key, )+
+            $( $(#[doc = $doc])+ $name = $key, )+
         }
 
         /// What is served: the one table that answers ApiVersions and that requests are checked against.
         pub static APIS: &[Api] = &[
-            $( Api { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, advertised_min: $advertised, flexible_from: $flexible }, )+
+            $( Api { key: ApiKey::$name, name: stringify!($name), about: concat!($($doc),+), min: $min, max: $max, advertised_min: $advertised, flexible_from: $flexible }, )+
         ];
 
         impl ApiKey {
@@ -180,7 +216,7 @@ macro_rules! apis {
                 match self {
                     $(
                         Self::$name => {
-                            const API: &Api = &Api { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, advertised_min: $advertised, flexible_from: $flexible };
+                            const API: &Api = &Api { key: ApiKey::$name, name: stringify!($name), about: concat!($($doc),+), min: $min, max: $max, advertised_min: $advertised, flexible_from: $flexible };
                             API
                         }
                     )+

@@ -21,7 +21,9 @@ pub const MAX_STRING: usize = i16::MAX as usize;
 pub trait Wire: Sized {
     /// The fewest bytes any value takes.
     fn least(shape: Shape) -> usize;
+    /// Takes the value off the front.
     fn read(from: &mut Reader, null: bool) -> Result<Self, WireError>;
+    /// Appends the value.
     fn write(&self, to: &mut Writer, null: bool);
     /// Some value that this shape can say.
     #[cfg(test)]
@@ -47,7 +49,23 @@ macro_rules! integers {
         }
     )+};
 }
-integers!(i8 i16 i32 i64);
+integers!(i8 i16 i32 i64 u16);
+
+impl Wire for f64 {
+    fn least(_: Shape) -> usize {
+        size_of::<Self>()
+    }
+    fn read(from: &mut Reader, _: bool) -> Result<Self, WireError> {
+        Ok(Self::from_be_bytes(from.array()?))
+    }
+    fn write(&self, to: &mut Writer, _: bool) {
+        to.put(&self.to_be_bytes());
+    }
+    #[cfg(test)]
+    fn sample(chance: &mut Chance, _: Shape, _: bool) -> Self {
+        chance.number() as Self
+    }
+}
 
 impl Wire for bool {
     fn least(_: Shape) -> usize {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::consumer::DescribedConsumer;
 use super::machine::{Group, Phase};
-use super::message::{GroupId, GroupState};
+use super::message::{GroupId, GroupKind, GroupState};
 use super::stored::GroupRecord;
+use super::subscription::CONSUMER;
 use crate::record::TopicPartition;
 use crate::wire::error_code;
 
@@ -19,6 +21,8 @@ pub struct Listed {
     pub protocol_type: String,
     /// Where it stands.
     pub state: GroupState,
+    /// By which protocol it lives.
+    pub kind: GroupKind,
 }
 
 /// An answer of DescribeGroups.
@@ -49,7 +53,7 @@ pub struct DescribedMember {
     pub client_host: String,
     /// What it sent for the chosen protocol; empty unless stable.
     pub metadata: Bytes,
-    /// What it was assigned; empty unless stable.
+    /// What it was assigned last.
     pub assignment: Bytes,
 }
 
@@ -65,10 +69,20 @@ impl Group {
     /// The group's line in a list.
     #[must_use]
     pub fn list(&self) -> Listed {
-        Listed { id: self.id.clone(), protocol_type: self.protocol_type.clone().unwrap_or_default(), state: self.state() }
+        let protocol_type = match self.kind() {
+            GroupKind::Classic => self.protocol_type.clone().unwrap_or_default(),
+            GroupKind::Consumer => CONSUMER.to_owned(),
+        };
+        Listed { id: self.id.clone(), protocol_type, state: self.state(), kind: self.kind() }
     }
 
-    /// The group and its members.
+    /// The group and its members, where it is one of KIP-848.
+    #[must_use]
+    pub fn describe_consumer(&self) -> Option<DescribedConsumer> {
+        self.consumer.as_ref().map(|consumer| consumer.describe())
+    }
+
+    /// The group and its members, where it is classic.
     #[must_use]
     pub fn describe(&self) -> Described {
         let stable = matches!(self.phase, Phase::Stable);
@@ -82,7 +96,7 @@ impl Group {
                 client_id: m.client_id.clone(),
                 client_host: m.client_host.clone(),
                 metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
-                assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+                assignment: m.assignment.clone(),
             })
             .collect();
         Described {
@@ -97,7 +111,7 @@ impl Group {
     /// How many members it has.
     #[must_use]
     pub fn member_count(&self) -> usize {
-        self.members.len()
+        self.members.len() + self.consumer.as_ref().map_or(0, |consumer| consumer.member_count())
     }
 
     /// Whether it is gone, so that the coordinator may drop it.
@@ -112,15 +126,18 @@ impl Group {
     pub fn is_unused(&self) -> bool {
         matches!(self.phase, Phase::Empty { .. })
             && self.protocol_type.is_none()
+            && self.consumer.is_none()
             && self.pending.is_empty()
-            && self.known_partitions().next().is_none()
+            && !self.is_made
+            && self.known_partitions().is_empty()
     }
 
     /// Deletes the group, which must be empty. Returns the records that make it so in the log too.
     pub fn delete(&mut self) -> Result<Vec<GroupRecord>, i16> {
         match self.phase {
             Phase::Dead => Err(error_code::GROUP_ID_NOT_FOUND),
-            Phase::Empty { .. } => Ok(self.end()),
+            Phase::Empty { .. } if self.member_count() == 0 => Ok(self.end()),
+            Phase::Empty { .. } => Err(error_code::NON_EMPTY_GROUP),
             Phase::Preparing { .. } | Phase::Completing | Phase::Stable => Err(error_code::NON_EMPTY_GROUP),
         }
     }
@@ -131,12 +148,22 @@ impl Group {
         let subscribed = match self.phase {
             Phase::Dead => return Err(error_code::GROUP_ID_NOT_FOUND),
             Phase::Empty { .. } => BTreeSet::new(),
-            Phase::Preparing { .. } | Phase::Completing | Phase::Stable => self.subscribed().ok_or(error_code::NON_EMPTY_GROUP)?,
+            // Nobody is in it who could read, somebody may be on the way.
+            Phase::Preparing { .. } if self.consumer.is_none() && self.members.is_empty() => BTreeSet::new(),
+            Phase::Preparing { .. } | Phase::Completing | Phase::Stable => match self.subscribed() {
+                Some(subscribed) => subscribed,
+                // Consumers of which nobody can tell what they read may read anything.
+                None if self.protocol_type.as_deref() == Some(CONSUMER) => of.iter().map(|of| of.topic.as_str().to_owned()).collect(),
+                None => return Err(error_code::NON_EMPTY_GROUP),
+            },
         };
-        let is_kept = |of: &TopicPartition| subscribed.contains(of.topic.as_str());
+        let is_kept = |of: &TopicPartition| match &self.consumer {
+            Some(consumer) => consumer.is_subscribed_to(of.topic.as_str()),
+            None => subscribed.contains(of.topic.as_str()),
+        };
         let errors = of.iter().map(|of| if is_kept(of) { error_code::GROUP_SUBSCRIBED_TO_TOPIC } else { error_code::NONE }).collect();
-        let known: BTreeSet<_> = self.known_partitions().collect();
-        let gone = of.iter().filter(|of| known.contains(of) && !is_kept(of)).cloned().collect();
+        let known = self.known_partitions();
+        let gone: BTreeSet<_> = of.iter().filter(|of| known.contains(of) && !is_kept(of)).cloned().collect();
         Ok((errors, self.forget_offsets(gone)))
     }
 }

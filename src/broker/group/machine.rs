@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use super::GroupConfig;
 use super::commit::Offsets;
+use super::consumer::{ConsumerGroup, Topics};
 use super::member::Member;
 use super::message::{
-    Effect, GroupId, GroupState, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, Leaving, SyncReply, SyncRequest, Token,
+    Effect, GroupId, GroupKind, GroupState, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, Leaving, SyncReply, SyncRequest, Token,
 };
-use super::stored::StoredGroup;
+use super::stored_classic::StoredGroup;
 use crate::time::Timestamp;
 use crate::wire::error_code;
 
@@ -61,6 +62,11 @@ pub struct Group {
     /// Until when all members of the generation must have asked for their assignment.
     pub(super) sync_deadline: Option<Timestamp>,
     pub(super) offsets: Offsets,
+    /// What it is while it is not classic; then its phase is `Empty`, and it has no classic members.
+    pub(super) consumer: Option<Box<ConsumerGroup>>,
+    /// A request made it that was more than a question: it is there, if empty, until the next time groups are looked
+    /// through for what is too old.
+    pub(super) is_made: bool,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -87,17 +93,20 @@ impl Group {
             pending: BTreeMap::new(),
             sync_deadline: None,
             offsets: Offsets::default(),
+            consumer: None,
+            is_made: false,
             effects: Vec::new(),
         }
     }
 
-    /// A group as it was stored. Its members are gone: they join again. Its offsets' time counts from when
-    /// it became empty, or from `now` where it had members.
+    /// A group as it was stored: its members go on, each with a session from `now` to be heard of. Where it has none,
+    /// its offsets' time counts from when it became empty.
     #[must_use]
     pub fn restored(id: GroupId, config: GroupConfig, now: Timestamp, stored: StoredGroup) -> Self {
         let mut group = Self::new(id, config, stored.empty_since.unwrap_or(now));
         group.generation = stored.generation.max(0);
         group.protocol_type = Some(stored.protocol_type).filter(|name| !name.is_empty());
+        group.restore_members(now, stored.protocol, stored.leader, stored.members);
         group
     }
 
@@ -109,7 +118,10 @@ impl Group {
 
     /// Where the group stands.
     #[must_use]
-    pub const fn state(&self) -> GroupState {
+    pub fn state(&self) -> GroupState {
+        if let Some(consumer) = &self.consumer {
+            return consumer.state();
+        }
         match self.phase {
             Phase::Empty { .. } => GroupState::Empty,
             Phase::Preparing { .. } => GroupState::PreparingRebalance,
@@ -121,12 +133,23 @@ impl Group {
 
     /// The current generation; 0 before the first.
     #[must_use]
-    pub const fn generation(&self) -> i32 {
-        self.generation
+    pub fn generation(&self) -> i32 {
+        self.consumer.as_ref().map_or(self.generation, |consumer| consumer.epoch())
+    }
+
+    /// By which protocol it lives.
+    #[must_use]
+    pub const fn kind(&self) -> GroupKind {
+        if self.consumer.is_some() { GroupKind::Consumer } else { GroupKind::Classic }
     }
 
     /// A member asks to be in the next generation. The reply comes now or as a later call's effect.
-    pub fn join(&mut self, now: Timestamp, request: &JoinRequest) -> Vec<Effect> {
+    pub fn join(&mut self, now: Timestamp, request: &JoinRequest, topics: &dyn Topics) -> Vec<Effect> {
+        if let Some(reply) = self.join_consumer(now, request, topics) {
+            let mut effects = self.take_effects();
+            effects.push(Effect::Join(request.token, reply));
+            return effects;
+        }
         if let Err(Refusal { error, member_id }) = self.try_join(now, request) {
             self.effects.push(Effect::Join(request.token, JoinReply::refused(error, &member_id)));
         }
@@ -135,14 +158,16 @@ impl Group {
 
     fn try_join(&mut self, now: Timestamp, request: &JoinRequest) -> Result<(), Refusal> {
         let refuse = |error| Err(Refusal { error, member_id: request.member_id.clone() });
-        if self.id.as_str().is_empty() {
-            return refuse(error_code::INVALID_GROUP_ID);
-        }
-        if !(self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms).contains(&request.session_timeout_ms) {
-            return refuse(error_code::INVALID_SESSION_TIMEOUT);
+        if let Err(error) = self.check_join(request) {
+            return refuse(error);
         }
         if matches!(self.phase, Phase::Dead) {
             return refuse(error_code::COORDINATOR_NOT_AVAILABLE);
+        }
+        if request.member_id.is_empty() {
+            self.is_made = true;
+        } else if self.is_unused() {
+            return refuse(error_code::UNKNOWN_MEMBER_ID);
         }
         // What we echo has to fit the shortest text type of any version.
         let fits = |text: &str| i16::try_from(text.len()).is_ok();
@@ -186,6 +211,15 @@ impl Group {
         Ok(())
     }
 
+    /// What a group of either type asks of whoever joins.
+    pub(super) fn check_join(&self, request: &JoinRequest) -> Result<(), i16> {
+        if self.id.as_str().is_empty() {
+            return Err(error_code::INVALID_GROUP_ID);
+        }
+        let allowed = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
+        if allowed.contains(&request.session_timeout_ms) { Ok(()) } else { Err(error_code::INVALID_SESSION_TIMEOUT) }
+    }
+
     fn join_without_id(&mut self, now: Timestamp, request: &JoinRequest) -> Result<(), Refusal> {
         let naming = request.instance_id.as_deref().unwrap_or(&request.client_id);
         let id = format!("{}-{}", &naming[..naming.floor_char_boundary(MEMBER_ID_PREFIX_BYTES)], request.nonce);
@@ -204,7 +238,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether the request's protocols leave a way of assigning that all other members know too.
+    /// Whether the request names a way of assigning that all members know as they are, the one that asks included.
     fn can_agree_with(&self, request: &JoinRequest) -> bool {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return false;
@@ -212,10 +246,8 @@ impl Group {
         if self.members.is_empty() {
             return true;
         }
-        let instance = request.instance_id.as_deref();
-        let is_other = |m: &Member| m.id != request.member_id && (instance.is_none() || m.instance_id.as_deref() != instance);
         self.protocol_type.as_deref() == Some(&request.protocol_type)
-            && request.protocols.iter().any(|(name, _)| self.members.values().filter(|m| is_other(m)).all(|m| m.supports(name)))
+            && request.protocols.iter().any(|(name, _)| self.members.values().all(|m| m.supports(name)))
     }
 
     /// Whether there is such a member, and it is not an older instance of a static one.
@@ -241,7 +273,13 @@ impl Group {
     }
 
     /// A member asks for its assignment. The reply comes now or as a later call's effect.
-    pub fn sync(&mut self, now: Timestamp, request: &SyncRequest) -> Vec<Effect> {
+    pub fn sync(&mut self, now: Timestamp, request: &SyncRequest, topics: &dyn Topics) -> Vec<Effect> {
+        if let Some(consumer) = &mut self.consumer {
+            let reply = consumer.sync(now, request, topics).unwrap_or_else(SyncReply::refused);
+            let mut effects = self.take_effects();
+            effects.push(Effect::Sync(request.token, reply));
+            return effects;
+        }
         if let Err(error) = self.try_sync(now, request) {
             self.effects.push(Effect::Sync(request.token, SyncReply::refused(error)));
         }
@@ -284,6 +322,9 @@ impl Group {
 
     /// A member says that it lives. Returns the error to answer with, 0 where all is well.
     pub fn heartbeat(&mut self, now: Timestamp, request: &HeartbeatRequest) -> i16 {
+        if let Some(consumer) = &mut self.consumer {
+            return consumer.classic_heartbeat(now, request);
+        }
         if let Err(error) = self.check_generation(&request.member_id, request.instance_id.as_deref(), request.generation) {
             return error;
         }
@@ -300,18 +341,23 @@ impl Group {
     }
 
     /// Members leave, or are removed by name.
-    pub fn leave(&mut self, now: Timestamp, leaving: Vec<Leaving>) -> (LeaveReply, Vec<Effect>) {
+    pub fn leave(&mut self, now: Timestamp, leaving: Vec<Leaving>, topics: &dyn Topics) -> (LeaveReply, Vec<Effect>) {
         if matches!(self.phase, Phase::Dead) {
             return (LeaveReply { error: error_code::COORDINATOR_NOT_AVAILABLE, members: Vec::new() }, Vec::new());
         }
+        if let Some(consumer) = &mut self.consumer {
+            let members = consumer.classic_leave(leaving);
+            self.downgrade(now, topics);
+            return (LeaveReply { error: error_code::NONE, members }, self.take_effects());
+        }
         let mut members = Vec::with_capacity(leaving.len());
-        let members_before = self.members.len();
         for one in leaving {
             let error = self.leave_one(&one).err().unwrap_or(error_code::NONE);
             members.push((one, error));
         }
-        // All of them first, so that the rest rebalances once.
-        self.after_removal(now, self.members.len() < members_before);
+        // All of them first, so that the rest rebalances once. As in Kafka it does so, too, for an id that was only given
+        // out.
+        self.after_removal(now, members.iter().any(|(_, error)| *error == error_code::NONE));
         (LeaveReply { error: error_code::NONE, members }, self.take_effects())
     }
 
@@ -322,7 +368,7 @@ impl Group {
             self.drop_member(&id);
             return Ok(());
         }
-        if instance.is_none() && self.pending.remove(&leaving.member_id).is_some() {
+        if self.pending.remove(&leaving.member_id).is_some() {
             return Ok(());
         }
         self.check_member(&leaving.member_id, instance)?;
@@ -338,11 +384,17 @@ impl Group {
             _ => None,
         };
         let members = self.members.values().filter_map(Member::expires);
-        members.chain(self.pending.values().copied()).chain(phase).chain(self.sync_deadline).min()
+        let consumer = self.consumer.as_ref().and_then(|consumer| consumer.next_deadline());
+        members.chain(self.pending.values().copied()).chain(phase).chain(self.sync_deadline).chain(consumer).min()
     }
 
     /// Lets time pass: gives up whoever was silent too long and ends what waited long enough.
-    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+    pub fn tick(&mut self, now: Timestamp, topics: &dyn Topics) -> Vec<Effect> {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.tick(now);
+            self.downgrade(now, topics);
+            return self.take_effects();
+        }
         let silent: Vec<_> =
             self.members.values().filter(|m| m.expires().is_some_and(|deadline| deadline <= now)).map(|m| m.id.clone()).collect();
         let pending_before = self.pending.len();
@@ -374,7 +426,11 @@ impl Group {
     }
 
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(consumer) = &mut self.consumer {
+            effects.extend(consumer.take_effects());
+        }
+        effects
     }
 
     /// Answers the join of a member that is in the current generation already.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::consumer::Committer;
 use super::stored::GroupRecord;
 use crate::record::{Offset, TopicPartition};
 use crate::wire::error_code;
@@ -51,6 +52,10 @@ pub enum GroupState {
     CompletingRebalance,
     /// Its members work.
     Stable,
+    /// It has changed and its target is still to be made (KIP-848).
+    Assigning,
+    /// Its members are on the way to their targets (KIP-848).
+    Reconciling,
     /// It is gone; who still holds it must look it up again.
     Dead,
 }
@@ -58,6 +63,24 @@ pub enum GroupState {
 impl fmt::Display for GroupState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// By which protocol a group lives. Prints as Kafka names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GroupKind {
+    /// Its members join and one of them assigns.
+    Classic,
+    /// Its members send heartbeats and the group assigns (KIP-848).
+    Consumer,
+}
+
+impl fmt::Display for GroupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        })
     }
 }
 
@@ -236,10 +259,51 @@ pub struct CommitRequest {
     pub instance_id: Option<String>,
     /// The generation it is in, or -1.
     pub generation: i32,
+    /// Whether the client knows member epochs, and with them groups that do not exist (version 9 on).
+    pub knows_epochs: bool,
     /// How long to keep the offsets (versions 2 to 4), where the client says.
     pub retention_ms: Option<i64>,
     /// What is committed.
     pub offsets: Vec<CommitOffset>,
+}
+
+impl CommitRequest {
+    pub(super) fn committer(&self) -> Committer<'_> {
+        Committer {
+            member_id: &self.member_id,
+            instance_id: self.instance_id.as_deref(),
+            epoch: self.generation,
+            transactional: false,
+            knows_epochs: self.knows_epochs,
+        }
+    }
+}
+
+/// A producer commits inside its transaction how far its consumer has come.
+#[derive(Clone, Debug)]
+pub struct TxnCommitRequest {
+    /// Whose transaction. That it is open, and with which epoch, the caller has checked.
+    pub producer_id: i64,
+    /// Which member of the group consumed, or empty where the producer does not say.
+    pub member_id: String,
+    /// Its name, where it is static.
+    pub instance_id: Option<String>,
+    /// The generation, or member epoch, it consumed in, or -1.
+    pub generation: i32,
+    /// What is committed.
+    pub offsets: Vec<CommitOffset>,
+}
+
+impl TxnCommitRequest {
+    pub(super) fn committer(&self) -> Committer<'_> {
+        Committer {
+            member_id: &self.member_id,
+            instance_id: self.instance_id.as_deref(),
+            epoch: self.generation,
+            transactional: true,
+            knows_epochs: true,
+        }
+    }
 }
 
 /// One partition's committed offset.

@@ -1,4 +1,7 @@
-//! The coordinator of classic consumer groups, as a pure state machine: [`Group`].
+//! The coordinator of consumer groups, as a pure state machine: [`Group`].
+//!
+//! A group is of one type at a time: classic (its members join, and one of them assigns) or, in `consumer`, of
+//! KIP-848 (its members send heartbeats, and the group assigns). Offsets are the same for both.
 //!
 //! Owns who is in a group, which generation it is in, who waits for whom, and what offsets it committed.
 //! No clock, no sockets, no log: the time and the requests come in, effects come out. A caller that has
@@ -11,25 +14,32 @@
 
 mod admin;
 mod commit;
+mod consumer;
 mod machine;
 mod member;
 mod message;
+mod migrate;
 mod rebalance;
 #[cfg(test)]
 mod simulation;
 mod stored;
+mod stored_classic;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod transactional;
 
 pub use admin::{Described, DescribedMember, Listed};
 pub use commit::{CommitPlan, Committed};
+pub use consumer::{Beat, BeatRefusal, BeatReply, ConsumerConfig, DescribedConsumer, DescribedConsumerMember, OwnedPartitions, Topics};
 pub use machine::Group;
 pub use message::{
-    CommitOffset, CommitRequest, Effect, GroupId, GroupState, HeartbeatRequest, JoinReply, JoinRequest, JoinedMember, LeaveReply, Leaving,
-    SyncReply, SyncRequest, Token,
+    CommitOffset, CommitRequest, Effect, GroupId, GroupKind, GroupState, HeartbeatRequest, JoinReply, JoinRequest, JoinedMember,
+    LeaveReply, Leaving, SyncReply, SyncRequest, Token, TxnCommitRequest,
 };
-pub use stored::{GroupRecord, Replay, StoredEntry, StoredError, StoredGroup, read_stored};
+pub use stored::{GroupRecord, Replay, StoredEntry, StoredError, read_stored};
+pub use stored_classic::{StoredGroup, StoredMember};
+pub use transactional::{TxnCommitPlan, TxnOutcome};
 
 /// What an operator may set about groups. The defaults are Kafka's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +59,8 @@ pub struct GroupConfig {
     pub offset_metadata_max_bytes: usize,
     /// How long offsets are kept after the group became empty.
     pub offsets_retention_ms: i64,
+    /// Of groups of KIP-848.
+    pub consumer: ConsumerConfig,
 }
 
 impl Default for GroupConfig {
@@ -62,6 +74,7 @@ impl Default for GroupConfig {
             new_member_join_timeout_ms: 5 * 60 * 1_000,
             offset_metadata_max_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            consumer: ConsumerConfig::default(),
         }
     }
 }

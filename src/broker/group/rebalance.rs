@@ -1,14 +1,14 @@
 //! How a rebalance begins and ends: members gather, vote for a protocol, and the leader assigns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::machine::{Gathering, Group, Phase};
 use super::member::Member;
 use super::message::{Effect, JoinReply, JoinRequest, SyncReply};
-use super::stored::{StoredGroup, group_record};
-use super::subscription::{CONSUMER, EMPTY_ASSIGNMENT, subscribed_topics};
+use super::stored_classic::{StoredGroup, StoredMember, group_record};
+use super::subscription::{CONSUMER, subscribed_topics};
 use crate::time::Timestamp;
 use crate::wire::error_code;
 
@@ -77,6 +77,7 @@ impl Group {
                 old.clone_into(&mut reply.leader);
             }
             self.effects.push(Effect::Join(request.token, reply));
+            self.store_group(None);
             return;
         }
         self.members.get_mut(id).expect("just put there").join = Some(request.token);
@@ -121,10 +122,15 @@ impl Group {
         }
     }
 
-    fn prepare(&mut self, now: Timestamp) {
+    pub(super) fn prepare(&mut self, now: Timestamp) {
         let was_empty = matches!(self.phase, Phase::Empty { .. });
+        // An assignment that was still to come will not; what was assigned before is told until there is another.
+        let never_assigned = matches!(self.phase, Phase::Completing);
         for member in self.members.values_mut() {
             member.owes_sync = false;
+            if never_assigned {
+                member.assignment = Bytes::new();
+            }
             if let Some(token) = member.sync.take() {
                 member.touch(now);
                 self.effects.push(Effect::Sync(token, SyncReply::refused(error_code::REBALANCE_IN_PROGRESS)));
@@ -200,7 +206,6 @@ impl Group {
         for id in ids {
             let leads = self.leader.as_ref() == Some(&id);
             let member = self.members.get_mut(&id).expect("an id of this group");
-            member.assignment = Bytes::new();
             if let Some(token) = member.join.take() {
                 member.is_new = false;
                 member.owes_sync = true;
@@ -224,18 +229,12 @@ impl Group {
 
     /// The leader's assignment is here: whoever waits for it gets it, and so does the one who asks later.
     pub(super) fn assign(&mut self, now: Timestamp, assignments: &[(String, Bytes)]) {
-        for (id, assignment) in assignments {
-            if let Some(member) = self.members.get_mut(id) {
-                member.assignment = Bytes::copy_from_slice(assignment);
-            }
-        }
-        let is_consumer = self.protocol_type.as_deref() == Some(CONSUMER);
+        let assignments: BTreeMap<&String, &Bytes> = assignments.iter().map(|(id, assignment)| (id, assignment)).collect();
         self.phase = Phase::Stable;
         let mut waiting = Vec::new();
         for member in self.members.values_mut() {
-            if is_consumer && member.assignment.is_empty() {
-                member.assignment = Bytes::from_static(&EMPTY_ASSIGNMENT);
-            }
+            // Whom the leader does not name has nothing to do.
+            member.assignment = assignments.get(&member.id).map(|of| Bytes::copy_from_slice(of)).unwrap_or_default();
             if let Some(token) = member.sync.take() {
                 member.touch(now);
                 waiting.push((token, member.assignment.clone()));
@@ -246,6 +245,7 @@ impl Group {
             self.effects.push(Effect::Sync(token, reply));
         }
         self.end_sync_wait_if_all_did();
+        self.store_group(None);
     }
 
     /// Once everybody has its assignment nobody is waited for.
@@ -295,10 +295,13 @@ impl Group {
         if self.protocol_type.as_deref() != Some(CONSUMER) || self.members.is_empty() {
             return None;
         }
-        let protocol = self.protocol.as_deref()?;
         let mut all = BTreeSet::new();
         for member in self.members.values() {
-            let metadata = member.metadata(protocol);
+            // While the next protocol is not chosen, what a member says with the one it likes best: consumers say the same with each.
+            let metadata = match self.protocol.as_deref() {
+                Some(protocol) => member.metadata(protocol),
+                None => member.protocols.first().map(|(_, data)| data.clone())?,
+            };
             all.extend(subscribed_topics(&metadata)?.into_iter().map(str::to_owned));
         }
         Some(all)
@@ -328,9 +331,62 @@ impl Group {
         SyncReply { error: error_code::NONE, protocol_type: self.protocol_type.clone(), protocol: self.protocol.clone(), assignment }
     }
 
-    fn store_group(&mut self, empty_since: Option<Timestamp>) {
-        let stored =
-            StoredGroup { protocol_type: self.protocol_type.clone().unwrap_or_default(), generation: self.generation, empty_since };
+    pub(super) fn store_group(&mut self, empty_since: Option<Timestamp>) {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let to_i32 = |ms: i64| i32::try_from(ms).unwrap_or(i32::MAX);
+        let member = |member: &Member| StoredMember {
+            member_id: member.id.clone(),
+            instance_id: member.instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            rebalance_timeout_ms: to_i32(member.rebalance_timeout_ms),
+            session_timeout_ms: to_i32(member.session_timeout_ms),
+            subscription: member.metadata(&protocol),
+            assignment: member.assignment.clone(),
+        };
+        let is_assigned = matches!(self.phase, Phase::Stable);
+        let stored = StoredGroup {
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation: self.generation,
+            protocol: self.protocol.clone().filter(|_| is_assigned),
+            leader: self.leader.clone().filter(|_| is_assigned),
+            empty_since,
+            members: if is_assigned { self.members.values().map(member).collect() } else { Vec::new() },
+        };
         self.effects.push(Effect::Store(group_record(&self.id, &stored)));
+    }
+
+    /// Takes over the members that were read back, of whom each has its assignment.
+    pub(super) fn restore_members(&mut self, now: Timestamp, protocol: Option<String>, leader: Option<String>, stored: Vec<StoredMember>) {
+        let Some(protocol) = protocol.filter(|_| self.protocol_type.is_some()) else { return };
+        for one in stored {
+            let mut member = Member {
+                id: one.member_id,
+                instance_id: one.instance_id,
+                client_id: one.client_id,
+                client_host: one.client_host,
+                session_timeout_ms: one.session_timeout_ms.into(),
+                rebalance_timeout_ms: i64::from(one.rebalance_timeout_ms).max(1),
+                // What else it knows it says when it joins again.
+                protocols: vec![(protocol.clone(), one.subscription)],
+                assignment: one.assignment,
+                join: None,
+                sync: None,
+                owes_sync: false,
+                is_new: false,
+                deadline: now,
+            };
+            member.touch(now);
+            if let Some(name) = &member.instance_id
+                && let Some(other) = self.statics.insert(name.clone(), member.id.clone())
+            {
+                self.members.remove(&other);
+            }
+            self.members.insert(member.id.clone(), member);
+        }
+        let Some(first) = self.members.keys().next() else { return };
+        self.leader = Some(leader.filter(|id| self.members.contains_key(id)).unwrap_or_else(|| first.clone()));
+        self.protocol = Some(protocol);
+        self.phase = Phase::Stable;
     }
 }

@@ -134,6 +134,58 @@ fn where_room_runs_out_all_the_same_what_was_taken_in_is_held_and_goes_on() {
 }
 
 #[test]
+fn where_no_more_files_can_be_opened_writes_are_refused_for_a_while_and_nothing_is_lost() {
+    for ballast_bytes in [0, 3000] {
+        let disk = SimDisk::new(1 << 40);
+        let mut still = Still::open(&disk, LogConfig { ballast_bytes, ..small() }).expect("opens");
+        let mut given = vec![submit(&still.log, &[(0, vec![0])]).expect("taken")];
+        still.settle();
+        disk.set_out_of_files(true);
+        // What is open goes on, until the next file is needed: a segment, the WAL's next, a checkpoint.
+        let refused = loop {
+            assert!(given.len() < 1000, "the next file was opened");
+            let values = vec![given.len() as u64];
+            match submit(&still.log, &[(0, values.clone()), (1, values)]) {
+                Ok(submitted) => given.push(submitted),
+                Err(error) => break error,
+            }
+            still.commit();
+            still.materialise();
+        };
+        assert!(matches!(refused, LogError::TooManyFiles) && refused.is_retriable(), "{refused}");
+        assert_eq!(still.log.shared.failure(), None);
+        still.log.shared.guard.forget_look();
+        assert!(still.log.refuses().is_some_and(|why| why.to_string().contains("ulimit")), "still so");
+        disk.set_out_of_files(false);
+        still.log.shared.guard.forget_look();
+        assert!(still.log.refuses().is_none());
+        while still.commit() == Step::Done {}
+        still.settle();
+        assert!(given.iter_mut().all(acknowledged), "what was taken in is finished");
+        let still = Still::open(&disk.crash(|_| 0), small()).expect("opens");
+        assert_eq!(values(&still.log, 0), (0..given.len() as u64).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn who_starts_and_dies_often_gathers_no_files_of_the_wal() {
+    let disk = SimDisk::new(1 << 40);
+    for life in 0..60 {
+        let mut still = Still::open(&disk, LogConfig { wal_segment_bytes: 1 << 20, ..small() }).expect("opens");
+        if life % 3 == 0 {
+            drop(submit(&still.log, &[(0, vec![life / 3])]).expect("taken"));
+            still.commit();
+        }
+        still.materialise();
+        let names = disk.list("wal").expect("listed");
+        let bytes: u64 =
+            names.iter().map(|name| disk.open(&format!("wal/{name}"), false).and_then(|file| file.length()).expect("there")).sum();
+        assert!(names.len() <= 8 && bytes < 4 << 20, "life {life}: {names:?}, {bytes} bytes");
+    }
+    assert_eq!(values(&Still::open(&disk.crash(|_| 0), small()).expect("opens").log, 0), (0..20).collect::<Vec<u64>>());
+}
+
+#[test]
 fn a_full_disk_is_waited_out_by_the_threads_too() {
     let disk = SimDisk::new(1 << 40);
     disk.set_room(Some(20_000));
@@ -172,7 +224,10 @@ fn a_wal_torn_at_any_byte_of_its_last_entry_ends_before_it() {
             if zeros {
                 put(&torn, &wal(1), at, &vec![0; (to - at) as usize]);
             } else {
-                put(&torn, &wal(1), at, &[0xa5]);
+                // Another byte than is there, whatever the file's seed has made of it.
+                let mut there = [0];
+                torn.open(&wal(1), false).expect("there").read_at(&mut there, at).expect("read");
+                put(&torn, &wal(1), at, &[there[0] ^ 0xa5]);
             }
             let still = Still::open(&torn, all_in_wal()).expect("opens");
             let found = (values(&still.log, 0), values(&still.log, 1));
@@ -319,6 +374,26 @@ fn a_segment_shorter_than_it_was_is_an_error_and_not_filled_with_zeros() {
     let fetched = partition(&still.log, 0).read(Offset(0), 1).expect("read");
     assert!(fetched.batches().any(|batch| batch.is_err()), "whoever unpacks it sees the damage");
     assert!(last.len() == 24);
+    // A checksum does not cover a batch's offset: a wrong one leads no reader back, or out of the partition.
+    for wrong in [i64::MIN, -5, 0, 50, 1 << 50, i64::MAX] {
+        let moved = after.crash(|_| 0);
+        put(&moved, &first, batch_of(&[0], Offset(0)).len_bytes() as u64, &wrong.to_be_bytes());
+        let still = Still::open(&moved, small()).expect("opens");
+        let partition = partition(&still.log, 0);
+        let mut at = Offset(0);
+        while at < partition.durable_end() {
+            match partition.read(at, 300) {
+                Ok(fetched) => {
+                    assert!(fetched.next > at && fetched.next <= partition.durable_end(), "{wrong}: {at} leads to {}", fetched.next);
+                    at = fetched.next;
+                }
+                Err(error) => {
+                    assert!(matches!(error, LogError::Corrupt { .. }), "{wrong}: {error}");
+                    at = at.plus(1);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! The log against a plain model and a hostile disk. `crash` cuts the power at every operation, `faults` has failing syncs, full disks and
-//! damage, `reads` what readers see.
+//! damage, `reads` what readers see, `simulation` everything at once.
 
+mod compaction;
 mod crash;
+mod durability;
 mod faults;
 mod reads;
+mod simulation;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -24,6 +28,11 @@ impl Chance {
     }
 }
 
+/// How many seeds a test runs: `SEEDS=10000` for a longer look.
+fn seeds(usually: u64) -> u64 {
+    std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usually)
+}
+
 fn key(n: i32) -> PartitionKey {
     PartitionKey { topic: TopicId([7; 16]), partition: PartitionId(n) }
 }
@@ -38,6 +47,7 @@ fn small() -> LogConfig {
         max_pending_bytes: 1 << 20,
         min_free_bytes: 0,
         ballast_bytes: 0,
+        compaction_bytes: 1 << 20,
     }
 }
 

@@ -194,6 +194,12 @@ impl Engine {
         bad.iter().map(|(name, count)| (name.clone(), count.load(std::sync::atomic::Ordering::Relaxed))).collect()
     }
 
+    /// The topic behind a stream or table.
+    #[must_use]
+    pub fn topic_behind(&self, relation: &str) -> Option<TopicName> {
+        self.catalog.read().relation(relation).map(|def| def.topic.clone())
+    }
+
     /// The feeds of a stream, one a partition; none where there is no such stream or its topic is not there.
     pub async fn feeds(&self, stream: &str) -> Vec<Arc<Feed>> {
         let Some(def) = self.catalog.read().relation(stream).cloned() else { return Vec::new() };

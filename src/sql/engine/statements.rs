@@ -256,6 +256,10 @@ impl Engine {
 
     async fn insert(&self, insert: &Insert) -> Result<Outcome, SqlError> {
         let def = Arc::clone(self.catalog.read().relation_or_error(&insert.into)?);
+        if def.topic.is_written_by_node_alone() {
+            let why = format!("topic \"{}\" is written by the node alone", def.topic);
+            return Err(SqlError::new(Code::BadDefinition, why).at(insert.into.place));
+        }
         let partitions = self.topic_of(&def).await?;
         let schema = def.written();
         let batch = insert_values(&insert.values, &schema, &insert.columns, self.clock.now()).await?;

@@ -1,5 +1,5 @@
-//! Topics made, removed, widened, and their settings read: CreateTopics, DeleteTopics,
-//! CreatePartitions, DescribeConfigs.
+//! Topics made, removed and widened; settings read and changed: CreateTopics, DeleteTopics, CreatePartitions,
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources.
 
 use crate::record::TopicId;
 
@@ -138,7 +138,7 @@ messages! {
 
     /// What to tell the settings of.
     DescribeConfigsResource {
-        /// 2 a topic, 4 a broker.
+        /// 2 a topic, 4 a broker, 8 its loggers, 16 client metrics, 32 a group.
         resource_type: i8 [0..],
         resource_name: String [0..],
         /// `None` asks for all.
@@ -165,7 +165,7 @@ messages! {
         name: String [0..],
         value: Option<String> [0..] null [0..],
         read_only: bool [0..],
-        /// 1 set on the topic, 4 in the broker's file, 5 by default.
+        /// 1 set on the topic, 2 on the broker, 3 for all brokers, 4 at the broker's start, 5 by default, 8 on the group.
         config_source: i8 [1..] = -1,
         is_sensitive: bool [0..],
         synonyms: Vec<DescribeConfigsSynonym> [1..],
@@ -179,5 +179,90 @@ messages! {
         name: String [1..],
         value: Option<String> [1..] null [1..],
         source: i8 [1..],
+    }
+}
+
+messages! {
+    /// Asks to replace all settings of topics and brokers.
+    AlterConfigsRequest {
+        resources: Vec<AlterConfigsResource> [0..],
+        validate_only: bool [0..],
+    }
+
+    /// What to replace the settings of.
+    AlterConfigsResource {
+        resource_type: i8 [0..],
+        resource_name: String [0..],
+        configs: Vec<AlterableConfig> [0..],
+    }
+
+    /// One setting from now on.
+    AlterableConfig {
+        name: String [0..],
+        value: Option<String> [0..] null [0..],
+    }
+
+    /// What became of the settings.
+    AlterConfigsResponse {
+        throttle_time_ms: i32 [0..],
+        responses: Vec<AlterConfigsResourceResponse> [0..],
+    }
+
+    /// What became of the settings of one topic or broker.
+    AlterConfigsResourceResponse {
+        error_code: i16 [0..],
+        error_message: Option<String> [0..] null [0..],
+        resource_type: i8 [0..],
+        resource_name: String [0..],
+    }
+}
+
+messages! {
+    /// Asks to change single settings of topics, brokers and groups.
+    IncrementalAlterConfigsRequest {
+        resources: Vec<IncrementalAlterConfigsResource> [0..],
+        validate_only: bool [0..],
+    }
+
+    /// What to change the settings of.
+    IncrementalAlterConfigsResource {
+        resource_type: i8 [0..],
+        resource_name: String [0..],
+        configs: Vec<IncrementalAlterableConfig> [0..],
+    }
+
+    /// One setting and what to do to it.
+    IncrementalAlterableConfig {
+        name: String [0..],
+        /// 0 set, 1 take away, 2 append to a list, 3 subtract from a list.
+        config_operation: i8 [0..],
+        value: Option<String> [0..] null [0..],
+    }
+
+    /// What became of the changes.
+    IncrementalAlterConfigsResponse {
+        throttle_time_ms: i32 [0..],
+        responses: Vec<AlterConfigsResourceResponse> [0..],
+    }
+}
+
+messages! {
+    /// Asks what has settings of its own.
+    ListConfigResourcesRequest {
+        /// Empty asks for every kind.
+        resource_types: Vec<i8> [1..],
+    }
+
+    /// What has settings of its own.
+    ListConfigResourcesResponse {
+        throttle_time_ms: i32 [0..],
+        error_code: i16 [0..],
+        config_resources: Vec<ConfigResource> [0..],
+    }
+
+    /// A topic, broker or group.
+    ConfigResource {
+        resource_name: String [0..],
+        resource_type: i8 [1..] = 16,
     }
 }

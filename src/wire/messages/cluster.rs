@@ -1,4 +1,4 @@
-//! What the broker tells about itself: ApiVersions, Metadata, DescribeCluster.
+//! What the broker tells about itself: ApiVersions, Metadata, DescribeCluster, DescribeTopicPartitions.
 
 use crate::record::TopicId;
 
@@ -130,3 +130,58 @@ messages! {
         is_fenced: bool [2..],
     }
 }
+
+messages! {
+    /// Asks about the partitions of topics, a page at a time.
+    DescribeTopicPartitionsRequest {
+        /// None asks for all topics.
+        topics: Vec<DescribeTopicPartitionsTopic> [0..],
+        response_partition_limit: i32 [0..] = 2_000,
+        /// Where the last page ended.
+        cursor: Option<PartitionCursor> [0..] null [0..],
+    }
+
+    /// A topic that is asked about.
+    DescribeTopicPartitionsTopic {
+        name: String [0..],
+    }
+
+    /// The first partition of a page.
+    PartitionCursor {
+        topic_name: String [0..],
+        partition_index: i32 [0..],
+    }
+
+    /// A page of partitions.
+    DescribeTopicPartitionsResponse {
+        throttle_time_ms: i32 [0..],
+        topics: Vec<DescribeTopicPartitionsTopicResult> [0..],
+        /// Where the next page begins, if there is one.
+        next_cursor: Option<PartitionCursor> [0..] null [0..],
+    }
+
+    /// A topic and those of its partitions that fit the page.
+    DescribeTopicPartitionsTopicResult {
+        error_code: i16 [0..],
+        name: Option<String> [0..] null [0..],
+        topic_id: TopicId [0..],
+        is_internal: bool [0..],
+        partitions: Vec<DescribeTopicPartitionsPartition> [0..],
+        topic_authorized_operations: i32 [0..] = i32::MIN,
+    }
+
+    /// A partition and who holds it.
+    DescribeTopicPartitionsPartition {
+        error_code: i16 [0..],
+        partition_index: i32 [0..],
+        leader_id: i32 [0..],
+        leader_epoch: i32 [0..] = -1,
+        replica_nodes: Vec<i32> [0..],
+        isr_nodes: Vec<i32> [0..],
+        eligible_leader_replicas: Option<Vec<i32>> [0..] null [0..],
+        last_known_elr: Option<Vec<i32>> [0..] null [0..],
+        offline_replicas: Vec<i32> [0..],
+    }
+}
+
+nullable! { PartitionCursor }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::record::TopicId;
 use crate::wire::value::RecordsOut;
 
 messages! {
@@ -17,7 +18,8 @@ messages! {
 
     /// The batches for one topic.
     ProduceTopic {
-        name: String [0..],
+        name: String [0..=12],
+        topic_id: TopicId [13..],
         /// Kafka calls it `partition_data`.
         partitions: Vec<ProducePartition> [0..],
     }
@@ -38,7 +40,8 @@ messages! {
 
     /// What became of the batches for one topic.
     ProduceTopicResponse {
-        name: String [0..],
+        name: String [0..=12],
+        topic_id: TopicId [13..],
         /// Kafka calls it `partition_responses`.
         partitions: Vec<ProducePartitionResponse> [0..],
     }
@@ -100,6 +103,7 @@ messages! {
     /// What to fetch of one topic.
     FetchTopic {
         topic: String [0..=12],
+        topic_id: TopicId [13..],
         partitions: Vec<FetchPartition> [0..],
     }
 
@@ -116,6 +120,7 @@ messages! {
     /// Partitions that leave a fetch session.
     ForgottenTopic {
         topic: String [7..=12],
+        topic_id: TopicId [13..],
         partitions: Vec<i32> [7..],
     }
 
@@ -131,6 +136,7 @@ messages! {
     /// What was fetched of one topic.
     FetchTopicResponse {
         topic: String [0..=12],
+        topic_id: TopicId [13..],
         partitions: Vec<FetchPartitionResponse> [0..],
     }
 

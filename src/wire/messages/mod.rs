@@ -5,12 +5,26 @@
 
 mod admin;
 mod cluster;
+mod consumer_groups;
 mod data;
 mod groups;
+mod log_dirs;
 mod offsets;
+mod quorum;
+mod replicas;
+mod security;
+mod stored_groups;
+mod txn;
 
 pub use admin::*;
 pub use cluster::*;
+pub use consumer_groups::*;
 pub use data::*;
 pub use groups::*;
+pub use log_dirs::*;
 pub use offsets::*;
+pub use quorum::*;
+pub use replicas::*;
+pub use security::*;
+pub use stored_groups::*;
+pub use txn::*;

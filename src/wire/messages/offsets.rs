@@ -1,4 +1,6 @@
-//! A group's positions: OffsetCommit and OffsetFetch.
+//! A group's positions: OffsetCommit, OffsetFetch and OffsetDelete.
+
+use crate::record::TopicId;
 
 messages! {
     /// Asks to store a group's positions.
@@ -15,6 +17,7 @@ messages! {
     /// Positions in one topic.
     OffsetCommitRequestTopic {
         name: String [0..=9],
+        topic_id: TopicId [10..],
         partitions: Vec<OffsetCommitRequestPartition> [0..],
     }
 
@@ -35,6 +38,7 @@ messages! {
     /// Which positions of one topic were stored.
     OffsetCommitResponseTopic {
         name: String [0..=9],
+        topic_id: TopicId [10..],
         partitions: Vec<OffsetCommitResponsePartition> [0..],
     }
 
@@ -67,6 +71,7 @@ messages! {
     /// What is asked about one topic.
     OffsetFetchRequestTopic {
         name: String [0..=9],
+        topic_id: TopicId [10..],
         partition_indexes: Vec<i32> [0..],
     }
 
@@ -88,6 +93,7 @@ messages! {
     /// The positions in one topic.
     OffsetFetchResponseTopic {
         name: String [0..=9],
+        topic_id: TopicId [10..],
         partitions: Vec<OffsetFetchResponsePartition> [0..],
     }
 
@@ -98,6 +104,44 @@ messages! {
         committed_offset: i64 [0..] = -1,
         committed_leader_epoch: i32 [5..] = -1,
         metadata: Option<String> [0..] null [0..],
+        error_code: i16 [0..],
+    }
+}
+
+messages! {
+    /// Asks to remove positions.
+    OffsetDeleteRequest {
+        group_id: String [0..],
+        topics: Vec<OffsetDeleteRequestTopic> [0..],
+    }
+
+    /// Positions in one topic to remove.
+    OffsetDeleteRequestTopic {
+        name: String [0..],
+        partitions: Vec<OffsetDeleteRequestPartition> [0..],
+    }
+
+    /// The position in one partition to remove.
+    OffsetDeleteRequestPartition {
+        partition_index: i32 [0..],
+    }
+
+    /// Which positions are gone.
+    OffsetDeleteResponse {
+        error_code: i16 [0..],
+        throttle_time_ms: i32 [0..],
+        topics: Vec<OffsetDeleteResponseTopic> [0..],
+    }
+
+    /// Which positions in one topic are gone.
+    OffsetDeleteResponseTopic {
+        name: String [0..],
+        partitions: Vec<OffsetDeleteResponsePartition> [0..],
+    }
+
+    /// Whether the position in one partition is gone.
+    OffsetDeleteResponsePartition {
+        partition_index: i32 [0..],
         error_code: i16 [0..],
     }
 }

@@ -15,10 +15,19 @@ use super::super::read::Reader;
 use super::super::write::Writer;
 use super::super::{APIS, ApiKey, Request, Response};
 use super::tree::{Tree, differences};
-use super::{Chance, every_version, request_frame, response_frame};
+use super::{Chance, request_frame, response_frame};
 
 fn their_key(key: ApiKey) -> theirs::ApiKey {
     theirs::ApiKey::try_from(key.code()).expect("the oracle knows every API we serve")
+}
+
+/// Versions that are newer than the oracle: our own round trips, and a real client, have to do for them.
+const BEYOND: &[(ApiKey, i16)] =
+    &[(ApiKey::OffsetCommit, 10), (ApiKey::OffsetFetch, 10), (ApiKey::DescribeLogDirs, 5), (ApiKey::ListOffsets, 11)];
+
+/// Every API in every version that is served and that the oracle knows.
+fn every_version() -> impl Iterator<Item = (ApiKey, i16)> {
+    super::every_version().filter(|both| !BEYOND.contains(both))
 }
 
 /// The message alone, without length and header.
@@ -92,7 +101,33 @@ their_defaults! {
     InitProducerId InitProducerIdRequest InitProducerIdResponse,
     OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
     DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse, CreatePartitions CreatePartitionsRequest CreatePartitionsResponse,
+    AddPartitionsToTxn AddPartitionsToTxnRequest AddPartitionsToTxnResponse,
+    AddOffsetsToTxn AddOffsetsToTxnRequest AddOffsetsToTxnResponse, EndTxn EndTxnRequest EndTxnResponse,
+    WriteTxnMarkers WriteTxnMarkersRequest WriteTxnMarkersResponse,
+    TxnOffsetCommit TxnOffsetCommitRequest TxnOffsetCommitResponse,
+    DescribeProducers DescribeProducersRequest DescribeProducersResponse,
+    DescribeTransactions DescribeTransactionsRequest DescribeTransactionsResponse,
+    ListTransactions ListTransactionsRequest ListTransactionsResponse,
+    AlterConfigs AlterConfigsRequest AlterConfigsResponse,
+    IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+    AlterReplicaLogDirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse,
+    DescribeLogDirs DescribeLogDirsRequest DescribeLogDirsResponse, ElectLeaders ElectLeadersRequest ElectLeadersResponse,
+    AlterPartitionReassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
+    ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
+    ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse,
+    DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
+    OffsetDelete OffsetDeleteRequest OffsetDeleteResponse,
+    ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+    ConsumerGroupDescribe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
+    SaslHandshake SaslHandshakeRequest SaslHandshakeResponse, SaslAuthenticate SaslAuthenticateRequest SaslAuthenticateResponse,
+    DescribeAcls DescribeAclsRequest DescribeAclsResponse, CreateAcls CreateAclsRequest CreateAclsResponse,
+    DeleteAcls DeleteAclsRequest DeleteAclsResponse,
+    DescribeClientQuotas DescribeClientQuotasRequest DescribeClientQuotasResponse,
+    AlterClientQuotas AlterClientQuotasRequest AlterClientQuotasResponse,
+    DescribeUserScramCredentials DescribeUserScramCredentialsRequest DescribeUserScramCredentialsResponse,
+    AlterUserScramCredentials AlterUserScramCredentialsRequest AlterUserScramCredentialsResponse,
     DeleteGroups DeleteGroupsRequest DeleteGroupsResponse, DescribeCluster DescribeClusterRequest DescribeClusterResponse,
+    DescribeQuorum DescribeQuorumRequest DescribeQuorumResponse,
 }
 
 #[test]
@@ -206,7 +241,8 @@ fn headers_mean_the_same_to_the_oracle() {
 fn ranges_lie_within_what_the_oracle_knows() {
     for api in APIS {
         let known = their_key(api.key).valid_versions();
-        assert!(known.min <= api.min && api.max <= known.max, "{}", api.name);
+        let newest = every_version().filter(|(key, _)| *key == api.key).map(|(_, version)| version).max();
+        assert!(known.min <= api.min && newest <= Some(known.max), "{}", api.name);
         assert_eq!(format!("{:?}", their_key(api.key)).trim_end_matches("Key"), api.name);
     }
     let codes: BTreeSet<_> = APIS.iter().map(|api| api.key.code()).collect();

@@ -31,7 +31,7 @@ fn every_response_in_every_version_comes_back_as_it_went() {
 fn records_of_a_produce_request_are_slices_of_the_frame() {
     let records = Bytes::from(vec![7; 1000]);
     let partitions = vec![ProducePartition { index: 3, records: Some(records) }];
-    let topics = vec![ProduceTopic { name: "t".to_owned(), partitions }];
+    let topics = vec![ProduceTopic { name: "t".to_owned(), partitions, ..Default::default() }];
     for version in 3..=11 {
         let request = ProduceRequest { acks: -1, topics: topics.clone(), ..Default::default() };
         let frame = behind_length(&encode_request(&header(ApiKey::Produce, version), &request.into()));
@@ -48,7 +48,7 @@ fn records_of_a_fetch_response_leave_without_a_copy_and_in_order() {
     let head = Bytes::from_static(b"a head of some bytes");
     let partition = |records| FetchPartitionResponse { records, ..Default::default() };
     let partitions = vec![partition(RecordsOut(vec![head, a.clone()])), partition(RecordsOut::default()), partition(b.clone().into())];
-    let responses = vec![FetchTopicResponse { topic: "t".to_owned(), partitions }];
+    let responses = vec![FetchTopicResponse { topic: "t".to_owned(), partitions, ..Default::default() }];
     for version in 4..=12 {
         let response: Response = FetchResponse { responses: responses.clone(), ..Default::default() }.into();
         let header = header(ApiKey::Fetch, version);

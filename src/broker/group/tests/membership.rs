@@ -274,14 +274,28 @@ fn who_never_asks_for_its_assignment_is_out_after_the_rebalance_timeout() {
 }
 
 #[test]
-fn an_assignment_of_nothing_is_still_one_a_consumer_can_read() {
+fn whom_the_leader_does_not_name_has_nothing_to_do() {
     let mut play = play(GroupConfig::default(), "join A type=consumer | join B type=consumer | at 6 | sync A gives=A-1:a");
     play.out.clear();
     play.step("sync B");
     expect![[r#"
-        6s B got "\0\0\0\0\0\0����"
+        6s B got ""
     "#]]
     .assert_eq(&play.out);
+}
+
+#[test]
+fn who_knows_no_protocol_of_the_group_as_it_is_is_refused_even_alone() {
+    check(
+        "join A knows=range | at 3 | sync A gives=A-1:a | join A knows=rr | beat A | join A knows=rr,range",
+        expect![[r#"
+            3s A is A-1 in 1 range, leads A-1
+            3s A got "a"
+            3s A join INCONSISTENT_GROUP_PROTOCOL
+            3s A beat ok
+            3s A is A-1 in 2 rr, leads A-1
+        "#]],
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use expect_test::Expect;
 
+use super::consumer::Table;
 use super::*;
 use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 use crate::time::Timestamp;
@@ -54,6 +55,8 @@ struct Play {
     tokens: u64,
     ids: u32,
     log_end: i64,
+    /// What was stored.
+    log: Vec<GroupRecord>,
     out: String,
 }
 
@@ -67,6 +70,7 @@ impl Play {
             tokens: 0,
             ids: 0,
             log_end: 0,
+            log: Vec::new(),
             out: String::new(),
         }
     }
@@ -84,7 +88,7 @@ impl Play {
     fn effects(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Store(_) => {}
+                Effect::Store(record) => self.log.push(record),
                 Effect::Join(token, reply) => {
                     let name = self.waiting.remove(&token).expect("every token is answered once");
                     if reply.error == e::NONE || reply.error == e::MEMBER_ID_REQUIRED {
@@ -118,7 +122,7 @@ impl Play {
         let end = Timestamp(second * 1000);
         while let Some(deadline) = self.group.next_deadline().filter(|deadline| *deadline <= end) {
             self.now = self.now.max(deadline);
-            let effects = self.group.tick(self.now);
+            let effects = self.group.tick(self.now, &Table::default());
             self.effects(effects);
             assert!(self.group.next_deadline().is_none_or(|next| next > self.now), "time goes on");
         }
@@ -156,7 +160,7 @@ impl Play {
                     supports_skip_assignment: rest.contains(&"v9"),
                     nonce: self.ids.to_string(),
                 };
-                let effects = self.group.join(self.now, &request);
+                let effects = self.group.join(self.now, &request, &Table::default());
                 self.effects(effects);
             }
             "sync" => {
@@ -174,7 +178,7 @@ impl Play {
                 let protocol_type = option("type");
                 let request =
                     SyncRequest { token: self.token(&name), member_id, instance_id, generation, protocol_type, protocol, assignments };
-                let effects = self.group.sync(self.now, &request);
+                let effects = self.group.sync(self.now, &request, &Table::default());
                 self.effects(effects);
             }
             "beat" => {
@@ -191,7 +195,7 @@ impl Play {
                         }
                     })
                     .collect();
-                let (reply, effects) = self.group.leave(self.now, leaving);
+                let (reply, effects) = self.group.leave(self.now, leaving, &Table::default());
                 let errors: Vec<_> = reply.members.iter().map(|(_, error)| error_name(*error)).collect();
                 self.say(&format!("leave {}", errors.join(" ")));
                 self.effects(effects);
@@ -199,7 +203,10 @@ impl Play {
             "commit" => {
                 let offsets = vec![CommitOffset { of: of("t", 0), offset: Offset(5), leader_epoch: 0, metadata: None }];
                 let retention_ms = option("keep").map(|s| s.parse::<i64>().unwrap() * 1000);
-                match self.group.plan_commit(self.now, &CommitRequest { member_id, instance_id, generation, retention_ms, offsets }) {
+                match self.group.plan_commit(
+                    self.now,
+                    &CommitRequest { member_id, instance_id, generation, knows_epochs: false, retention_ms, offsets },
+                ) {
                     Err(error) => self.say(&format!("{name} commit {}", error_name(error))),
                     Ok(plan) => {
                         self.group.commit_stored(plan, Offset(self.log_end));

@@ -10,7 +10,7 @@ fn a_commit_needs_the_right_member_and_generation_unless_the_group_is_empty() {
         "commit X gen=-1 | commit X gen=3 id=X-1 | commit X gen=-1 id=X-1",
         expect![[r#"
             0s X commit ok
-            0s X commit ILLEGAL_GENERATION
+            0s X commit UNKNOWN_MEMBER_ID
             0s X commit ok
         "#]],
     );
@@ -113,8 +113,12 @@ fn a_running_group_keeps_the_offsets_of_what_it_reads() {
         play.group.members.get_mut("A-1").unwrap().protocols[0].1 = data.into();
         let late = Timestamp(WEEK * 1000 + 3000);
         assert_eq!(play.group.expire(late).is_empty(), is_kept);
-        assert_eq!(play.group.delete_offsets(&[of(topic, 0)]).unwrap().0, [e::GROUP_SUBSCRIBED_TO_TOPIC]);
-        assert_eq!(play.group.delete_offsets(&[of("v", 0)]).unwrap(), (vec![e::NONE], vec![]));
+        for protocol in [play.group.protocol.clone(), None] {
+            // None while the group is being rebalanced.
+            play.group.protocol = protocol;
+            assert_eq!(play.group.delete_offsets(&[of(topic, 0)]).unwrap().0, [e::GROUP_SUBSCRIBED_TO_TOPIC]);
+            assert_eq!(play.group.delete_offsets(&[of("v", 0)]).unwrap(), (vec![e::NONE], vec![]));
+        }
     }
 }
 
@@ -125,6 +129,7 @@ fn of_two_commits_the_later_in_the_log_holds() {
         member_id: String::new(),
         instance_id: None,
         generation: -1,
+        knows_epochs: false,
         retention_ms: None,
         offsets: vec![CommitOffset { of: of("t", 1), offset: Offset(offset), leader_epoch: 4, metadata: Some(metadata.to_owned()) }],
     };
@@ -193,7 +198,7 @@ fn a_description_shows_the_work_only_while_the_group_is_stable() {
     play.step("join A");
     let described = play.group.describe();
     assert_eq!((described.state.to_string().as_str(), described.protocol.as_str()), ("PreparingRebalance", ""));
-    assert!(described.members.iter().all(|m| m.metadata.is_empty() && m.assignment.is_empty()));
+    assert!(described.members.iter().all(|m| m.metadata.is_empty()));
     let listed = play.group.list();
     assert_eq!((listed.protocol_type.as_str(), listed.state), ("test", GroupState::PreparingRebalance));
     assert_eq!(Described::unknown(GroupId::new("x").unwrap()).state, GroupState::Dead);
@@ -230,12 +235,13 @@ fn what_is_stored_is_read_back_and_keeps_its_age() {
         supports_skip_assignment: false,
         nonce: "1".to_owned(),
     };
-    store(&mut log, group.join(Timestamp(1000), &request));
-    store(&mut log, group.tick(Timestamp(4000)));
+    store(&mut log, group.join(Timestamp(1000), &request, &Table::default()));
+    store(&mut log, group.tick(Timestamp(4000), &Table::default()));
     for (offset, retention_ms) in [(7, None), (8, Some(500))] {
         let offsets =
             vec![CommitOffset { of: of("t", offset as i32), offset: Offset(offset), leader_epoch: 3, metadata: Some("m".into()) }];
-        let mut commit = CommitRequest { member_id: "c-1".to_owned(), instance_id: None, generation: 1, retention_ms, offsets };
+        let mut commit =
+            CommitRequest { member_id: "c-1".to_owned(), instance_id: None, generation: 1, knows_epochs: false, retention_ms, offsets };
         assert_eq!(group.plan_commit(Timestamp(4000), &commit).unwrap_err(), e::REBALANCE_IN_PROGRESS);
         commit.generation = -1;
         commit.member_id = String::new();
@@ -269,11 +275,45 @@ fn what_is_stored_is_read_back_and_keeps_its_age() {
     let (groups, _) = replay(&log, Timestamp(95_000));
     assert!(groups.iter().all(|g| g.committed(&of("t", 7)).is_none()));
     // The group empties in the log, too.
-    let (_, effects) = group.leave(Timestamp(9000), vec![Leaving { member_id: "c-1".to_owned(), instance_id: None }]);
+    let (_, effects) = group.leave(Timestamp(9000), vec![Leaving { member_id: "c-1".to_owned(), instance_id: None }], &Table::default());
     let Some(Effect::Store(last)) = effects.last() else { panic!("the time it became empty is stored") };
     let stored = read_stored(Some(&last.key), last.value.as_deref()).unwrap();
-    let expected = StoredGroup { protocol_type: "consumer".to_owned(), generation: 2, empty_since: Some(Timestamp(9000)) };
+    let expected =
+        StoredGroup { protocol_type: "consumer".to_owned(), generation: 2, empty_since: Some(Timestamp(9000)), ..StoredGroup::default() };
     assert_eq!(stored, StoredEntry::Group(GroupId::new("g").unwrap(), Some(expected)));
+}
+
+#[test]
+fn the_members_of_a_stable_group_outlive_a_restart() {
+    let mut play = play(GroupConfig::default(), "join A static=s type=consumer | join B type=consumer | at 6 | sync B");
+    play.step("sync A static=s gives=s-1:a,B-2:b");
+    let mut replay = Replay::default();
+    for (at, record) in play.log.iter().enumerate() {
+        replay.take(Offset(at as i64), Some(&record.key), record.value.as_deref()).unwrap();
+    }
+    let (mut groups, records) = replay.finish(GroupConfig::default(), Timestamp(60_000));
+    assert!(records.is_empty());
+    let before = play.group.describe();
+    play.group = groups.remove(0);
+    assert_eq!(play.group.describe(), before);
+    play.out.clear();
+    let script = "at 61 | beat A static=s | beat B | sync B | commit B | commit X id=x gen=1 | join B type=consumer \
+                  | join A id= static=s v9 type=consumer | at 69 | beat A static=s | at 80 | state";
+    for step in script.split('|') {
+        play.step(step);
+    }
+    expect![[r#"
+        61s A beat ok
+        61s B beat ok
+        61s B got "b"
+        61s B commit ok
+        61s X commit UNKNOWN_MEMBER_ID
+        61s B is B-2 in 1 range, s-1 leads
+        61s A is s-4 in 1 range, leads B-2 s-4, skips
+        69s A beat ok
+        80s Empty in 2 with 0
+    "#]]
+    .assert_eq(&play.out);
 }
 
 #[test]
@@ -281,15 +321,34 @@ fn a_damaged_stored_record_is_an_error_at_every_cut() {
     let committed =
         Committed { offset: Offset(1), leader_epoch: 0, metadata: "m".to_owned(), committed_at: Timestamp(5), expires_at: None };
     let group = GroupId::new("g").unwrap();
-    let stored = StoredGroup { protocol_type: "consumer".to_owned(), generation: 3, empty_since: None };
+    let member = StoredMember {
+        member_id: "c-1".to_owned(),
+        instance_id: Some("i".to_owned()),
+        client_id: "c".to_owned(),
+        client_host: "/h".to_owned(),
+        rebalance_timeout_ms: 10_000,
+        session_timeout_ms: 9_000,
+        subscription: Bytes::from_static(b"wants"),
+        assignment: Bytes::from_static(b"has"),
+    };
+    let stored = StoredGroup {
+        protocol_type: "consumer".to_owned(),
+        generation: 3,
+        protocol: Some("range".to_owned()),
+        leader: Some("c-1".to_owned()),
+        empty_since: None,
+        members: vec![member],
+    };
     let offset = stored::offset_record(&group, &of("t", 2), &committed);
-    let about_group = stored::group_record(&group, &stored);
+    let about_group = stored_classic::group_record(&group, &stored);
+    let read = read_stored(Some(&about_group.key), about_group.value.as_deref());
+    assert_eq!(read, Ok(StoredEntry::Group(group, Some(stored))));
     for record in [offset, about_group] {
         let value = record.value.unwrap();
         for cut in 0..record.key.len() {
             assert!(read_stored(Some(&record.key[..cut]), Some(&value)).is_err());
         }
-        for cut in 0..value.len() - 4 {
+        for cut in 0..value.len() {
             assert!(read_stored(Some(&record.key), Some(&value[..cut])).is_err(), "{cut}");
         }
         assert!(read_stored(Some(&record.key), Some(&value)).is_ok());
