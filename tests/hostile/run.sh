@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# What strangers, mistakes and a full disk can do to a node, from outside. Needs python3; the full disk needs to mount a small file
-# system and says so where it cannot. Usage: run.sh [SECONDS of random frames]; VITALSQL names the binary.
+# What strangers, mistakes and a full disk can do to a node, from outside. Needs python3 alone; the full disk is a small file system,
+# mounted as root or in a user's own namespace, and the script says so loudly where neither can be had.
+# Usage: run.sh [SECONDS of random frames]; VITALSQL names the binary, SEED repeats a run's random frames.
 set -euo pipefail
-cd "$(dirname "$0")"
 : "${VITALSQL:?set VITALSQL to the binary}"
-exec timeout 600 python3 hostile.py "$(realpath "$VITALSQL")" "${1:-120}"
+binary=$(realpath "$VITALSQL")
+cd "$(dirname "$0")"
+exec timeout 600 python3 hostile.py "$binary" "${1:-120}"
