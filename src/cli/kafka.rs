@@ -85,6 +85,10 @@ impl Broker {
                  listener ask for TLS or a password? --kafka-config security.protocol=.. or --kafka-config-file FILE",
                 self.kafka
             )),
+            // What somebody may not see is answered like what is not there.
+            Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Failure::new(format!("{what}: it is not there, or who asks may not see it ({error})"))
+            }
             _ => Failure::new(format!("{what}: {}", reason(error))),
         }
     }
@@ -226,7 +230,8 @@ mod tests {
     fn refusal(settings: &[(&str, &str)]) -> String {
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let broker = Broker { kafka_config: settings, ..Broker::at("127.0.0.1:1".to_owned()) };
-        broker.admin().err().expect("a refusal").message
+        let Err(refused) = broker.admin() else { panic!("a client was made") };
+        refused.message
     }
 
     #[cfg(not(feature = "kafka-tls"))]

@@ -49,10 +49,17 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     flags.extend(arguments.insecure.then(|| ("insecure", "true".to_owned())));
     let config = Config::resolve(&flags, std::env::vars(), arguments.config.as_deref()).map_err(|e| Failure::usage(e.to_string()))?;
     let runtime = server_runtime()?;
+    let scheme = if config.http_security.tls.is_some() { "https" } else { "http" };
+    let more: String = config
+        .kafka_security
+        .listeners
+        .iter()
+        .map(|at| format!("\n  Kafka  {} ({}, {})", at.address, at.name, at.protocol.name()))
+        .collect();
     runtime.block_on(async {
         let node = Node::start(NodeOptions::new(config, Clock::system())).await.map_err(|e| Failure::new(e.to_string()))?;
         output::say(&format!(
-            "vitalsql {} ready in {:.1} s. Not a medical device.\n  Kafka  {}\n  HTTP   http://{}  (page, /metrics, /readyz, /api/v1)",
+            "vitalsql {} ready in {:.1} s. Not a medical device.\n  Kafka  {}{more}\n  HTTP   {scheme}://{}  (page, /metrics, /readyz, /api/v1)",
             env!("CARGO_PKG_VERSION"),
             node.ready_after().as_secs_f64(),
             node.kafka_address(),
