@@ -24,7 +24,7 @@ def jars():
     return os.path.join(cache, "jars")
 
 class Kafka:
-    def __init__(self, folder, settings, features=()):
+    def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m")):
         self.folder, self.port, self.process = folder, free_port(), None
         self.jars, controller = jars(), free_port()
         os.makedirs(folder, exist_ok=True)
@@ -43,13 +43,16 @@ log.dirs={folder}/data
         with open(os.path.join(folder, "log4j2.xml"), "w") as f:
             f.write(f"""<Configuration><Appenders><File name="f" fileName="{folder}/kafka.log"><PatternLayout pattern="%d %p %m (%c)%n"/></File></Appenders>
 <Loggers><Root level="INFO"><AppenderRef ref="f"/></Root></Loggers></Configuration>""")
-        self.java = ["java", "-Xms512m", "-Xmx512m", f"-Dlog4j2.configurationFile={folder}/log4j2.xml", "-cp", f"{self.jars}/*"]
+        self.java = ["java", *options, f"-Dlog4j2.configurationFile={folder}/log4j2.xml", "-cp", f"{self.jars}/*"]
         import uuid, base64
         name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if name.startswith("-"): name = "A" + name[1:]
         subprocess.run(self.java + ["kafka.tools.StorageTool", "format", "-t", name, "-c", self.properties] + [a for f in features for a in ("--feature", f)], check=True, stdout=subprocess.DEVNULL)
-    def start(self):
+    def launch(self):
+        """Begins to start; `start` waits until it has."""
         self.process = subprocess.Popen(self.java + ["kafka.Kafka", self.properties], stdout=open(os.path.join(self.folder, "out"), "w"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    def start(self):
+        self.launch()
         for _ in range(600):
             if self.process.poll() is not None: sys.exit("Apache Kafka ended while starting:\n" + open(os.path.join(self.folder, "out")).read()[-3000:])
             try: socket.create_connection(("127.0.0.1", self.port), 1).close(); return
