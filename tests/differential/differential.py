@@ -13,7 +13,7 @@ from codec import APIS, BY_KEY, Bad
 READS = {"Fetch", "ListOffsets", "Metadata", "OffsetFetch", "DescribeGroups", "ListGroups", "DescribeConfigs", "DescribeCluster", "DescribeTransactions", "ListTransactions", "DescribeProducers", "DescribeLogDirs",
     "DescribeTopicPartitions", "ListConfigResources", "DescribeAcls", "DescribeClientQuotas", "DescribeUserScramCredentials", "ConsumerGroupDescribe", "OffsetForLeaderEpoch", "FindCoordinator"}
 AGAIN = {51, 14, 15}    # concurrent transactions, coordinator loading or not there: a client asks again
-INTERNAL = re.compile(r"^(__|vitalsql\.)")
+INTERNAL = re.compile(r"^(__|vitalsql\.|alerts$)")
 
 class Run:
     def __init__(self, kafka, ours, seed):
