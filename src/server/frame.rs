@@ -17,8 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub(super) const MAX_FRAME: usize = 100 << 20;
 /// Bytes read at once while no frame has begun: all that a silent connection costs here.
 const BUFFER: usize = 512;
-/// The first piece of memory for a larger request; then it doubles.
+/// The first piece of memory for a larger request.
 const FIRST_PIECE: usize = 64 << 10;
+/// Whoever has sent the first piece gets room for the largest request that most clients make (`max.request.size` is 1 MiB), so that
+/// it is copied once at most; from there on memory doubles.
+const COMMON: usize = (1 << 20) + FIRST_PIECE;
 /// Pieces written with one system call.
 const PIECES: usize = 256;
 
@@ -70,7 +73,11 @@ impl Partial {
     /// How much memory it needs for what comes next: none where it has room.
     pub(super) fn needs(&self) -> usize {
         let have = self.bytes.len();
-        if have < self.bytes.capacity() { 0 } else { (self.length - have).min(have.max(FIRST_PIECE)) }
+        if have < self.bytes.capacity() {
+            return 0;
+        }
+        let next = if have < FIRST_PIECE { FIRST_PIECE } else { have.max(COMMON.saturating_sub(have)) };
+        (self.length - have).min(next)
     }
 
     /// Takes the memory that it needs.
