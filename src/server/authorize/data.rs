@@ -235,25 +235,34 @@ pub(super) fn describe_topic_partitions(caller: &Caller, mut request: DescribeTo
         let seen =
             topics.iter().map(|topic| topic.name().as_str()).filter(|name| gate.sees(Operation::Describe, ResourceType::Topic, name));
         request.topics = seen.map(|name| DescribeTopicPartitionsTopic { name: name.to_owned() }).collect();
-        // A cursor may point at what is not there any more, or may not be seen: the next page begins behind it.
-        if let Some(cursor) = &mut request.cursor
-            && !request.topics.iter().any(|topic| topic.name == cursor.topic_name)
-            && let Some(next) = request.topics.iter().map(|topic| &topic.name).filter(|name| **name > cursor.topic_name).min()
-        {
-            (cursor.topic_name, cursor.partition_index) = (next.clone(), 0);
-        }
     } else {
-        let (allowed, not): (Vec<_>, Vec<_>) =
-            request.topics.into_iter().partition(|topic| caller.gate.topic(Operation::Describe, &topic.name));
-        request.topics = allowed;
+        // A cursor that leads nowhere is refused before anyone asks for rights, by who serves the request.
+        let leads_nowhere =
+            |cursor: &PartitionCursor| cursor.partition_index < 0 || !request.topics.iter().any(|topic| topic.name == cursor.topic_name);
+        if request.cursor.as_ref().is_some_and(leads_nowhere) {
+            return Verdict::whole(request);
+        }
         // On later pages what lies before the cursor was told already.
         let from = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name.as_str());
-        let names: BTreeSet<String> = not.into_iter().map(|topic| topic.name).filter(|name| name.as_str() >= from).collect();
+        let (allowed, not): (Vec<_>, Vec<_>) = request
+            .topics
+            .into_iter()
+            .filter(|topic| topic.name.as_str() >= from)
+            .partition(|topic| caller.gate.topic(Operation::Describe, &topic.name));
+        request.topics = allowed;
+        let names: BTreeSet<String> = not.into_iter().map(|topic| topic.name).collect();
         denied.extend(names.into_iter().map(|name| DescribeTopicPartitionsTopicResult {
             error_code: DENIED,
             name: Some(name),
             ..Default::default()
         }));
+    }
+    // A cursor may point at what is not there any more, or may not be seen: the next page begins behind it.
+    if let Some(cursor) = &mut request.cursor
+        && !request.topics.iter().any(|topic| topic.name == cursor.topic_name)
+        && let Some(next) = request.topics.iter().map(|topic| &topic.name).filter(|name| **name > cursor.topic_name).min()
+    {
+        (cursor.topic_name, cursor.partition_index) = (next.clone(), 0);
     }
     if request.topics.is_empty() {
         return Verdict::refused(DescribeTopicPartitionsResponse { topics: denied, ..Default::default() });

@@ -213,6 +213,18 @@ async fn of_two_topics_the_one_that_is_allowed_is_served_and_the_other_is_not() 
     let bits = |operations: &[Operation]| operations.iter().fold(0, |bits, operation| bits | 1 << operation.code());
     assert_eq!(told.topics[0].topic_authorized_operations, bits(&[Operation::Read, Operation::Write, Operation::Describe]));
     assert_eq!(told.cluster_authorized_operations, 0);
+    // A page that begins at what may not be seen begins behind it; a cursor that leads nowhere is refused before rights are looked at.
+    let mut page = async |names: &[&str], at: &str| {
+        let topics = names.iter().map(|name| DescribeTopicPartitionsTopic { name: (*name).to_owned() }).collect();
+        let cursor = Some(PartitionCursor { topic_name: at.to_owned(), partition_index: 0 });
+        let asked = DescribeTopicPartitionsRequest { topics, cursor, response_partition_limit: 10 };
+        let Some(Response::DescribeTopicPartitions(told)) = client.ask(0, asked).await else { panic!() };
+        told.topics.into_iter().map(|topic| (topic.name.unwrap(), topic.error_code)).collect::<Vec<_>>()
+    };
+    let named = |of: &[(&str, i16)]| of.iter().map(|(name, code)| ((*name).to_owned(), *code)).collect::<Vec<_>>();
+    assert_eq!(page(&["0", "a", "b"], "0").await, named(&[("a", 0), ("0", 29), ("b", 29)]));
+    assert_eq!(page(&["a", "b"], "b").await, named(&[("b", 29)]));
+    assert_eq!(page(&["b"], "elsewhere").await, named(&[("b", 42)]));
     door.close().await;
 }
 
