@@ -35,7 +35,7 @@ use crate::time::{Clock, Timestamp};
 /// How many partitions the alerts topic gets.
 const ALERT_PARTITIONS: i32 = 1;
 /// How often retention and compaction look, and the board forgets. Kafka's cleaner rests as long (`log.cleaner.backoff.ms`).
-const HOUSEKEEPING: Duration = Duration::from_secs(15);
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Why a node does not start, or stops.
 #[derive(Debug, thiserror::Error)]
