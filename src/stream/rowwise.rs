@@ -117,7 +117,7 @@ fn kind_of(why: &str) -> Option<&'static str> {
     kinds.iter().find(|(word, _)| why.contains(word)).map(|(_, kind)| *kind)
 }
 
-fn row_as_json(batch: &RecordBatch) -> Option<Vec<u8>> {
+pub(super) fn row_as_json(batch: &RecordBatch) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut line);
     writer.write(batch).and_then(|()| writer.finish()).ok()?;

@@ -1,17 +1,20 @@
 //! The reorder buffer: rows wait here until the watermark has passed them, and leave in event-time order.
 //!
 //! Holds sorted segments, in order of arrival. Always: what [`Buffer::release`] gives is ordered by
-//! (time, partition, offset), and rows that agree in all three leave in the order in which they came.
+//! (time, partition, offset), and rows that agree in all three leave in the order in which they came. [`on_time`] says
+//! which rows may go in, and [`Held::hand_on`] puts what was made of those that left on their way.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use crate::stream::rowwise::{arrow_error, take_column};
+use crate::record::PartitionId;
+use crate::stream::rowwise::{arrow_error, take_column, take_rows};
 use crate::stream::window::ints_of;
-use crate::stream::{Rows, StreamError};
+use crate::stream::{Aside, AsideRow, NO_TIME, Output, Rows, StreamError};
 
 /// Above this number of segments neighbours of like size are merged.
 const MANY_SEGMENTS: usize = 16;
@@ -40,6 +43,53 @@ impl Held {
             offsets: self.offsets[from..from + len].to_vec(),
         }
     }
+}
+
+impl Held {
+    /// Hands on rows made of these, one each: as the watermark before a row that leaves its own time is given, for none
+    /// older will follow.
+    pub(in crate::stream) fn hand_on(&self, batch: RecordBatch, out: &mut Output) {
+        let all = Rows {
+            batch,
+            partition: PartitionId(0),
+            offsets: self.offsets.clone().into(),
+            times: self.times.clone().into(),
+            before: self.times.clone().into(),
+            heard: None,
+        };
+        // Rows name one partition for all of them, so a run of another partition is another `Rows`.
+        let mut from = 0;
+        while from < self.len() {
+            let partition = self.partitions[from];
+            let len = self.partitions[from..].iter().take_while(|p| **p == partition).count();
+            out.rows.push(Rows { partition: PartitionId(partition), ..all.slice(from, len) });
+            from += len;
+        }
+    }
+
+    /// The rows at these places alone.
+    pub(in crate::stream) fn picked(&self, rows: &[u32]) -> Result<Self, StreamError> {
+        let places = UInt32Array::from(rows.to_vec());
+        Ok(Self {
+            columns: self.columns.iter().map(|column| take_column(column, &places)).collect::<Result<_, _>>()?,
+            times: rows.iter().map(|row| self.times[*row as usize]).collect(),
+            partitions: rows.iter().map(|row| self.partitions[*row as usize]).collect(),
+            offsets: rows.iter().map(|row| self.offsets[*row as usize]).collect(),
+        })
+    }
+}
+
+/// The rows that are not older than their partition's watermark just before them, nor than `mark`, before which
+/// everything has left; the others go aside.
+pub(in crate::stream) fn on_time<'a>(rows: &'a Rows, mark: i64, out: &mut Output) -> Result<Cow<'a, Rows>, StreamError> {
+    let late = |row: usize| rows.times[row] == NO_TIME || rows.times[row] < rows.before[row].max(mark);
+    let on_time: Vec<u32> = (0..rows.len()).filter(|row| !late(*row)).map(|row| row as u32).collect();
+    if on_time.len() == rows.len() {
+        return Ok(Cow::Borrowed(rows));
+    }
+    let aside = |row| AsideRow { partition: rows.partition, offset: rows.offsets[row], why: Aside::Late };
+    out.aside.extend((0..rows.len()).filter(|row| late(*row)).map(aside));
+    Ok(Cow::Owned(take_rows(rows, &on_time)?))
 }
 
 /// The buffer.
@@ -90,17 +140,23 @@ impl Buffer {
         Ok(())
     }
 
-    /// Takes out every row older than `before`, in order, in batches.
+    /// Takes out every row older than `before`, in order, in batches; rows of one time are never parted.
     pub(in crate::stream) fn release(&mut self, before: i64) -> Result<Vec<Held>, StreamError> {
         let all = self.merge(0..self.segments.len(), before)?;
         for segment in &mut self.segments {
             segment.from += segment.held.times[segment.from..].partition_point(|at| *at < before);
         }
         self.segments.retain(|segment| segment.left() > 0);
-        if all.len() == 0 {
-            return Ok(Vec::new());
+        let (mut batches, mut from) = (Vec::new(), 0);
+        while from < all.len() {
+            let mut to = (from + BATCH_ROWS).min(all.len());
+            while to < all.len() && all.times[to] == all.times[to - 1] {
+                to += 1;
+            }
+            batches.push(all.slice(from, to - from));
+            from = to;
         }
-        Ok((0..all.len()).step_by(BATCH_ROWS).map(|from| all.slice(from, BATCH_ROWS.min(all.len() - from))).collect())
+        Ok(batches)
     }
 
     /// Every row that waits, in order.
@@ -127,7 +183,8 @@ impl Buffer {
                     .map(|row| (held.times[row], held.partitions[row], held.offsets[row], number as u32, row as u32)),
             );
         }
-        places.sort_unstable();
+        // The runs are in order each, which this sort makes use of; no two places are equal.
+        places.sort();
         let indices: Vec<(usize, usize)> = places.iter().map(|(.., number, row)| (*number as usize, *row as usize)).collect();
         let width = ready.first().map_or(0, |at| self.segments[*at].held.columns.len());
         let mut columns = Vec::with_capacity(width);

@@ -14,14 +14,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::buffer::{Buffer, Held};
+use super::buffer::{Buffer, Held, on_time};
 use super::machine::{HeldFor, Hysteresis, Machine, Numbers, RateOfChange, Run, TwaBelow, as_numbers};
 use super::memory::{Memory, Recall};
 use super::table::KeyTable;
-use crate::record::PartitionId;
-use crate::stream::rowwise::{arrow_error, evaluate_flat, row_by_row, take_rows};
+use crate::stream::rowwise::{arrow_error, evaluate_flat, row_by_row};
 use crate::stream::window::{as_type, ints, ints_of};
-use crate::stream::{Aside, AsideRow, Expr, NO_TIME, Operator, Output, Rows, StateReader, StateWriter, StreamError};
+use crate::stream::{Expr, NO_TIME, Operator, Output, Rows, StateReader, StateWriter, StreamError};
 use crate::time::Timestamp;
 
 /// How long a key is remembered after its last reading, in event time.
@@ -213,22 +212,7 @@ impl Keyed {
             at += arguments;
         }
         let batch = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns).map_err(|e| arrow_error("the functions over keys", &e))?;
-        let all = Rows {
-            batch,
-            partition: PartitionId(0),
-            offsets: held.offsets.clone().into(),
-            times: held.times.clone().into(),
-            before: held.times.clone().into(),
-            heard: None,
-        };
-        // Rows name one partition for all of them, so a run of another partition is another `Rows`.
-        let mut from = 0;
-        while from < held.len() {
-            let partition = held.partitions[from];
-            let len = held.partitions[from..].iter().take_while(|p| **p == partition).count();
-            out.rows.push(Rows { partition: PartitionId(partition), ..all.slice(from, len) });
-            from += len;
-        }
+        held.hand_on(batch, out);
         Ok(())
     }
 
@@ -256,17 +240,7 @@ impl Operator for Keyed {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let late = |row: usize| rows.times[row] == NO_TIME || rows.times[row] < rows.before[row].max(self.mark);
-        let on_time: Vec<u32> = (0..rows.len()).filter(|row| !late(*row)).map(|row| row as u32).collect();
-        let fewer;
-        let rows = if on_time.len() == rows.len() {
-            rows
-        } else {
-            let aside = |row| AsideRow { partition: rows.partition, offset: rows.offsets[row], why: Aside::Late };
-            out.aside.extend((0..rows.len()).filter(|row| late(*row)).map(aside));
-            fewer = take_rows(rows, &on_time)?;
-            &fewer
-        };
+        let rows = &on_time(rows, self.mark, out)?;
         let evaluated = row_by_row(rows, &mut |batch| self.held_columns(batch), &mut out.failed)?;
         for (rows, columns) in evaluated {
             self.buffer.push(&rows, columns)?;

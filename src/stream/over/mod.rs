@@ -1,0 +1,18 @@
+//! Aggregates over frames, `OVER (PARTITION BY .. ORDER BY ts RANGE .. | ROWS ..)`, and LEAD, in event time.
+
+mod exact;
+mod frame;
+mod function;
+mod lead;
+#[cfg(test)]
+mod lead_tests;
+mod operator;
+mod past;
+mod prepare;
+mod slide;
+#[cfg(test)]
+mod tests;
+
+pub use frame::OverFrame;
+pub use lead::{Lead, LeadCall, LeadSpec};
+pub use operator::{Over, OverArgument, OverCall, OverExpiry, OverFunction, OverSpec};
