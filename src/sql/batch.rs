@@ -32,11 +32,11 @@ use super::analyze::WindowAggregate;
 use super::catalog::Catalog;
 use super::error::{Code, SqlError};
 use super::functions::stateful;
-use super::lower::{Source, lower, over};
+use super::lower::{Source, frames, lower, over};
 use super::session::Session;
 use super::statement::{Name, Select};
 use super::types::sql_type;
-use super::windows::{AbsentTable, WindowTable};
+use super::windows::{AbsentTable, GapTable, WindowTable};
 use crate::bus::Bus;
 use crate::time::Timestamp;
 
@@ -183,7 +183,7 @@ fn is_time(plan: &LogicalPlan) -> Time {
     match plan {
         LogicalPlan::Extension(Extension { node }) => {
             let node = node.as_any();
-            let ours = node.is::<WindowAggregate>() || node.is::<WindowTable>() || node.is::<AbsentTable>();
+            let ours = node.is::<WindowAggregate>() || node.is::<WindowTable>() || node.is::<AbsentTable>() || node.is::<GapTable>();
             if ours { Time::Only } else { Time::No }
         }
         LogicalPlan::Window(window) => window.window_expr.iter().map(is_time_call).max_by_key(|time| *time as u8).unwrap_or(Time::No),
@@ -195,7 +195,7 @@ fn is_time_call(expr: &Expr) -> Time {
     match expr {
         Expr::Alias(alias) => is_time_call(&alias.expr),
         Expr::WindowFunction(call) if stateful::find(call.fun.name()).is_some() => Time::Only,
-        Expr::WindowFunction(call) if call.fun.name() == "lag" => Time::Either,
+        Expr::WindowFunction(call) if call.fun.name() == "lag" || frames::family(call) != frames::Family::Keyed => Time::Either,
         _ => Time::No,
     }
 }

@@ -6,6 +6,7 @@
 //! CREATE ALERT and EMIT CHANGES, and by `batch` for windows over stored data.
 
 mod check;
+pub(super) mod frames;
 pub(super) mod over;
 mod source;
 mod step;

@@ -15,13 +15,14 @@
 //! | `tumble` | input, time, size \[, offset\] |
 //! | `hop` | input, time, slide, size \[, offset\] |
 //! | `absent` | input, time, silence, key .. |
+//! | `gap_fill` | input, time, interval, `locf(column)` or `interpolate(column)` .., key .. |
 //!
 //! - *input* is always `ast::Expr::Subquery`: `TABLE vitals`, `vitals` and `DATA => TABLE vitals` all became
 //!   `(SELECT * FROM vitals)`, so the columns keep the qualifier `vitals`.
 //! - *time* is the column: `DESCRIPTOR(ts)` became `ts`.
 //! - *slide*, *size*, *offset* and *silence* are INTERVAL literals of a fixed length, checked: [`super::interval_millis`]
 //!   gives their milliseconds; size, slide and silence are positive, the offset may be negative.
-//! - the keys of `absent` are its PARTITION BY columns, any number of them.
+//! - the keys of `absent` and `gap_fill` are their PARTITION BY columns, any number of them.
 //! - the older `FROM s AS a WHERE .. GROUP BY k, TUMBLE(ts, i)` became
 //!   `FROM tumble((SELECT * FROM s AS a), ts, i) WHERE .. GROUP BY k, window_start, window_end`, and in the same query
 //!   `TUMBLE_START(ts, i)`, `HOP_START(..)` and `.._END(..)` became `window_start` and `window_end`.

@@ -1,7 +1,7 @@
-//! The window functions of FROM as DataFusion plans them: `tumble`, `hop`, `cumulate`, `session` and `absent`.
+//! The window functions of FROM as DataFusion plans them: `tumble`, `hop`, `cumulate`, `session`, `absent` and `gap_fill`.
 //!
 //! Owns the planner that turns their calls (in the normal form of `statement`) into logical nodes, and the nodes
-//! [`WindowTable`] and [`AbsentTable`]. Always: a node's columns are its input's (for ABSENT its keys), then its
+//! [`WindowTable`], [`AbsentTable`] and [`GapTable`]. Always: a node's columns are its input's (for ABSENT its keys), then its
 //! own, so that whatever DataFusion pushes down still finds them. Registered by `session`; `analyze` turns
 //! windows that are aggregated into window aggregates, `lower` turns nodes into operators.
 
@@ -265,6 +265,137 @@ impl UserDefinedLogicalNodeCore for AbsentTable {
     }
 }
 
+/// What a column of a row in a gap has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fill {
+    /// The key's last value that was not NULL.
+    Locf,
+    /// What lies on the line between the values on both sides.
+    Interpolate,
+}
+
+/// Rows, and rows put into the gaps between them: the input's columns.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct GapTable {
+    /// The rows.
+    pub input: LogicalPlan,
+    /// Their event time.
+    pub time: Expr,
+    /// Whose gaps.
+    pub keys: Vec<Expr>,
+    /// How far apart rows are to be, in milliseconds.
+    pub every: i64,
+    /// The columns that have a value in a gap.
+    pub fills: Vec<(Fill, Expr)>,
+    schema: DFSchemaRef,
+}
+
+impl GapTable {
+    /// The table function over `input`; the keys and what is filled are columns of it.
+    pub fn try_new(input: LogicalPlan, time: Expr, keys: Vec<Expr>, every: i64, fills: Vec<(Fill, Expr)>) -> DfResult<Self> {
+        let columns = input.schema();
+        let place = |what: &str, expr: &Expr| match expr {
+            Expr::Column(column) => columns.index_of_column(column),
+            other => plan_err!("{what} in GAP_FILL takes columns, and {other} is none"),
+        };
+        let mut known = vec![place("DESCRIPTOR", &time)?];
+        for key in &keys {
+            known.push(place("PARTITION BY", key)?);
+        }
+        let always = known.len();
+        for (fill, column) in &fills {
+            let (name, at) = (if *fill == Fill::Locf { "LOCF" } else { "INTERPOLATE" }, place("LOCF or INTERPOLATE", column)?);
+            let field = columns.field(at);
+            if known.contains(&at) {
+                return plan_err!("{name}({}) in GAP_FILL: the column is named twice", field.name());
+            }
+            if *fill == Fill::Interpolate && !field.data_type().is_numeric() {
+                return plan_err!("INTERPOLATE({0}) is over numbers alone: write LOCF({0})", field.name());
+            }
+            known.push(at);
+        }
+        let field = |(at, (qualifier, field)): (usize, (Option<&TableReference>, &Arc<Field>))| {
+            let nullable = field.is_nullable() || !known[..always].contains(&at);
+            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
+        };
+        let fields = columns.iter().enumerate().map(field).collect();
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, columns.metadata().clone())?);
+        Ok(Self { input, time, keys, every, fills, schema })
+    }
+}
+
+impl fmt::Debug for GapTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        UserDefinedLogicalNodeCore::fmt_for_explain(self, f)
+    }
+}
+
+impl PartialOrd for GapTable {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self == other).then_some(Ordering::Equal)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for GapTable {
+    fn name(&self) -> &'static str {
+        "GapTable"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        std::iter::once(&self.time).chain(&self.keys).chain(self.fills.iter().map(|(_, column)| column)).cloned().collect()
+    }
+
+    /// What is in a gap depends on the rows around it, so only a condition on the keys may go below.
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        let is_key = |name: &String| self.keys.iter().any(|key| matches!(key, Expr::Column(column) if column.name == *name));
+        self.schema.fields().iter().map(|field| field.name().clone()).filter(|name| !is_key(name)).collect()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GapTable: every {} of {}", Length(self.every), self.time)?;
+        if !self.keys.is_empty() {
+            write!(f, " by {}", self.keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
+    }
+
+    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> DfResult<Self> {
+        let fills = exprs.split_off(1 + self.keys.len());
+        let keys = exprs.split_off(1);
+        let fills = self.fills.iter().map(|(fill, _)| *fill).zip(fills).collect();
+        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), keys, self.every, fills)
+    }
+
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![output_columns.to_vec()])
+    }
+}
+
+/// `LOCF(column)` or `INTERPOLATE(column)` in GAP_FILL.
+fn fill(expr: &ast::Expr) -> Option<(Fill, ast::Expr)> {
+    let ast::Expr::Function(call) = expr else { return None };
+    let fill = match call.name.to_string().to_ascii_lowercase().as_str() {
+        "locf" => Fill::Locf,
+        "interpolate" => Fill::Interpolate,
+        _ => return None,
+    };
+    match &call.args {
+        ast::FunctionArguments::List(list) => match list.args.as_slice() {
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(column))] => Some((fill, column.clone())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Plans window calls in FROM; everything else is left to DataFusion.
 #[derive(Debug)]
 pub struct WindowPlanner;
@@ -310,6 +441,18 @@ impl RelationPlanner for WindowPlanner {
                 let keys = arguments.by_ref().map(|key| context.sql_to_expr(key?, input.schema())).collect::<DfResult<Vec<_>>>()?;
                 extension(WindowTable::try_new(input, time, Cut::Session { gap }, keys)?)
             }
+            "gap_fill" => {
+                let every = length(next("interval")?, context)?;
+                let (mut fills, mut keys) = (Vec::new(), Vec::new());
+                for argument in arguments.by_ref() {
+                    let argument = argument?;
+                    match fill(&argument) {
+                        Some((fill, column)) => fills.push((fill, context.sql_to_expr(column, input.schema())?)),
+                        None => keys.push(context.sql_to_expr(argument, input.schema())?),
+                    }
+                }
+                extension(GapTable::try_new(input, time, keys, every, fills)?)
+            }
             _ => {
                 let after = length(next("length of silence")?, context)?;
                 let keys = arguments.by_ref().map(|key| context.sql_to_expr(key?, input.schema())).collect::<DfResult<Vec<_>>>()?;
@@ -331,7 +474,7 @@ fn extension(node: impl UserDefinedLogicalNodeCore) -> Extension {
 fn function(name: &ast::ObjectName) -> Option<String> {
     let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return None };
     let lower = ident.value.to_ascii_lowercase();
-    matches!(lower.as_str(), "tumble" | "hop" | "cumulate" | "session" | "absent").then_some(lower)
+    matches!(lower.as_str(), "tumble" | "hop" | "cumulate" | "session" | "absent" | "gap_fill").then_some(lower)
 }
 
 fn time_column(name: &str, expr: ast::Expr, schema: &DFSchema, context: &mut dyn RelationPlannerContext) -> DfResult<Expr> {

@@ -13,8 +13,10 @@ use super::*;
 use crate::bus::{BusError, BusFuture, Committer, Reader, TaskId, TopicBatch, TopicSpec};
 use crate::record::{Batch, BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use crate::sql::catalog::Existing;
+use crate::sql::lower::Placement;
 use crate::sql::parse_statement;
 use crate::sql::statement::Statement;
+use crate::stream::{AheadJudge, Chain, Output, Scope, Stamper};
 use crate::time::Timestamp;
 
 /// A log that is only read.
@@ -375,4 +377,92 @@ fn a_row_written_by_hand_may_say_now() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let rows = runtime.block_on(insert_values(&insert.values, &target, &insert.columns, Timestamp(1000))).unwrap();
     assert_eq!(crate::stream::millis(rows.column(2)).unwrap().value(0), 1000);
+}
+
+/// Readings of three patients over two partitions, in disorder: some late, some at one time.
+fn disordered() -> String {
+    let mut lines = Vec::new();
+    for number in 0..120_i64 {
+        let patient = number % 3;
+        let at = number * 700 - (number * 37 % 11) * 900 - number % 2 * 700;
+        let hr = if number % 7 == 0 { "null".to_owned() } else { format!("{}.{}", 60 + number % 13, number % 10) };
+        lines.push(format!(r#"vitals {} p{patient} {{"patient_id":"p{patient}","hr":{hr},"ts":{}}}"#, patient % 2, at + 20_000));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn functions_over_frames_gaps_and_rankings_give_over_history_what_they_give_as_it_comes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for sql in [
+        "SELECT patient_id, ts, hr, avg(hr) OVER w AS mean, count(*) OVER w AS n, max(hr) OVER w AS most, first_value(hr) OVER w AS first,
+                stddev(hr) OVER (PARTITION BY patient_id ORDER BY ts ROWS 5 PRECEDING) AS sd, lead(hr, 2) OVER (PARTITION BY patient_id ORDER BY ts) AS later
+         FROM vitals WINDOW w AS (PARTITION BY patient_id ORDER BY ts RANGE INTERVAL '10' SECOND PRECEDING)",
+        "SELECT k_partition, ts, sum(hr) OVER (PARTITION BY k_partition ORDER BY ts) AS total FROM vitals",
+        "SELECT patient_id, ts, hr FROM vitals QUALIFY row_number() OVER (PARTITION BY patient_id, ts ORDER BY hr DESC) = 1",
+        "SELECT window_end, patient_id, ts, hr FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '10' SECOND))
+         QUALIFY row_number() OVER (PARTITION BY window_start, window_end ORDER BY hr DESC NULLS LAST) <= 2",
+        "SELECT * FROM GAP_FILL(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERPOLATE(hr), LOCF(k_offset))",
+    ] {
+        let Statement::Select(select) = parse_statement(sql).unwrap_or_else(|e| panic!("{}", e.render(sql))).statement else { panic!() };
+        let bus: Arc<dyn Bus> = Arc::new(Memory::of(&disordered()));
+        let answer: Vec<RecordBatch> = runtime.block_on(async {
+            let history = select_history(&select, &catalog(), &bus, Timestamp(65_000)).await.unwrap_or_else(|e| panic!("{}", e.render(sql)));
+            history.rows.try_collect().await.unwrap()
+        });
+        let streamed = runtime.block_on(continuously(&select, &bus));
+        let lines = |batches: &[RecordBatch]| {
+            let table = pretty_format_batches(batches).unwrap().to_string();
+            let mut lines: Vec<String> = table.lines().filter(|line| !line.starts_with('+')).map(squeezed).collect();
+            lines.sort();
+            lines
+        };
+        let (answer, streamed) = (lines(&answer), lines(&streamed));
+        assert!(answer.len() > 10, "{sql}: {answer:?}");
+        assert_eq!(answer, streamed, "{sql}");
+    }
+}
+
+fn squeezed(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The rows of the continuous query over the same log: record by record, a watermark behind each, partitions in turn.
+async fn continuously(select: &Select, bus: &Arc<dyn Bus>) -> Vec<RecordBatch> {
+    let catalog = catalog();
+    let relation = catalog.relation("vitals").unwrap();
+    let stored = Arc::new(Stored::open(relation, bus).await.unwrap());
+    let sources = |name: &str| (name == "vitals").then(|| stored.source.clone());
+    let plan = crate::sql::lower::plan(select, &sources, crate::sql::lower::Purpose::Watch).unwrap();
+    let mut out = Output::default();
+    let mut inputs = Vec::new();
+    for place in 0..stored.partitions.len() {
+        let reading = stored.reading(place).await.unwrap();
+        inputs.push((Stamper::new(plan.time.clone(), reading.partition), reading, false));
+    }
+    let mut chains: Vec<Chain> = match plan.placement {
+        Placement::Merged => vec![plan.chain(Scope::Merged).unwrap()],
+        Placement::Partition => inputs.iter().map(|(_, reading, _)| plan.chain(Scope::Partition(reading.partition)).unwrap()).collect(),
+    };
+    let merged = chains.len() == 1;
+    while inputs.iter().any(|(.., done)| !done) {
+        for at in 0..inputs.len() {
+            let (stamper, reading, done) = &mut inputs[at];
+            match reading.next().await.unwrap() {
+                None => *done = true,
+                Some(run) => {
+                    let rows = stamper.stamp_batch(run.rows, run.offsets, AheadJudge::Nobody, &mut out.aside).unwrap();
+                    chains[if merged { 0 } else { at }].rows(&rows, &mut out).unwrap();
+                }
+            }
+            if merged {
+                let mark = inputs.iter().map(|(stamper, _, done)| if *done { Timestamp::MAX } else { stamper.watermark() }).min();
+                chains[0].watermark(mark.unwrap(), &mut out).unwrap();
+            } else {
+                let mark = if inputs[at].2 { Timestamp::MAX } else { inputs[at].0.watermark() };
+                chains[at].watermark(mark, &mut out).unwrap();
+            }
+        }
+    }
+    out.rows.into_iter().map(|rows| rows.batch).collect()
 }

@@ -16,7 +16,7 @@ use crate::sql::error::{Code, Place, SqlError};
 pub(super) const PARTITION_BY: &str = "partition_by";
 
 /// The window calls that are built.
-pub(super) const CALLS: [&str; 5] = ["tumble", "hop", "cumulate", "session", "absent"];
+pub(super) const CALLS: [&str; 6] = ["tumble", "hop", "cumulate", "session", "absent", "gap_fill"];
 
 /// How deep window calls may lie in one another.
 const MAX_NESTED: usize = 16;

@@ -47,7 +47,7 @@ const CLAUSES: &[(&[&str], &str, &str)] = &[
 ];
 
 /// Calls that are not built.
-const CALLS: &[(&str, &str)] = &[("GAP_FILL", "use locf(value, ttl)"), ("MATCH_RECOGNIZE", "use LAG and held_for for simple patterns")];
+const CALLS: &[(&str, &str)] = &[("MATCH_RECOGNIZE", "use LAG and held_for for simple patterns")];
 
 /// Refuses clauses that sqlparser would not read, or would read as something else.
 pub fn in_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {

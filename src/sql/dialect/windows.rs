@@ -30,7 +30,7 @@ struct Shape {
     example: &'static str,
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     Shape {
         name: "tumble",
         lengths: &["size"],
@@ -66,7 +66,17 @@ const SHAPES: [Shape; 5] = [
         keyed: true,
         example: "ABSENT(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
     },
+    Shape {
+        name: GAP_FILL,
+        lengths: &["interval"],
+        offset: false,
+        keyed: true,
+        example: "GAP_FILL(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '1' SECOND, LOCF(heart_rate), INTERPOLATE(spo2))",
+    },
 ];
+
+/// The call that takes LOCF and INTERPOLATE behind its interval.
+const GAP_FILL: &str = "gap_fill";
 
 /// Names that other dialects give to arguments.
 const ALIASES: [(&str, &str); 3] = [("gap", "silence"), ("timecol", "time"), ("data", "input")];
@@ -131,7 +141,8 @@ fn call(name: &mut ObjectName, shape: &'static Shape, args: &mut TableFunctionAr
     if args.settings.is_some() {
         return Err(SqlError::not_supported(&format!("SETTINGS in {}", shape.name)).at(place));
     }
-    let (written, keys) = take_keys(std::mem::take(&mut args.args))?;
+    let (mut written, keys) = take_keys(std::mem::take(&mut args.args))?;
+    let fills = if shape.name == GAP_FILL { take_fills(&mut written, shape)? } else { Vec::new() };
     if !keys.is_empty() && !shape.keyed {
         return Err(SqlError::not_supported(&format!("PARTITION BY in {}", shape.name.to_uppercase()))
             .at(Place::of(keys[0].span()))
@@ -171,6 +182,7 @@ fn call(name: &mut ObjectName, shape: &'static Shape, args: &mut TableFunctionAr
                 .hint("write columns"));
         }
     }
+    values.extend(fills);
     values.extend(keys);
     let span = name.span();
     *name = ObjectName::from(Ident::with_span(span, shape.name));
@@ -190,6 +202,28 @@ fn take_keys(mut args: Vec<FunctionArg>) -> Result<(Vec<FunctionArg>, Vec<Expr>)
     let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(function)))) = args.pop() else { return Ok((args, Vec::new())) };
     let keys = plain_arguments(&function)?;
     Ok((args, keys))
+}
+
+/// Takes `LOCF(column)` and `INTERPOLATE(column)` out of the arguments.
+fn take_fills(args: &mut Vec<FunctionArg>, shape: &Shape) -> Result<Vec<Expr>, SqlError> {
+    let mut fills = Vec::new();
+    let mut rest = Vec::with_capacity(args.len());
+    for arg in std::mem::take(args) {
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(call)))
+                if ["locf", "interpolate"].contains(&call.name.to_string().to_ascii_lowercase().as_str()) =>
+            {
+                if !matches!(plain_arguments(&call)?.as_slice(), [Expr::Identifier(_) | Expr::CompoundIdentifier(_)]) {
+                    let error = SqlError::new(Code::BadDefinition, format!("{} in GAP_FILL takes one column", call.name));
+                    return Err(error.at(Place::of(call.name.span())).hint(format!("write {}", shape.example)));
+                }
+                fills.push(Expr::Function(call));
+            }
+            other => rest.push(other),
+        }
+    }
+    *args = rest;
+    Ok(fills)
 }
 
 /// The arguments of a function call that has nothing but plain ones.
@@ -317,6 +351,12 @@ fn group_form(select: &mut Select) -> Result<(), SqlError> {
         return wrong(
             "absent stands in FROM, not in GROUP BY",
             "write FROM TABLE(ABSENT(TABLE s PARTITION BY k, DESCRIPTOR(ts), INTERVAL '30' SECOND))",
+        );
+    }
+    if name == GAP_FILL {
+        return wrong(
+            "gap_fill stands in FROM, not in GROUP BY",
+            "write FROM TABLE(GAP_FILL(TABLE s PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND, LOCF(v)))",
         );
     }
     let [from] = select.from.as_mut_slice() else {

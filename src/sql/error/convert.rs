@@ -213,7 +213,7 @@ fn from_plan(text: &str) -> SqlError {
     }
     if let Some(name) = between(text, "table function '", "' not found") {
         return SqlError::new(Code::NoSuchFunction, format!("no window or table function \"{name}\""))
-            .hint_opt(did_you_mean(name, ["tumble", "hop", "absent"]));
+            .hint_opt(did_you_mean(name, ["tumble", "hop", "cumulate", "session", "absent", "gap_fill"]));
     }
     if let Some(name) = between(text, "Invalid function '", "'") {
         let meant = between(text, "Did you mean '", "'").and_then(|found| nearest(name, [found]));

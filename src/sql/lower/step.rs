@@ -10,9 +10,10 @@ use arrow::datatypes::SchemaRef;
 
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
-    Absent, AbsentColumn, AbsentSpec, ExpandColumn, Expr, FilterProject, FoldFactory, Keyed, KeyedFunction, KeyedSpec, KeysFactory,
-    Operator, Scope, SessionAggregate, SessionSpec, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand,
-    WindowRule,
+    Absent, AbsentColumn, AbsentSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec, Keyed, KeyedFunction,
+    KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, Operator, Over, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec, Rank,
+    RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn,
+    WindowExpand, WindowRule,
 };
 
 /// One step.
@@ -22,6 +23,14 @@ pub(super) enum Step {
     Map { filter: Option<Arc<dyn Expr>>, columns: Option<Vec<Arc<dyn Expr>>>, schema: SchemaRef },
     /// Functions over a key's past.
     Keyed { keys: Vec<Arc<dyn Expr>>, functions: Vec<KeyedFunction>, names: Vec<String>, schema: SchemaRef },
+    /// Functions over frames of a key's rows.
+    Over { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, expiry: Option<OverExpiry>, schema: SchemaRef },
+    /// Values of a key's later rows.
+    Lead { keys: Vec<Arc<dyn Expr>>, calls: Vec<LeadCall>, names: Vec<String>, schema: SchemaRef },
+    /// The number of each row in an order, within partitions that come to an end.
+    Rank { keys: Vec<Arc<dyn Expr>>, order: Vec<RankOrder>, expiry: OverExpiry, limit: Option<usize>, schema: SchemaRef },
+    /// Rows put into gaps.
+    Gaps { columns: Vec<GapColumn>, every_ms: i64, schema: SchemaRef },
     /// Aggregates by key and window.
     Window {
         cut: Cut,
@@ -52,6 +61,10 @@ impl Step {
         match self {
             Self::Map { schema, .. }
             | Self::Keyed { schema, .. }
+            | Self::Over { schema, .. }
+            | Self::Lead { schema, .. }
+            | Self::Gaps { schema, .. }
+            | Self::Rank { schema, .. }
             | Self::Window { schema, .. }
             | Self::Expand { schema, .. }
             | Self::Absent { schema, .. } => schema,
@@ -64,6 +77,23 @@ impl Step {
             Self::Map { filter, columns, schema } => Box::new(FilterProject::new(filter.clone(), columns.clone(), Arc::clone(schema))),
             Self::Keyed { keys, functions, schema, .. } => {
                 Box::new(Keyed::new(KeyedSpec { keys: keys.clone(), functions: functions.clone(), schema: Arc::clone(schema) })?)
+            }
+            Self::Over { keys, calls, expiry, schema } => {
+                Box::new(Over::new(OverSpec { keys: keys.clone(), calls: calls.clone(), expiry: *expiry, schema: Arc::clone(schema) })?)
+            }
+            Self::Lead { keys, calls, schema, .. } => {
+                Box::new(Lead::new(LeadSpec { keys: keys.clone(), calls: calls.clone(), schema: Arc::clone(schema) })?)
+            }
+            Self::Rank { keys, order, expiry, limit, schema } => Box::new(Rank::new(RankSpec {
+                scope,
+                keys: keys.clone(),
+                order: order.clone(),
+                expiry: *expiry,
+                limit: *limit,
+                schema: Arc::clone(schema),
+            })?),
+            Self::Gaps { columns, every_ms, schema } => {
+                Box::new(GapFill::new(GapSpec { columns: columns.clone(), interval_ms: *every_ms, schema: Arc::clone(schema) })?)
             }
             Self::Window { cut, keys, keys_factory, folds, schema } => {
                 let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
@@ -122,6 +152,26 @@ impl Step {
                 writeln!(out, "columns  {}", named.collect::<Vec<_>>().join(", "))
             }
             Self::Keyed { keys, names, .. } => writeln!(out, "over     [{}] by time: {}", list(keys), names.join(", ")),
+            Self::Over { keys, calls, expiry, .. } => {
+                let calls = calls.iter().map(shown_call).collect::<Vec<_>>().join(", ");
+                let until = expiry.map(|expiry| format!(", each {}", shown_end(&keys[expiry.key].text(), expiry.plus_ms)));
+                writeln!(out, "over     [{}] by time{}: {calls}", list(keys), until.unwrap_or_default())
+            }
+            Self::Lead { keys, names, .. } => writeln!(out, "ahead    [{}] by time: {}", list(keys), names.join(", ")),
+            Self::Rank { keys, order, expiry, limit, .. } => {
+                let order = order.iter().map(shown_order).collect::<Vec<_>>().join(", ");
+                let first = limit.map_or_else(|| "all".to_owned(), |limit| format!("first {limit}"));
+                let until = shown_end(&keys[expiry.key].text(), expiry.plus_ms);
+                writeln!(out, "rank     {first} of [{}] by [{order}], each {until}", list(keys))
+            }
+            Self::Gaps { columns, every_ms, schema } => {
+                let of = |what: GapColumn| {
+                    let named = columns.iter().zip(schema.fields()).filter(move |(column, _)| **column == what);
+                    named.map(|(_, field)| field.name().as_str()).collect::<Vec<_>>().join(", ")
+                };
+                let (keys, locf, lines) = (of(GapColumn::Key), of(GapColumn::Locf), of(GapColumn::Interpolate));
+                writeln!(out, "gaps     [{keys}] every {}: last of [{locf}], line of [{lines}]", Length(*every_ms))
+            }
             Self::Window { cut, keys, folds, .. } => {
                 let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
                 writeln!(out, "window   {cut} by [{}]: {folds}", list(keys))
@@ -147,6 +197,53 @@ impl Step {
 
     /// Whether it keeps anything between rows.
     pub(super) const fn is_stateful(&self) -> bool {
-        matches!(self, Self::Keyed { .. } | Self::Window { .. } | Self::Absent { .. })
+        matches!(
+            self,
+            Self::Keyed { .. }
+                | Self::Over { .. }
+                | Self::Lead { .. }
+                | Self::Gaps { .. }
+                | Self::Rank { .. }
+                | Self::Window { .. }
+                | Self::Absent { .. }
+        )
+    }
+}
+
+/// A call over a frame: `avg(hr) over 5 min`.
+fn shown_call(call: &OverCall) -> String {
+    let filter = call.filter.as_ref().map(|filter| format!(" where {}", filter.text())).unwrap_or_default();
+    let text = &call.text;
+    if matches!(call.function, OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank) {
+        return text.clone();
+    }
+    let frame = match call.frame {
+        OverFrame::Range { from_ms: None, to_ms: 0 } => "all so far".to_owned(),
+        OverFrame::Range { from_ms: Some(0), to_ms: 0 } => "rows of one time".to_owned(),
+        OverFrame::Range { from_ms: None, to_ms } => format!("all up to {} before", Length(to_ms)),
+        OverFrame::Range { from_ms: Some(from), to_ms: 0 } => Length(from).to_string(),
+        OverFrame::Range { from_ms: Some(from), to_ms } => format!("{} to {} before", Length(from), Length(to_ms)),
+        OverFrame::Rows { from: None, to: 0 } => "all rows so far".to_owned(),
+        OverFrame::Rows { from: None, to } => format!("all up to {to} rows before"),
+        OverFrame::Rows { from: Some(from), to: 0 } => format!("{} rows", from.saturating_add(1)),
+        OverFrame::Rows { from: Some(from), to } => format!("{from} to {to} rows before"),
+    };
+    format!("{text}{filter} over {frame}")
+}
+
+fn shown_order(order: &RankOrder) -> String {
+    let nulls = match (order.descending, order.nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (true, false) => " NULLS LAST",
+        _ => "",
+    };
+    format!("{}{}{nulls}", order.value.text(), if order.descending { " DESC" } else { "" })
+}
+
+fn shown_end(key: &str, plus_ms: i64) -> String {
+    match plus_ms {
+        0 => format!("until {key}"),
+        -1 => format!("before {key}"),
+        plus => format!("until {} behind {key}", Length(plus)),
     }
 }

@@ -1,6 +1,8 @@
 //! Queries as text, a few readings, and what comes out: whole, row by row, and saved and restored at every row.
 
 mod cuts;
+mod frames;
+mod gaps;
 mod refused;
 mod windows;
 

@@ -11,9 +11,10 @@ use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::expr::{NullTreatment, Sort, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{
     Expr as LogicalExpr, ExprSchemable, Extension, Filter, LogicalPlan, Projection, TableScan, UserDefinedLogicalNodeCore, Window,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, cast,
 };
 
+use super::frames::{Family, expiry, family, is_row_number, longest, wanted};
 use super::source::{Shape, Source, Sources};
 use super::step::Step;
 use crate::sql::analyze::WindowAggregate;
@@ -23,8 +24,8 @@ use crate::sql::fold::{PlannedFold, PlannedKeys};
 use crate::sql::functions::stateful::{self, Argument};
 use crate::sql::session::Session;
 use crate::sql::types::sql_type;
-use crate::sql::windows::{ABSENT, AbsentTable, Cut, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
-use crate::stream::{ExpandColumn, Expr, FoldFactory, KeyedFunction, KeysFactory};
+use crate::sql::windows::{ABSENT, AbsentTable, Cut, Fill, GapTable, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
+use crate::stream::{ExpandColumn, Expr, FoldFactory, GapColumn, KeyedFunction, KeysFactory};
 
 /// `held_for`'s gap where a query does not say.
 const DEFAULT_MAX_GAP_MS: i64 = 30_000;
@@ -38,6 +39,10 @@ pub(super) struct Lineage {
     pub placed: bool,
     /// It is part of the results' key.
     pub key: bool,
+    /// It is the number of the row in the last ranking.
+    pub rank: bool,
+    /// It is a time, and no row in which it has a value is younger than that value and so many milliseconds.
+    pub until: Option<i64>,
 }
 
 /// What has been lowered so far.
@@ -62,6 +67,9 @@ pub(super) struct Walk<'a> {
 
 type Lowered = Result<Chain, SqlError>;
 
+/// A value, how many rows away, and its default.
+type Neighbour = (Arc<dyn Expr>, usize, Option<Arc<dyn Expr>>);
+
 impl Walk<'_> {
     /// Lowers a plan.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Lowered {
@@ -79,6 +87,8 @@ impl Walk<'_> {
                     self.expand(table)
                 } else if let Some(table) = node.downcast_ref::<AbsentTable>() {
                     self.absent(table)
+                } else if let Some(table) = node.downcast_ref::<GapTable>() {
+                    self.gaps(table)
                 } else {
                     Err(refused("this clause", "leave it out"))
                 }
@@ -105,7 +115,10 @@ impl Walk<'_> {
             None => (0..shape.schema.fields().len()).collect(),
         };
         let (columns, as_is) = shape.columns(&indexes, &source.decoded);
-        let lineage = |i: &usize| Lineage { time: shape.time == Some(*i), placed: shape.key == Some(*i), key: shape.key == Some(*i) };
+        let lineage = |i: &usize| {
+            let (time, key) = (shape.time == Some(*i), shape.key == Some(*i));
+            Lineage { time, placed: key, key, rank: false, until: time.then_some(0) }
+        };
         let lineage = indexes.iter().map(lineage).collect();
         let reads = indexes.iter().map(|i| shape.schema.field(*i).name().clone()).collect();
         let mut chain = Chain { source, shape, steps: Vec::new(), columns: lineage, local: true, reads };
@@ -127,6 +140,13 @@ impl Walk<'_> {
         let mut chain = self.lower(&filter.input)?;
         let schema = filter.input.schema();
         let condition = self.expr(&filter.predicate, schema)?;
+        // Only the first rows of a ranking are kept where no others are wanted.
+        if let Some(limit) = wanted(&filter.predicate, &|expr| lineage_of(expr, schema, &chain.columns).rank) {
+            let last = chain.steps.iter_mut().rev().find(|step| step.is_stateful());
+            if let Some(Step::Rank { limit: known, .. }) = last {
+                *known = Some(known.map_or(limit, |known| known.min(limit)));
+            }
+        }
         chain.steps.push(Step::Map { filter: Some(condition), columns: None, schema: Arc::clone(schema.inner()) });
         Ok(chain)
     }
@@ -185,10 +205,14 @@ impl Walk<'_> {
         for (aggregate, name) in node.aggregates.iter().zip(node.aggregate_names()) {
             folds.push(Arc::new(PlannedFold::plan(self.session, aggregate, name, input, &mut exprs)?));
         }
-        let window = Lineage { time: true, ..Lineage::default() };
         let mut lineage: Vec<Lineage> = Vec::with_capacity(schema.fields().len());
-        lineage.extend(node.keys.iter().map(|key| Lineage { key: true, time: false, ..lineage_of(key, input, &chain.columns) }));
-        lineage.extend([window; 3]);
+        lineage.extend(node.keys.iter().map(|key| Lineage {
+            key: true,
+            time: false,
+            until: None,
+            ..lineage_of(key, input, &chain.columns)
+        }));
+        lineage.extend(window_lineage(node.cut).map(|window| Lineage { time: true, ..window }));
         lineage.resize(schema.fields().len(), Lineage::default());
         chain.columns = lineage;
         chain.steps.push(Step::Window { cut: node.cut, keys, keys_factory, folds, schema });
@@ -208,7 +232,7 @@ impl Walk<'_> {
         let columns = table.shown().iter().map(|i| ExpandColumn::Input(*i)).chain(own).collect();
         let shown = table.shown().iter().map(|i| chain.columns[*i]);
         // The rows keep their own time: a window's columns are no event time here.
-        chain.columns = shown.chain([Lineage::default(); 3]).collect();
+        chain.columns = shown.chain(window_lineage(table.cut)).collect();
         chain.steps.push(Step::Expand { cut: table.cut, columns, schema: Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner()) });
         Ok(chain)
     }
@@ -220,11 +244,40 @@ impl Walk<'_> {
         Self::keyed_by(&mut chain, &table.keys, input);
         let keys = table.keys.iter().map(|key| self.expr(key, input)).collect::<Result<Vec<_>, _>>()?;
         let mut lineage: Vec<Lineage> =
-            table.keys.iter().map(|key| Lineage { key: true, ..lineage_of(key, input, &chain.columns) }).collect();
-        lineage.extend([Lineage::default(), Lineage { time: true, ..Lineage::default() }, Lineage::default()]);
+            table.keys.iter().map(|key| Lineage { key: true, until: None, ..lineage_of(key, input, &chain.columns) }).collect();
+        lineage.extend([Lineage::default(), Lineage { time: true, until: Some(0), ..Lineage::default() }, Lineage::default()]);
         chain.columns = lineage;
         let schema = Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner());
         chain.steps.push(Step::Absent { keys, after_ms: table.after, returns: self.returns, schema });
+        Ok(chain)
+    }
+
+    fn gaps(&self, table: &GapTable) -> Lowered {
+        let mut chain = self.lower(&table.input)?;
+        let input = table.input.schema();
+        self.check_time(&table.time, input, &chain)?;
+        Self::keyed_by(&mut chain, &table.keys, input);
+        let place = |expr: &LogicalExpr| column_of(expr, input);
+        let time = place(&table.time);
+        let column = |at: usize| {
+            let fill = table.fills.iter().find(|(_, expr)| place(expr) == Some(at)).map(|(fill, _)| *fill);
+            if time == Some(at) {
+                GapColumn::Time
+            } else if table.keys.iter().any(|key| place(key) == Some(at)) {
+                GapColumn::Key
+            } else {
+                fill.map_or(GapColumn::Null, |fill| if fill == Fill::Locf { GapColumn::Locf } else { GapColumn::Interpolate })
+            }
+        };
+        let columns: Vec<GapColumn> = (0..chain.columns.len()).map(column).collect();
+        for (lineage, column) in chain.columns.iter_mut().zip(&columns) {
+            lineage.key = *column == GapColumn::Key;
+            if !matches!(column, GapColumn::Key | GapColumn::Time) {
+                *lineage = Lineage::default();
+            }
+        }
+        let schema = Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner());
+        chain.steps.push(Step::Gaps { columns, every_ms: table.every, schema });
         Ok(chain)
     }
 
@@ -236,19 +289,50 @@ impl Walk<'_> {
         let mut from = 0;
         while from < calls.len() {
             let params = &calls[from].params;
-            let same = |call: &&&WindowFunction| call.params.partition_by == params.partition_by && call.params.order_by == params.order_by;
-            let run = calls[from..].iter().take_while(same).count();
-            self.check_order(&params.order_by, input, &chain)?;
+            let kind = family(calls[from]);
+            let same = |call: &&&WindowFunction| {
+                let ordered = call.params.partition_by == params.partition_by && call.params.order_by == params.order_by;
+                ordered && family(call) == kind
+            };
+            let ranked =
+                is_row_number(calls[from]) && !params.order_by.is_empty() && self.check_order(&params.order_by, input, &chain).is_err();
+            let run = if ranked { 1 } else { calls[from..].iter().take_while(same).count() };
+            if !ranked {
+                self.check_order(&params.order_by, input, &chain)?;
+            }
             Self::keyed_by(&mut chain, &params.partition_by, input);
             for (i, column) in chain.columns.iter_mut().enumerate() {
                 column.key = params.partition_by.iter().any(|key| column_of(key, input) == Some(i));
             }
             let keys = params.partition_by.iter().map(|key| self.expr(key, input)).collect::<Result<Vec<_>, _>>()?;
-            let functions = calls[from..from + run].iter().map(|call| self.keyed_function(call, input)).collect::<Result<Vec<_>, _>>()?;
-            let names = calls[from..from + run].iter().map(|call| call_text(call, input)).collect();
+            let run_calls = &calls[from..from + run];
             let fields: Vec<_> = window.schema.fields().iter().take(width + from + run).cloned().collect();
+            let schema = Arc::new(Schema::new(fields));
+            let names = || run_calls.iter().map(|call| call_text(call, input)).collect();
+            if ranked {
+                let (order, expiry) = self.rank(calls[from], input, &chain.columns)?;
+                chain.steps.push(Step::Rank { keys, order, expiry, limit: None, schema });
+                leave_at_the_end(&mut chain.columns);
+                chain.columns.push(Lineage { rank: true, ..Lineage::default() });
+                from += 1;
+                continue;
+            }
+            chain.steps.push(match kind {
+                Family::Frame => {
+                    let mut exprs = Exprs::default();
+                    let calls = run_calls.iter().map(|call| self.over_call(call, input, &mut exprs)).collect::<Result<Vec<_>, _>>()?;
+                    Step::Over { keys, calls, expiry: expiry(&params.partition_by, input, &chain.columns), schema }
+                }
+                Family::Lead => {
+                    let calls = run_calls.iter().map(|call| self.lead_call(call, input)).collect::<Result<Vec<_>, _>>()?;
+                    Step::Lead { keys, calls, names: names(), schema }
+                }
+                Family::Keyed => {
+                    let functions = run_calls.iter().map(|call| self.keyed_function(call, input)).collect::<Result<Vec<_>, _>>()?;
+                    Step::Keyed { keys, functions, names: names(), schema }
+                }
+            });
             chain.columns.extend(std::iter::repeat_n(Lineage::default(), run));
-            chain.steps.push(Step::Keyed { keys, functions, names, schema: Arc::new(Schema::new(fields)) });
             from += run;
         }
         Ok(chain)
@@ -263,13 +347,10 @@ impl Walk<'_> {
         }
     }
 
-    fn keyed_function(&self, call: &WindowFunction, input: &DFSchemaRef) -> Result<KeyedFunction, SqlError> {
-        let WindowFunctionParams { args, window_frame, filter, null_treatment, distinct, .. } = &call.params;
+    /// A function that looks at neighbours, or has a memory of its own, has no frame.
+    pub(super) fn check_frameless(&self, call: &WindowFunction) -> Result<(), SqlError> {
+        let WindowFunctionParams { window_frame, filter, null_treatment, distinct, .. } = &call.params;
         let name = call.fun.name();
-        let WindowFunctionDefinition::WindowUDF(_) = &call.fun else {
-            return Err(refused(&format!("the aggregate {name}(..) OVER"), "aggregate over TUMBLE or HOP windows instead")
-                .note("over a stream: lag, held_for, hysteresis, locf, twa_below, rate_of_change"));
-        };
         if filter.is_some() || *distinct {
             return Err(refused(&format!("FILTER or DISTINCT in {name}(..) OVER"), "filter in a subquery below"));
         }
@@ -279,12 +360,19 @@ impl Walk<'_> {
         if !is_default_frame(window_frame) {
             return Err(refused(&format!("a window frame (ROWS or RANGE) with {name}"), "leave the frame out"));
         }
+        Ok(())
+    }
+
+    fn keyed_function(&self, call: &WindowFunction, input: &DFSchemaRef) -> Result<KeyedFunction, SqlError> {
+        self.check_frameless(call)?;
+        let (name, args) = (call.fun.name(), &call.params.args);
         if name == "lag" {
-            return self.lag(args, input);
+            let (value, n, default) = self.neighbour(name, args, input)?;
+            return Ok(KeyedFunction::Lag { value, n, default });
         }
         let Some(function) = stateful::find(name) else {
             return Err(refused(&format!("{name}(..) OVER"), "it would need rows that have not come, or all that ever came")
-                .note("over a stream: lag, held_for, hysteresis, locf, twa_below, rate_of_change"));
+                .note("over a stream: lag, lead, held_for, hysteresis, locf, twa_below, rate_of_change"));
         };
         if args.len() < function.required || args.len() > function.arguments.len() {
             return Err(
@@ -321,10 +409,11 @@ impl Walk<'_> {
         })
     }
 
-    fn lag(&self, args: &[LogicalExpr], input: &DFSchemaRef) -> Result<KeyedFunction, SqlError> {
+    /// The arguments of LAG and LEAD: a value, how many rows away, and what is in place of a row that is not there.
+    pub(super) fn neighbour(&self, name: &str, args: &[LogicalExpr], input: &DFSchemaRef) -> Result<Neighbour, SqlError> {
         let usage = || {
-            SqlError::new(Code::BadDefinition, "lag takes a value, a constant count and a default")
-                .hint("write lag(value), lag(value, 2) or lag(value, 1, 0.0)")
+            SqlError::new(Code::BadDefinition, format!("{name} takes a value, a constant count and a default"))
+                .hint(format!("write {name}(value), {name}(value, 2) or {name}(value, 1, 0.0)"))
         };
         let value = args.first().ok_or_else(usage)?;
         let n = match args.get(1) {
@@ -339,7 +428,7 @@ impl Walk<'_> {
                 Some(self.expr(&cast(default.clone(), to), input)?)
             }
         };
-        Ok(KeyedFunction::Lag { value: self.expr(value, input)?, n, default })
+        Ok((self.expr(value, input)?, n, default))
     }
 }
 
@@ -370,7 +459,23 @@ fn column_of(expr: &LogicalExpr, schema: &DFSchemaRef) -> Option<usize> {
     }
 }
 
-fn lineage_of(expr: &LogicalExpr, schema: &DFSchemaRef, columns: &[Lineage]) -> Lineage {
+/// Rows that leave with the end of their window carry its time, where they carried their own before.
+fn leave_at_the_end(columns: &mut [Lineage]) {
+    let own = columns.iter().any(|column| column.until.is_some() && !column.time);
+    for column in columns.iter_mut().filter(|_| own) {
+        column.time = column.until.is_some() && !column.time;
+    }
+    for column in columns {
+        column.rank = false;
+    }
+}
+
+/// What a window's start, end and time say of the rows in it.
+fn window_lineage(cut: Cut) -> [Lineage; 3] {
+    [longest(cut), Some(-1), Some(0)].map(|until| Lineage { until, ..Lineage::default() })
+}
+
+pub(super) fn lineage_of(expr: &LogicalExpr, schema: &DFSchemaRef, columns: &[Lineage]) -> Lineage {
     column_of(expr, schema).and_then(|i| columns.get(i).copied()).unwrap_or_default()
 }
 
@@ -382,7 +487,7 @@ fn window_call(expr: &LogicalExpr) -> Result<&WindowFunction, SqlError> {
     }
 }
 
-fn call_text(call: &WindowFunction, input: &DFSchemaRef) -> String {
+pub(super) fn call_text(call: &WindowFunction, input: &DFSchemaRef) -> String {
     let args = call.params.args.iter().map(|arg| plain_text(arg, input)).collect::<Vec<_>>().join(", ");
     format!("{}({args})", call.fun.name())
 }
@@ -425,7 +530,7 @@ fn as_number(expr: &LogicalExpr) -> Option<f64> {
     }
 }
 
-fn refused(clause: &str, instead: &str) -> SqlError {
+pub(super) fn refused(clause: &str, instead: &str) -> SqlError {
     SqlError::new(Code::NotOnAStream, format!("{clause} is not supported over a stream")).hint(instead)
 }
 

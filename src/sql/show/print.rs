@@ -186,7 +186,7 @@ impl VisitorMut for Spell {
 }
 
 fn spell(name: &str, args: &[FunctionArg]) -> Option<String> {
-    if !["tumble", "hop", "absent"].contains(&name) {
+    if !["tumble", "hop", "cumulate", "session", "absent", "gap_fill"].contains(&name) {
         return None;
     }
     let mut exprs = Vec::new();
@@ -195,7 +195,13 @@ fn spell(name: &str, args: &[FunctionArg]) -> Option<String> {
         exprs.push(expr);
     }
     let [Expr::Subquery(input), time, lengths @ ..] = exprs.as_slice() else { return None };
-    let (lengths, keys) = if name == "absent" { lengths.split_at_checked(1)? } else { (lengths, [].as_slice()) };
+    let keys_from = match name {
+        "session" | "absent" => 1,
+        // LOCF and INTERPOLATE stand between the interval and the keys.
+        "gap_fill" => 1 + lengths.iter().filter(|expr| matches!(expr, Expr::Function(_))).count(),
+        _ => lengths.len(),
+    };
+    let (lengths, keys) = lengths.split_at_checked(keys_from)?;
     let mut out = format!("TABLE({}(TABLE {}", name.to_uppercase(), whole_table(input).unwrap_or_else(|| format!("({input})")));
     if !keys.is_empty() {
         let _ = write!(out, " PARTITION BY {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));

@@ -208,3 +208,19 @@ fn a_stream_that_a_query_makes_has_a_statement_of_its_own() {
     .assert_eq(&text);
     assert!(parse_statement(&text).is_ok());
 }
+
+#[test]
+fn every_call_of_a_window_is_spelled_as_the_manual_writes_it() {
+    for call in [
+        "TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        "CUMULATE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '1' DAY)",
+        "SESSION(TABLE s PARTITION BY a, b, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
+        "ABSENT(TABLE s PARTITION BY a, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
+        "GAP_FILL(TABLE s PARTITION BY a, DESCRIPTOR(ts), INTERVAL '1' SECOND, LOCF(x), INTERPOLATE(y))",
+    ] {
+        let text = format!("CREATE QUERY q AS INSERT INTO o SELECT * FROM TABLE({call})");
+        let parsed = parse_statement(&text).unwrap_or_else(|e| panic!("{}", e.render(&text)));
+        let shown = canonical(&parsed.statement);
+        assert!(shown.contains(&format!("TABLE({call})")), "{shown}");
+    }
+}

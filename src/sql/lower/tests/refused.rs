@@ -47,15 +47,15 @@ fn clauses_without_an_operator_are_refused_by_name() {
     "#]],
     );
     check_refused(
-        "SELECT avg(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS a FROM vitals",
+        "SELECT median(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS a FROM vitals",
         expect![[r#"
-        SQL-0021 the aggregate avg(..) OVER is not supported over a stream: aggregate over TUMBLE or HOP windows instead
+        SQL-0021 the aggregate median(..) OVER is not supported over a stream: aggregate over TUMBLE or HOP windows instead
     "#]],
     );
     check_refused(
-        "SELECT lead(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS a FROM vitals",
+        "SELECT cume_dist() OVER (PARTITION BY patient_id ORDER BY ts) AS a FROM vitals",
         expect![[r#"
-        SQL-0021 lead(..) OVER is not supported over a stream: it would need rows that have not come, or all that ever came
+        SQL-0021 cume_dist(..) OVER is not supported over a stream: it would need rows that have not come, or all that ever came
     "#]],
     );
     check_refused(
