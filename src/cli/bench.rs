@@ -1,6 +1,6 @@
 //! `vitalsql bench`: what this machine can do, measured through the doors a user comes through.
 //!
-//! `produce` and `consume` and `latency` go through the Kafka port; `window` measures the engine over a topic
+//! `produce` and `consume` and `latency` go through the Kafka port; `window` and `over` measure the engine over a topic
 //! that is already there. Without `--kafka` a node of its own is started in a temporary folder. Each run prints
 //! one line of JSON on stdout and a sentence on stderr; figures hold for this machine and this moment only.
 
@@ -27,7 +27,7 @@ use crate::time::Clock;
 /// Measurements.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench latency --rate 10000    from produce to alert"
+    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench latency --rate 10000    from produce to alert"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -42,6 +42,8 @@ enum What {
     Consume(Load),
     /// A JSON topic to 1-minute tumbling avg, min, max and count of three vitals per patient.
     Window(Window),
+    /// A JSON topic to avg, min, max, count and stddev of the 5 minutes before each reading of a patient.
+    Over(Window),
     /// From producing a reading to reading its alert, at a fixed rate.
     Latency(Latency),
 }
@@ -97,7 +99,8 @@ pub fn run(arguments: Arguments) -> CommandResult {
     match arguments.what {
         What::Produce(load) => with_broker(load.kafka.as_deref(), |broker| produce(broker, &load).and_then(|(result, _)| report(&result))),
         What::Consume(load) => with_broker(load.kafka.as_deref(), |broker| consume(broker, &load)),
-        What::Window(window) => with_node(|node, runtime| window_run(node, runtime, &window)),
+        What::Window(window) => with_node(|node, runtime| engine_run(node, runtime, &window, &WINDOWS)),
+        What::Over(window) => with_node(|node, runtime| engine_run(node, runtime, &window, &FRAMES)),
         What::Latency(latency) => with_node(|node, runtime| latency_run(node, runtime, &latency)),
     }
 }
@@ -215,7 +218,33 @@ fn consume(broker: &Broker, load: &Load) -> CommandResult {
     )
 }
 
-fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Window) -> CommandResult {
+/// A query over the readings that is measured.
+struct Measured {
+    name: &'static str,
+    what: &'static str,
+    select: &'static str,
+}
+
+const WINDOWS: Measured = Measured {
+    name: "window",
+    what: "into 1-minute windows",
+    select: "SELECT patient_id, window_start, window_end, avg(heart_rate) AS hr_avg, min(heart_rate) AS hr_min, max(heart_rate) AS hr_max, count(heart_rate) AS hr_n, \
+             avg(spo2) AS spo2_avg, min(spo2) AS spo2_min, max(spo2) AS spo2_max, count(spo2) AS spo2_n, \
+             avg(resp_rate) AS rr_avg, min(resp_rate) AS rr_min, max(resp_rate) AS rr_max, count(resp_rate) AS rr_n \
+             FROM TABLE(TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end EMIT ON WINDOW CLOSE",
+};
+
+/// Every reading is framed, and those far from their frame leave: what is measured is the frames, not the writing of results.
+const FRAMES: Measured = Measured {
+    name: "over",
+    what: "each with the 5 minutes before it",
+    select: "SELECT * FROM (SELECT patient_id, ts, heart_rate, avg(heart_rate) OVER w AS hr_avg, min(heart_rate) OVER w AS hr_min, \
+             max(heart_rate) OVER w AS hr_max, count(heart_rate) OVER w AS hr_n, stddev(heart_rate) OVER w AS hr_sd FROM bench_vitals \
+             WINDOW w AS (PARTITION BY patient_id ORDER BY ts RANGE BETWEEN INTERVAL '5' MINUTE PRECEDING AND CURRENT ROW)) \
+             WHERE heart_rate > hr_avg + 3 * hr_sd",
+};
+
+fn engine_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Window, of: &Measured) -> CommandResult {
     let sql = |text: String| runtime.block_on(node.execute(&text)).map_err(|e| Failure::new(e.to_string()));
     sql(format!(
         "CREATE STREAM bench_vitals (patient_id VARCHAR NOT NULL, heart_rate DOUBLE, spo2 DOUBLE, resp_rate DOUBLE, ts TIMESTAMP(3) NOT NULL, \
@@ -242,14 +271,9 @@ fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Wind
         }
     }
     let (begun, before) = (Instant::now(), process().cpu_seconds);
-    sql("CREATE QUERY bench_1m WITH ('delivery' = 'exactly_once') AS INSERT INTO bench_1m \
-         SELECT patient_id, window_start, window_end, avg(heart_rate) AS hr_avg, min(heart_rate) AS hr_min, max(heart_rate) AS hr_max, count(heart_rate) AS hr_n, \
-         avg(spo2) AS spo2_avg, min(spo2) AS spo2_min, max(spo2) AS spo2_max, count(spo2) AS spo2_n, \
-         avg(resp_rate) AS rr_avg, min(resp_rate) AS rr_min, max(resp_rate) AS rr_max, count(resp_rate) AS rr_n \
-         FROM TABLE(TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end EMIT ON WINDOW CLOSE"
-        .to_owned())?;
+    sql(format!("CREATE QUERY bench_results WITH ('delivery' = 'exactly_once') AS INSERT INTO bench_results {}", of.select))?;
     loop {
-        let read = runtime.block_on(node.rows_read("bench_1m"));
+        let read = runtime.block_on(node.rows_read("bench_results"));
         if read >= window.readings {
             break;
         }
@@ -260,14 +284,15 @@ fn window_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Wind
     }
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), process().cpu_seconds - before);
     output::say(&format!(
-        "{} readings of {} patients into 1-minute windows, exactly once: {:.0} a CPU second, {:.0} a second",
+        "{} readings of {} patients {}, exactly once: {:.0} a CPU second, {:.0} a second",
         window.readings,
         window.patients,
+        of.what,
         window.readings as f64 / cpu,
         window.readings as f64 / seconds
     ));
     report(
-        &json!({ "bench": "window", "readings": window.readings, "patients": window.patients, "seconds": seconds, "cpu_seconds": cpu, "per_cpu_second": window.readings as f64 / cpu, "per_second": window.readings as f64 / seconds }),
+        &json!({ "bench": of.name, "readings": window.readings, "patients": window.patients, "seconds": seconds, "cpu_seconds": cpu, "per_cpu_second": window.readings as f64 / cpu, "per_second": window.readings as f64 / seconds }),
     )
 }
 
