@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 
 use super::frame::REMEMBERED_MS;
 use super::operator::OverArgument;
-use super::past::{Kind, Lane, NOTHING, Past};
+use super::past::{Kind, Lane, NOTHING, Past, Worth};
 use super::prepare::{Prepared, prepared};
 use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
 use crate::stream::rowwise::{arrow_error, evaluate_flat};
@@ -260,9 +260,10 @@ impl Lead {
     /// Drops what has left.
     fn compact(&mut self) -> Result<(), StreamError> {
         let heads: Vec<u32> = self.waiting.iter().map(|own| if own.count > 0 { own.head } else { NOTHING }).collect();
-        let places = self.past.compact(&heads)?;
-        for own in &mut self.waiting {
-            own.head = if own.count > 0 { places[own.head as usize] } else { NOTHING };
+        if let Some(places) = self.past.compact(&heads, Worth::AnyRow)? {
+            for own in &mut self.waiting {
+                own.head = if own.count > 0 { places[own.head as usize] } else { NOTHING };
+            }
         }
         self.limit = 2 * self.past.len() + SPARE_ROWS;
         let mut oldest = std::mem::take(&mut self.oldest);

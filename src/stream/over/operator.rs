@@ -17,7 +17,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::frame::{Frames, OverFrame, Walk};
 use super::function::{AnyExtreme, Function, Numbered, Pick, Place};
-use super::past::{Kind, Lane, Past};
+use super::past::{Kind, Lane, Past, Worth};
 use super::prepare::{Prepared, failed_at, prepared};
 use super::slide::{Best, Count, Extreme, FloatSum, IntSum, Slide, Sliding, Type, Variance, WideSum};
 use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
@@ -255,7 +255,7 @@ impl Over {
             columns.push(as_type(answers.column, self.spec.schema.field(self.input.fields().len() + at))?);
         }
         if self.past.len() >= self.limit {
-            self.compact()?;
+            self.compact(Worth::AQuarter)?;
         }
         if failed.is_empty() {
             let batch =
@@ -301,7 +301,7 @@ impl Over {
     }
 
     /// Drops the rows that no frame needs.
-    fn compact(&mut self) -> Result<(), StreamError> {
+    fn compact(&mut self, worth: Worth) -> Result<(), StreamError> {
         let mut needed = vec![super::past::NOTHING; self.table.slot_count()];
         for frames in &mut self.frames {
             frames.loosen(&self.past);
@@ -309,9 +309,8 @@ impl Over {
                 *first = (*first).min(frames.needs(slot as u32, &self.past));
             }
         }
-        let places = self.past.compact(&needed)?;
-        for frames in &mut self.frames {
-            frames.renumber(&places);
+        if let Some(places) = self.past.compact(&needed, worth)? {
+            self.frames.iter_mut().for_each(|frames| frames.renumber(&places));
         }
         self.limit = 2 * self.past.len() + SPARE_ROWS;
         Ok(())
@@ -342,7 +341,7 @@ impl Over {
                 self.table.drop_slot(slot);
             }
         }
-        self.compact()
+        self.compact(Worth::AQuarter)
     }
 
     fn save_function(&self, of: &Followed, slots: &[u32]) -> Result<RecordBatch, StreamError> {
@@ -501,7 +500,7 @@ impl Operator for Over {
         if slots.is_empty() {
             return Ok(());
         }
-        self.compact()?;
+        self.compact(Worth::AnyRow)?;
         let of = |values: &[i64]| slots.iter().map(|slot| values[*slot as usize]).collect::<Vec<i64>>();
         let mut keys = vec![ints(vec![("last", of(&self.last)), ("ends", of(&self.ends))])?];
         let names = self.table.decode(slots.iter().filter_map(|slot| self.table.key(*slot).map(AsRef::as_ref)))?;

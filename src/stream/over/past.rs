@@ -233,6 +233,15 @@ fn as_type(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, StreamError> {
     if column.data_type() == to { Ok(ArrayRef::clone(column)) } else { cast(column, to).map_err(|e| error(&e)) }
 }
 
+/// What makes it worth while to move rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// A single row that goes.
+    AnyRow,
+    /// That a quarter of all rows goes.
+    AQuarter,
+}
+
 /// The rows.
 #[derive(Debug, Default)]
 pub(super) struct Past {
@@ -306,8 +315,9 @@ impl Past {
         }
     }
 
-    /// Keeps of each key the rows from the one that `needed` names on. Answers the new place of every old row.
-    pub(super) fn compact(&mut self, needed: &[u32]) -> Result<Vec<u32>, StreamError> {
+    /// Keeps of each key the rows from the one that `needed` names on. Answers the new place of every old row; or nothing,
+    /// and keeps all, where fewer than a quarter would go and that is not enough.
+    pub(super) fn compact(&mut self, needed: &[u32], worth: Worth) -> Result<Option<Vec<u32>>, StreamError> {
         let mut places = vec![NOTHING; self.len()];
         let mut kept: Vec<u32> = Vec::new();
         for (row, slot) in self.slots.iter().enumerate() {
@@ -315,6 +325,9 @@ impl Past {
                 places[row] = kept.len() as u32;
                 kept.push(row as u32);
             }
+        }
+        if worth == Worth::AQuarter && kept.len() > self.len() - self.len() / 4 {
+            return Ok(None);
         }
         let renumber = |row: u32| if row == NOTHING { NOTHING } else { places[row as usize] };
         for newest in &mut self.newest {
@@ -326,7 +339,7 @@ impl Past {
         for lane in &mut self.lanes {
             lane.keep(&kept)?;
         }
-        Ok(places)
+        Ok(Some(places))
     }
 
     /// Every row as a batch: the place of its slot among `slots`, its time, its arguments.

@@ -72,6 +72,27 @@ fn peers_count_for_one_another_in_a_range() {
 }
 
 #[test]
+fn values_of_any_type_may_be_framed() {
+    check(
+        "SELECT max(ts) OVER w AS t, min(acvpu) OVER w AS a, max(o2) OVER w AS o, min(n) OVER w AS n, last_value(ts) OVER w AS l,
+                sum(CAST(hr AS DECIMAL(10, 2))) OVER w AS s, avg(CAST(hr AS DECIMAL(10, 2))) OVER w AS m, max(CAST(hr AS DECIMAL(10, 2))) OVER w AS d,
+                sum(CAST(spo2 AS REAL)) OVER w AS r, max(CAST(spo2 AS REAL)) OVER w AS x, var_pop(n) OVER w AS v, avg(n) OVER w AS i,
+                min(CAST(ts AS DATE)) OVER w AS day, max(ward) OVER (PARTITION BY patient_id ORDER BY ts) AS ward
+         FROM vitals WINDOW w AS (PARTITION BY patient_id ORDER BY ts ROWS 1 PRECEDING)",
+        "p1 1 hr=80.25 spo2=97.5 acvpu=V n=3 o2=false ward=b
+         p1 2 hr=80.5 spo2=96.25 acvpu=A n=4 ward=c
+         p1 3 acvpu=P o2=true ward=a
+         p1 4",
+        expect![[r#"
+            00:00:01 | V | false | 3 | 00:00:01 | 80.25 | 80.250000 | 80.25 | 97.5 | 97.5 | 0.0 | 3.0 | 1970-01-01 | b
+            00:00:02 | A | false | 3 | 00:00:02 | 160.75 | 80.375000 | 80.50 | 193.75 | 97.5 | 0.25 | 3.5 | 1970-01-01 | c
+            00:00:03 | A | true | 4 | 00:00:03 | 80.50 | 80.500000 | 80.50 | 96.25 | 96.25 | 0.0 | 4.0 | 1970-01-01 | c
+            00:00:04 | P | true | - | 00:00:04 | - | - | - | - | - | - | - | 1970-01-01 | c
+        "#]],
+    );
+}
+
+#[test]
 fn the_plan_says_which_frames_are_followed() {
     check_plan(
         "SELECT patient_id, avg(hr) OVER (PARTITION BY patient_id ORDER BY ts RANGE INTERVAL '5' MINUTE PRECEDING) AS a,
