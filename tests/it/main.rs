@@ -1,5 +1,6 @@
 //! The whole engine from outside: one binary, one module a story.
 
 mod dashboards;
+mod golden;
 mod house;
 mod queries;
