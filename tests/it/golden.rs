@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use self::bench::{Bench, OUT, QUERY};
+use self::bench::{Bench, OUT, QUERY, VIEW};
 use self::case::{Case, History, InputRow, Step, differ};
 
 /// How long results may stay away once everything is read.
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 4;
 enum Feeding {
     /// One batch a partition.
     Whole,
-    /// One row a batch, each committed before the next.
+    /// One row a batch (of many rows, a few), each committed before the next.
     RowByRow,
     /// One batch a partition, the last partition first.
     Backwards,
@@ -109,9 +109,11 @@ async fn feed(mut bench: Bench, mut queues: Vec<Queue<'_>>, how: Feeding, chance
             }
         }
         Feeding::RowByRow => {
+            // Of many rows a few at once: what a commit can cut is cut often enough.
+            let at_once = 1 + queues.iter().map(|q| q.rows.len()).sum::<usize>() / 64;
             while queues.iter().any(|q| !q.rows.is_empty()) {
                 for queue in queues.iter_mut().filter(|q| !q.rows.is_empty()) {
-                    let rows = queue.take(1);
+                    let rows = queue.take(at_once);
                     bench.write(queue.stream, queue.partition, &rows).await?;
                     bench.settle().await?;
                 }
@@ -148,8 +150,11 @@ async fn feed(mut bench: Bench, mut queues: Vec<Queue<'_>>, how: Feeding, chance
     Ok(bench)
 }
 
-/// The output, as a case speaks of it: every row, or the last of each key.
-async fn found(bench: &Bench, last_only: bool) -> Result<Vec<Value>, String> {
+/// The output, as a case speaks of it: what a view holds, every row, or the last of each key.
+async fn found(bench: &Bench, view: bool, last_only: bool) -> Result<Vec<Value>, String> {
+    if view {
+        return bench.select(&format!("SELECT * FROM {VIEW}")).await;
+    }
     let written = bench.written().await?;
     if !last_only {
         return written.into_iter().map(|w| w.value.ok_or_else(|| "a key was deleted".to_owned())).collect();
@@ -164,9 +169,9 @@ async fn found(bench: &Bench, last_only: bool) -> Result<Vec<Value>, String> {
 /// Compares until it is right or patience is over.
 async fn expect(bench: &Bench, case: &Case, expected: &[Value], last_only: bool) -> Result<(), String> {
     let begun = Instant::now();
-    let order = case.order.as_deref().filter(|_| !last_only);
+    let order = case.order.as_deref().filter(|_| !last_only && !case.view);
     loop {
-        let have = found(bench, last_only).await?;
+        let have = found(bench, case.view, last_only).await?;
         match differ(expected, &have, order) {
             None => return Ok(()),
             Some(why) if begun.elapsed() > PATIENCE => return Err(why),
@@ -245,7 +250,8 @@ async fn history(case: &Case) -> Result<(), String> {
 }
 
 fn create(case: &Case) -> String {
-    format!("CREATE QUERY {QUERY} AS INSERT INTO {OUT} {}\n{};", case.query, case.emit)
+    let made = if case.view { format!("CREATE MATERIALIZED VIEW {VIEW} AS") } else { format!("CREATE QUERY {QUERY} AS INSERT INTO {OUT}") };
+    format!("{made} {}\n{};", case.query, case.emit)
 }
 
 /// Whether the engine takes what a case needs.

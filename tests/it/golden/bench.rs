@@ -23,9 +23,11 @@ use super::case::InputRow;
 /// What has not come by then will not.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The stream every case writes to, and the query that writes it.
+/// The stream a case writes to, and the query that writes it.
 pub const OUT: &str = "golden_out";
 pub const QUERY: &str = "golden";
+/// The view, where a case is one.
+pub const VIEW: &str = "golden_view";
 
 /// Rules are the alarm desk's; here are none.
 struct NoRules;

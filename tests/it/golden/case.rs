@@ -12,24 +12,22 @@ use serde_json::Value;
 /// What a case may wait for. A word that is not here is a slip of the pen.
 const FEATURES: &[&str] = &[
     "asof join",
-    "cumulate",
-    "emit on update",
+    "deduplication",
     "gap_fill",
-    "grace",
     "interval join",
-    "lookup",
+    "lead",
     "match_recognize",
+    "materialized view",
     "nested window",
     "over",
-    "qualify",
-    "sql functions",
-    "table",
+    "over following",
+    "rank",
     "temporal join",
     "union",
-    "unnest",
     "updating aggregate",
-    "updating join",
+    "updating top-n",
     "window join",
+    "window top-n",
 ];
 
 /// Whether SELECT over the stored rows must give the same.
@@ -72,6 +70,8 @@ pub struct Case {
     /// Columns whose values make a key: rows of one key come in the order that is given. `None` says that order is open.
     pub order: Option<Vec<String>>,
     pub late: Option<u64>,
+    /// Whether it is a materialized view, and not a query that writes to a stream.
+    pub view: bool,
     /// Why it does not run as a continuous query: then CREATE must refuse it.
     pub not_streamed: Option<String>,
     pub statements: String,
@@ -124,6 +124,11 @@ impl Case {
         };
         let order = head.take("Order").map(|columns| columns.split(',').map(|c| c.trim().to_owned()).collect());
         let late = head.take("Late").map(|n| n.parse().map_err(|_| format!("\"# Late: {n}\" is no number"))).transpose()?;
+        let view = match head.take("As").as_deref() {
+            None => false,
+            Some("view") => true,
+            Some(other) => return Err(format!("\"# As: {other}\" is not known; there is \"view\"")),
+        };
         let not_streamed = head.take("Not streamed");
         if not_streamed.is_some() && !needs.is_empty() {
             return Err("both \"Not streamed\" and \"Needs\"".to_owned());
@@ -137,6 +142,7 @@ impl Case {
             history,
             order,
             late,
+            view,
             not_streamed,
             statements: String::new(),
             query: String::new(),
