@@ -64,7 +64,6 @@ pub enum Step {
 /// A golden case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    pub name: String,
     pub needs: Vec<String>,
     pub history: History,
     /// Columns whose values make a key: rows of one key come in the order that is given. `None` says that order is open.
@@ -137,7 +136,6 @@ impl Case {
             return Err(format!("\"# {key}:\" is not known"));
         }
         let mut case = Self {
-            name: name.to_owned(),
             needs,
             history,
             order,
