@@ -94,14 +94,26 @@ impl Span {
 pub struct Clock {
     origin: Timestamp,
     since: Instant,
-    speed: f64,
+    runs: Runs,
+}
+
+/// What a clock goes by.
+#[derive(Clone, Copy, Debug)]
+enum Runs {
+    /// The machine's clock, which may be set while we run.
+    AsSet,
+    /// The time that has passed, so many times as fast.
+    Times(f64),
+    /// A test, which has two hands: what the machine's clock shows, and how much time has passed.
+    #[cfg(test)]
+    ByHand(&'static [std::sync::atomic::AtomicI64; 2], usize),
 }
 
 impl Clock {
     /// The machine's own time.
     #[must_use]
     pub fn system() -> Self {
-        Self::running(1.0)
+        Self { origin: Timestamp(system_millis()), since: Instant::now(), runs: Runs::AsSet }
     }
 
     /// A clock that shows the machine's time now and runs `speed` times as fast from here on.
@@ -111,30 +123,135 @@ impl Clock {
     #[must_use]
     pub fn running(speed: f64) -> Self {
         assert!(speed.is_finite() && speed > 0.0, "a clock's speed is a positive number");
-        Self { origin: Timestamp(system_millis()), since: Instant::now(), speed }
+        let runs = if speed == 1.0 { Runs::AsSet } else { Runs::Times(speed) };
+        Self { runs, ..Self::system() }
+    }
+
+    /// A clock for what must not be hurried or held up: it shows the machine's time now, and from here on counts
+    /// the time that passes, however fast this clock runs and however the machine's is set.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        #[cfg(test)]
+        if let Runs::ByHand(hands, _) = self.runs {
+            return Self { runs: Runs::ByHand(hands, 1), ..*self };
+        }
+        Self { runs: Runs::Times(1.0), ..Self::system() }
+    }
+
+    /// This clock as it would run if nobody set it.
+    #[must_use]
+    pub fn unset(&self) -> Self {
+        if matches!(self.runs, Runs::Times(_)) { *self } else { self.steady() }
+    }
+
+    /// A clock that a test moves: what the machine's clock shows, and how much time has passed.
+    #[cfg(test)]
+    pub(crate) fn by_hand(hands: &'static [std::sync::atomic::AtomicI64; 2]) -> Self {
+        Self { runs: Runs::ByHand(hands, 0), ..Self::system() }
     }
 
     /// What the clock shows.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        if self.speed == 1.0 {
-            // The machine's clock may be set while we run; at normal speed we follow it.
-            return Timestamp(system_millis());
+        match self.runs {
+            Runs::AsSet => Timestamp(system_millis()),
+            Runs::Times(speed) => self.origin.plus((self.since.elapsed().as_secs_f64() * speed * 1000.0) as i64),
+            #[cfg(test)]
+            Runs::ByHand(hands, which) => Timestamp(hands[which].load(std::sync::atomic::Ordering::Relaxed)),
         }
-        let passed = self.since.elapsed().as_secs_f64() * self.speed * 1000.0;
-        self.origin.plus(passed as i64)
     }
 
     /// How long a span of this clock's time takes on the machine.
     #[must_use]
     pub fn real(&self, span: Duration) -> Duration {
-        if self.speed == 1.0 { span } else { span.div_f64(self.speed) }
+        if self.speed() == 1.0 { span } else { span.div_f64(self.speed()) }
     }
 
     /// How many times as fast as the machine's clock this one runs.
     #[must_use]
     pub const fn speed(&self) -> f64 {
-        self.speed
+        match self.runs {
+            Runs::Times(speed) => speed,
+            _ => 1.0,
+        }
+    }
+}
+
+/// How old things are by a clock that may be set: what it was set forward by is not their age.
+///
+/// Knows what it was shown: the clock, and one beside it that nobody sets. What was stamped before the clock was set
+/// forward by more than a minute counts as so much younger; where it is set back, so much of that is forgotten. Where it was set more
+/// than once, things may count as younger than they are, never as older.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ages {
+    now: i64,
+    /// How far the clock was ahead of the one beside it, at the last look.
+    ahead: Option<i64>,
+    /// The last time that it has shown.
+    latest: i64,
+    /// The last stamp from before each time it was set forward, and by how much; in order.
+    jumps: Vec<(i64, i64)>,
+}
+
+impl Ages {
+    /// A smaller step is the usual correction of a clock, and counts as time.
+    const STEP_MS: i64 = 60_000;
+
+    /// By a clock that shows `now` and was never set.
+    #[must_use]
+    pub const fn at(now: Timestamp) -> Self {
+        Self { now: now.0, ahead: None, latest: now.0, jumps: Vec::new() }
+    }
+
+    /// Has heard of a stamp: the clock has shown it once, perhaps under another process.
+    pub const fn hear(&mut self, stamp: i64) {
+        if stamp > self.latest {
+            self.latest = stamp;
+        }
+    }
+
+    /// Looks at the clock, and at the one beside it. Answers by how much the clock was set since the last look, where it was.
+    pub fn look(&mut self, now: Timestamp, steady: Timestamp) -> Option<i64> {
+        self.now = now.0;
+        let ahead = now.since(steady);
+        let step = self.ahead.replace(ahead).map_or(0, |before| ahead.saturating_sub(before));
+        if step > Self::STEP_MS {
+            // Also what it stamped when it was ahead once before.
+            self.jumps.push((now.0.saturating_sub(step).max(self.latest), step));
+        } else if step < -Self::STEP_MS {
+            let mut back = step.saturating_neg();
+            while back > 0
+                && let Some((_, by)) = self.jumps.last_mut()
+            {
+                let undone = back.min(*by);
+                (*by, back) = (*by - undone, back - undone);
+                if *by == 0 {
+                    self.jumps.pop();
+                }
+            }
+        }
+        self.latest = self.latest.max(now.0);
+        (step.saturating_abs() > Self::STEP_MS).then_some(step)
+    }
+
+    /// What the clock shows.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    /// How old something is that was stamped so.
+    #[must_use]
+    pub fn of(&self, stamp: i64) -> i64 {
+        let set: i64 = self.jumps.iter().filter(|(before, _)| stamp <= *before).map(|(_, by)| *by).fold(0, i64::saturating_add);
+        self.now.saturating_sub(stamp).saturating_sub(set)
+    }
+
+    /// The stamp of something that is so old, whenever it was stamped: what is stamped later is younger.
+    #[must_use]
+    pub fn stamp_of(&self, age_ms: i64) -> Timestamp {
+        let set = self.jumps.iter().map(|(_, by)| *by).fold(0, i64::saturating_add);
+        Timestamp(self.now.saturating_sub(set).saturating_sub(age_ms))
     }
 }
 
@@ -204,6 +321,38 @@ mod tests {
     fn times_print_in_utc_with_milliseconds_only_where_there_are_any() {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(Timestamp(-1).to_string(), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn what_a_clock_was_set_forward_by_is_nobodys_age() {
+        const HOUR: i64 = 3_600_000;
+        let mut ages = Ages::default();
+        let mut look = |now: i64, steady: i64| ages.look(Timestamp(now), Timestamp(steady));
+        assert_eq!((look(10 * HOUR, 10 * HOUR), look(11 * HOUR + 60_000, 11 * HOUR)), (None, None), "a correction");
+        // Five hours forward, seen an hour later.
+        assert_eq!(look(17 * HOUR + 60_000, 12 * HOUR), Some(5 * HOUR));
+        let now = 17 * HOUR + 60_000;
+        assert_eq!((ages.of(10 * HOUR), ages.of(now - 60_000), ages.of(now + 5)), (2 * HOUR + 60_000, 60_000, -5));
+        assert_eq!(ages.stamp_of(HOUR), Timestamp(11 * HOUR + 60_000));
+        // And back: nothing is left of it.
+        assert_eq!(ages.look(Timestamp(13 * HOUR), Timestamp(13 * HOUR)), Some(-5 * HOUR - 60_000));
+        assert_eq!((ages.of(10 * HOUR), ages.stamp_of(HOUR)), (3 * HOUR, Timestamp(12 * HOUR)));
+        // Back first: what was stamped before is from the future, and no older for it.
+        assert_eq!(ages.look(Timestamp(4 * HOUR), Timestamp(14 * HOUR)), Some(-10 * HOUR));
+        assert_eq!(ages.of(13 * HOUR), -9 * HOUR);
+        // Forward again, not as far as it was once: what it stamped then is as young.
+        assert_eq!((ages.look(Timestamp(16 * HOUR), Timestamp(15 * HOUR)), ages.of(17 * HOUR)), (Some(11 * HOUR), -12 * HOUR));
+        assert_eq!(ages.look(Timestamp(i64::MAX), Timestamp(14 * HOUR)).is_some(), ages.of(i64::MIN) > 0, "no overflow");
+    }
+
+    #[test]
+    fn a_steady_clock_is_not_set_and_not_hurried() {
+        static HANDS: [std::sync::atomic::AtomicI64; 2] = [const { std::sync::atomic::AtomicI64::new(5) }; 2];
+        let clock = Clock::by_hand(&HANDS);
+        let steady = clock.steady();
+        HANDS[0].store(1 << 40, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!((clock.now().0, steady.now().0, steady.steady().now().0), (1 << 40, 5, 5));
+        assert_eq!((Clock::running(60.0).speed(), Clock::running(60.0).steady().speed()), (60.0, 1.0));
     }
 
     #[test]

@@ -451,9 +451,16 @@ impl Catalogue {
         let mut entries = Vec::new();
         for topic in self.topics().iter().filter(|t| !t.name().is_internal()) {
             for partition in topic.partitions().iter() {
-                if let Some((producers, upto)) = partition.snapshot_if_due(bytes) {
-                    // The snapshot may not be ahead of what a crash leaves.
-                    if !partition.visible(upto).await {
+                if let Some((producers, upto, since)) = partition.snapshot_if_due(bytes) {
+                    // The snapshot may not be ahead of what a crash leaves. Nor may it wait for a disk that takes nothing: whoever calls
+                    // is who makes room.
+                    let is_safe = tokio::select! {
+                        biased;
+                        is_safe = partition.visible(upto) => is_safe,
+                        () = self.log.running_out() => false,
+                    };
+                    if !is_safe {
+                        partition.appended(since);
                         continue;
                     }
                     let mut value = upto.0.to_be_bytes().to_vec();

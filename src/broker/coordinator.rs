@@ -3,8 +3,8 @@
 //!
 //! Always: what is to be stored is handed to the log under the group's lock, so the log has it in the order
 //! in which the group decided it; an offset is acknowledged, and shown, only when it is durable. One task
-//! watches the deadlines of all groups. Groups live by the machine's time, not by the node's clock, which a
-//! demonstration may run faster: their members' heartbeats come in real time. Called by `server`.
+//! watches the deadlines of all groups. Groups live by the time that passes ([`Clock::steady`]), not by the node's clock, which a
+//! demonstration may run faster and which may be set by hours: their members' heartbeats come in real time. Called by `server`.
 
 mod consumer;
 mod txn;
@@ -97,8 +97,9 @@ impl Coordinator {
         config: GroupConfig,
         topics: Arc<Catalogue>,
         settings: Arc<Settings>,
+        clock: Clock,
     ) -> Result<(Self, Vec<Entry>), BrokerError> {
-        let clock = Clock::system();
+        let clock = clock.steady();
         let mut replay = Replay::default();
         let mut unreadable = 0_u64;
         let journal = Journal::open(log, "__consumer_offsets", id, clock, |at, key, value| {
@@ -486,6 +487,12 @@ impl Coordinator {
                 }
             }
         }
+    }
+
+    /// Looks at the clock again, which a test has moved.
+    #[cfg(test)]
+    pub(super) fn look_again(&self) {
+        self.earlier.notify_one();
     }
 
     /// How far each group is behind in each topic, by what `end` says of partitions.

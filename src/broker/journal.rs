@@ -206,6 +206,11 @@ impl Journal {
             }
             held.bytes
         };
+        self.rewrite(holds).await
+    }
+
+    /// Rewrites the journal, which holds about so many bytes.
+    pub(super) async fn rewrite(&self, holds: u64) -> Result<bool, BrokerError> {
         let permit = self.room(usize::try_from(holds).unwrap_or(usize::MAX)).await;
         let now = self.clock.now();
         let end = self.partition.log().end();

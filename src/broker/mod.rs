@@ -24,9 +24,13 @@ mod producer_ids;
 mod producers;
 pub mod security;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_clock;
 mod topic;
 mod topic_config;
 pub mod txn;
@@ -67,7 +71,7 @@ use txn::Transactions;
 
 use crate::log::{Log, PartitionKey, Permit, RetentionLimits};
 use crate::record::{Batch, Offset, TimestampType, TopicId, TopicName, TopicPartition};
-use crate::time::Clock;
+use crate::time::{Ages, Clock};
 use crate::wire::error_code;
 
 /// A partition's producers are written down after so many bytes, which bounds what is read at a start.
@@ -79,6 +83,9 @@ pub struct Broker {
     config: Arc<LiveConfig>,
     settings: Arc<Settings>,
     clock: Clock,
+    /// The clock as it would run if nobody set it, and what is known of how old things are.
+    unset: Clock,
+    ages: Mutex<Ages>,
     catalogue: Arc<Catalogue>,
     groups: Arc<Coordinator>,
     producer_ids: Arc<ProducerIds>,
@@ -111,6 +118,7 @@ impl Broker {
                     config.get().groups(),
                     Arc::clone(&catalogue),
                     Arc::clone(&settings),
+                    clock,
                 )?;
                 let producer_ids = Arc::new(ProducerIds::open(&log, internal_id(b"_prodids"), clock)?);
                 let groups = Arc::new(groups);
@@ -140,6 +148,8 @@ impl Broker {
             config,
             settings,
             clock,
+            unset: clock.unset(),
+            ages: Mutex::default(),
             catalogue,
             groups,
             producer_ids,
@@ -151,6 +161,10 @@ impl Broker {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        if let Some(latest) = broker.log.latest_received() {
+            broker.ages.lock().hear(latest.0);
+        }
+        broker.look_at_the_clock();
         broker.tasks.spawn(Arc::clone(&broker.groups).run(broker.stop.clone()));
         broker.tasks.spawn(Arc::clone(&broker.transactions).run(broker.stop.clone()));
         broker.tasks.spawn(Arc::clone(broker.security.audit()).run(broker.stop.clone()));
@@ -353,7 +367,8 @@ impl Broker {
     /// Deletes what is too old or too much, forgets producers and offsets whose time is over, and rewrites
     /// internal topics that have grown too long. To be called now and then.
     pub async fn enforce_retention(&self) -> Result<(), BrokerError> {
-        let now = self.clock.now();
+        let ages = self.look_at_the_clock();
+        let now = ages.now();
         let mut limits: BTreeMap<PartitionKey, RetentionLimits> = BTreeMap::new();
         let pins = self.pins.lock().clone();
         for topic in self.topics().iter().filter(|t| !t.name().is_internal()) {
@@ -374,12 +389,13 @@ impl Broker {
             RetentionLimits { retention_bytes: Some(security::AUDIT_BYTES), ..RetentionLimits::default() },
         );
         let log = Arc::clone(&self.log);
-        tokio::task::spawn_blocking(move || log.enforce_retention(now, |key| limits.get(&key).cloned().unwrap_or_default()))
+        let by = ages.clone();
+        tokio::task::spawn_blocking(move || log.enforce_retention(&by, |key| limits.get(&key).cloned().unwrap_or_default()))
             .await
             .map_err(|e| BrokerError::Internal { topic: "retention", why: e.to_string() })??;
         self.begin_compaction(now);
         self.catalogue.load_producers().await;
-        let expired = now.plus(-i64::try_from(self.config().producer_expiration.as_millis()).unwrap_or(i64::MAX));
+        let expired = ages.stamp_of(i64::try_from(self.config().producer_expiration.as_millis()).unwrap_or(i64::MAX));
         for partition in self.topics().iter().flat_map(|t| t.partitions().to_vec()) {
             partition.expire_producers(expired);
         }
@@ -393,16 +409,36 @@ impl Broker {
         Ok(())
     }
 
+    /// How old things are now; what the clock was set by since the last look is told.
+    fn look_at_the_clock(&self) -> Ages {
+        let mut ages = self.ages.lock();
+        if let Some(by_ms) = ages.look(self.clock.now(), self.unset.now()) {
+            tracing::warn!(by_ms, "the machine's clock was set: records are kept as long as before, and get their times by the new one");
+        }
+        ages.clone()
+    }
+
     /// Stops the broker's own tasks, writes down what makes the next start quick, and closes the log.
     pub async fn close(&self) -> Result<(), BrokerError> {
         self.stop.cancel();
         self.log.end_compaction();
         self.tasks.close();
-        self.tasks.wait().await;
-        if self.log_failure().is_none()
-            && let Err(error) = self.catalogue.snapshot_producers(0).await
-        {
-            tracing::warn!(%error, "producers are read back from the log at the next start");
+        let mut finish = std::pin::pin!(async {
+            self.tasks.wait().await;
+            if self.log_failure().is_none()
+                && let Err(error) = self.catalogue.snapshot_producers(0).await
+            {
+                tracing::warn!(%error, "producers are read back from the log at the next start");
+            }
+        });
+        tokio::select! {
+            biased;
+            () = &mut finish => {}
+            // Nobody waits for a disk that may take nothing for days.
+            () = self.log.running_out() => {
+                self.log.end_writes();
+                finish.await;
+            }
         }
         let log = Arc::clone(&self.log);
         tokio::task::spawn_blocking(move || log.close())

@@ -7,7 +7,7 @@
 //! (`ProducerAppendInfo`, `ProducerStateEntry`), but for one: a batch of an aborted transaction is never taken for
 //! one that is repeated. Called by `Partition` under its lock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::log::LastOfProducer;
 use crate::record::{Batch, BatchHeader, ControlMarker, Offset};
@@ -242,6 +242,11 @@ impl Producers {
     /// Forgets whoever wrote nothing since `before` and has no transaction open.
     pub fn expire(&mut self, before: Timestamp) {
         self.by_id.retain(|_, producer| producer.open.is_some() || producer.last_write >= before);
+    }
+
+    /// Forgets all but these: of the others it is not known what they have last written.
+    pub fn keep_only(&mut self, known: &BTreeSet<i64>) {
+        self.by_id.retain(|id, _| known.contains(id));
     }
 
     /// Every producer, for whoever asks.

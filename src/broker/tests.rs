@@ -37,6 +37,13 @@ impl TestDisk {
         Broker::open(log, config, Clock::system()).await.expect("a test's broker opens")
     }
 
+    /// Opens a broker that goes by this clock.
+    pub(super) async fn broker_by(&self, clock: Clock) -> Arc<Broker> {
+        let log = Log::open(Arc::new(self.0.clone()), LogConfig { wal_segment_bytes: 1 << 20, ..LogConfig::default() });
+        let config = BrokerConfig { group_initial_rebalance_delay: Duration::ZERO, ..BrokerConfig::default() };
+        Broker::open(log.expect("a test's log opens"), config, clock).await.expect("a test's broker opens")
+    }
+
     /// The disk as it is after the power is cut now: what was not synced is lost.
     pub(crate) fn crash(&self) -> Self {
         Self(self.0.crash(|_| 0))
@@ -52,15 +59,15 @@ impl TestDisk {
     }
 }
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     TopicName::new(text).unwrap()
 }
 
-fn place(topic: &str, partition: i32) -> TopicPartition {
+pub(super) fn place(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(name(topic), PartitionId(partition))
 }
 
-fn batch(values: &[&str]) -> Batch {
+pub(super) fn batch(values: &[&str]) -> Batch {
     let mut builder = BatchBuilder::new();
     for value in values {
         builder.push(Clock::system().now().0, None, Some(value.as_bytes()), &[]);
@@ -68,7 +75,7 @@ fn batch(values: &[&str]) -> Batch {
     builder.finish()
 }
 
-fn idempotent(id: i64, epoch: i16, first: i32, count: i32) -> Bytes {
+pub(super) fn idempotent(id: i64, epoch: i16, first: i32, count: i32) -> Bytes {
     let mut builder = BatchBuilder::new().with_producer(id, epoch, first);
     for i in 0..count {
         builder.push(Clock::system().now().0, None, Some(format!("{}", first + i).as_bytes()), &[]);
@@ -81,7 +88,7 @@ async fn topic(broker: &Broker, topic: &str, partitions: i32) -> Arc<Topic> {
 }
 
 /// Sends one batch for each partition named; tells the offsets or Kafka's errors.
-async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> String {
+pub(super) async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> String {
     let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
     let incoming = batches
         .iter()
@@ -94,7 +101,7 @@ async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> String {
     broker.produce(terms, None, incoming).await.durable().await.iter().map(told).collect::<Vec<_>>().join(" ")
 }
 
-fn part(topic: &str, partition: i32, offset: i64, max_bytes: usize) -> FetchPart {
+pub(super) fn part(topic: &str, partition: i32, offset: i64, max_bytes: usize) -> FetchPart {
     FetchPart { topic: topic.to_owned(), topic_id: None, partition, offset, max_bytes, leader_epoch: -1, last_fetched_epoch: -1 }
 }
 
@@ -116,7 +123,7 @@ fn offsets(part: &FetchedPart) -> String {
 }
 
 /// Fetches what is there now.
-async fn fetch_now(broker: &Broker, parts: Vec<FetchPart>) -> Vec<String> {
+pub(super) async fn fetch_now(broker: &Broker, parts: Vec<FetchPart>) -> Vec<String> {
     broker.fetch(&spec(parts, 0, Duration::ZERO)).await.iter().map(offsets).collect()
 }
 
@@ -182,6 +189,29 @@ async fn a_repeated_batch_gets_the_offset_it_had_even_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_producer_goes_on_when_what_it_wrote_since_the_last_snapshot_was_deleted() {
+    let disk = TestDisk::default();
+    let broker = disk.broker().await;
+    topic(&broker, "t", 1).await;
+    let one = |first| [("t", 0, idempotent(7, 0, first, 1))];
+    assert_eq!(send(&broker, &one(0)).await, "@0");
+    broker.close().await.unwrap(); // its snapshot knows of one batch
+    let broker = disk.broker().await;
+    assert_eq!((send(&broker, &one(1)).await, send(&broker, &one(2)).await), ("@1".to_owned(), "@2".to_owned()));
+    assert_eq!(broker.delete_records("t", 0, -1).await, Ok(3));
+    let disk = disk.crash();
+    let broker = disk.broker().await;
+    assert_eq!(send(&broker, &one(3)).await, "@3");
+    // A start in the middle of a batch leaves its producer what it has.
+    assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 0, 3))]).await, "@4");
+    assert_eq!(broker.delete_records("t", 0, 5).await, Ok(5));
+    let broker = disk.crash().broker().await;
+    assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 3, 1))]).await, "@7");
+    assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 0, 3))]).await, "@4");
+    assert_eq!(send(&broker, &[("t", 0, idempotent(7, 0, 9, 1))]).await, "@8", "all it wrote is gone, and it with it");
+}
+
+#[tokio::test]
 async fn a_batch_sent_twice_at_once_is_appended_once_and_both_are_durable_when_acknowledged() {
     let disk = TestDisk::default();
     let broker = disk.broker().await;
@@ -228,6 +258,31 @@ async fn a_full_disk_refuses_writes_so_that_they_can_be_repeated() {
     disk.set_full(&broker, false).await;
     assert_eq!(send(&broker, &one(1)).await, "@1");
     assert_eq!(send(&broker, &one(1)).await, "@1");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_holds_up_neither_house_keeping_nor_the_stop() {
+    let disk = TestDisk::default();
+    let broker = disk.broker().await;
+    topic(&broker, "t", 1).await;
+    assert_eq!(send(&broker, &[("t", 0, idempotent(7, 0, 0, 1))]).await, "@0");
+    disk.0.set_read_only(true);
+    // What finds out is held: it has its place, and nobody knows for how long.
+    let held = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move { send(&broker, &[("t", 0, idempotent(7, 0, 1, 1))]).await }
+    });
+    broker.log().running_out().await;
+    assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 0, 1))]).await, "KAFKA_STORAGE_ERROR");
+    assert_eq!(commit(&broker, &GroupId::new("g").unwrap(), 6).await, Err(error_code::COORDINATOR_NOT_AVAILABLE));
+    // Told or not: it does not wait.
+    let _ = tokio::time::timeout(LONG, broker.enforce_retention()).await.expect("house-keeping waits for nobody");
+    tokio::time::timeout(LONG, broker.close()).await.expect("the stop waits for nobody").unwrap();
+    assert_eq!(held.await.unwrap(), "KAFKA_STORAGE_ERROR");
+    disk.0.set_read_only(false);
+    let broker = disk.crash().broker().await;
+    assert_eq!(fetch_now(&broker, vec![part("t", 0, 0, 1000)]).await, ["0"]);
+    assert_eq!(send(&broker, &[("t", 0, idempotent(7, 0, 1, 1))]).await, "@1");
 }
 
 #[tokio::test]
@@ -344,7 +399,7 @@ async fn a_producers_id_is_never_given_twice() {
     }
 }
 
-async fn commit(broker: &Broker, group: &GroupId, offset: i64) -> Result<Vec<(TopicPartition, i16)>, i16> {
+pub(super) async fn commit(broker: &Broker, group: &GroupId, offset: i64) -> Result<Vec<(TopicPartition, i16)>, i16> {
     let one = CommitOffset { of: place("t", 0), offset: Offset(offset), leader_epoch: -1, metadata: Some("m".repeat(100)) };
     let request = CommitRequest {
         member_id: String::new(),
@@ -357,7 +412,7 @@ async fn commit(broker: &Broker, group: &GroupId, offset: i64) -> Result<Vec<(To
     broker.groups().commit(group, request).await
 }
 
-fn committed(broker: &Broker, group: &GroupId) -> Option<i64> {
+pub(super) fn committed(broker: &Broker, group: &GroupId) -> Option<i64> {
     broker.groups().committed(group, &place("t", 0)).map(|c| c.offset.0)
 }
 

@@ -5,7 +5,7 @@
 //! The producers are read back from a snapshot and the log behind it when the first idempotent batch comes,
 //! so that opening a node costs nothing per partition. Made by `catalogue`, used by `append` and readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -318,15 +318,16 @@ impl Partition {
         Ok(())
     }
 
-    /// The producers for a snapshot, and up to where they hold, where more than `bytes` were appended since the last one.
-    pub(super) fn snapshot_if_due(&self, bytes: u64) -> Option<(Producers, Offset)> {
+    /// The producers for a snapshot, up to where they hold, and the bytes that were appended since the last one, where these are more
+    /// than `bytes`.
+    pub(super) fn snapshot_if_due(&self, bytes: u64) -> Option<(Producers, Offset, usize)> {
         if self.since_snapshot.load(Ordering::Relaxed) <= bytes {
             return None;
         }
         let state = self.state.lock();
         let Memory::Loaded(producers) = &state.producers else { return None };
-        self.since_snapshot.store(0, Ordering::Relaxed);
-        Some((producers.clone(), self.log.end()))
+        let since = self.since_snapshot.swap(0, Ordering::Relaxed);
+        Some((producers.clone(), self.log.end(), usize::try_from(since).unwrap_or(usize::MAX)))
     }
 
     /// Forgets producers that wrote nothing since `before`.
@@ -347,7 +348,9 @@ struct Scanned {
 
 fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, now: Timestamp) -> Result<Scanned, LogError> {
     let (mut bytes, mut aborted) = (0, Vec::new());
-    let mut at = from.max(log.start());
+    let start = log.start();
+    let mut read = BTreeSet::new();
+    let mut at = from.max(start);
     while at < to {
         let fetched = log.read(at, SCAN_BYTES)?;
         if fetched.next <= at {
@@ -355,7 +358,9 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
         }
         for batch in fetched.batches() {
             let batch = batch.map_err(|e| LogError::Corrupt { place: "a batch of a producer".to_owned(), why: e.to_string() })?;
-            if batch.base_offset() >= at && batch.base_offset() < to {
+            // What begins below the start counts as far as it lies behind.
+            if batch.last_offset() >= at && batch.base_offset() < to {
+                read.insert(batch.header().producer_id);
                 let step = producers.advance(batch.header(), EndMarker::of(&batch), batch.base_offset(), now);
                 if let Step::Ended { producer_id, first, last, committed: false } = step {
                     let stable = producers.all_open().min().map_or(last.plus(1), |open| open.min(last.plus(1)));
@@ -365,6 +370,11 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
             }
         }
         at = fetched.next;
+    }
+    if start > from {
+        // What was deleted since the snapshot cannot be read any more. Whoever has nothing behind it has nothing here, also no open
+        // transaction, and may go on with any sequence: an old one would refuse what comes next.
+        producers.keep_only(&read);
     }
     Ok(Scanned { producers, bytes, aborted })
 }

@@ -107,10 +107,11 @@ impl Guard {
     }
 
     /// Whether a write may be taken. What the node keeps about itself (deleting a topic, a group's position) may use three quarters of the
-    /// reserve: it is what makes room.
+    /// reserve: it is what makes room. On a disk that may only be read nothing does.
     pub(super) fn check(&self, disk: &dyn Disk, is_bookkeeping: impl FnOnce() -> bool) -> Result<(), LogError> {
         let state = self.state(disk);
-        if state.takes_writes() || (state.free_bytes > self.min_free / 4 && is_bookkeeping()) {
+        let is_hopeless = state.ran_out && *self.why.lock() == Why::ReadOnly;
+        if state.takes_writes() || (state.free_bytes > self.min_free / 4 && !is_hopeless && is_bookkeeping()) {
             return Ok(());
         }
         Err(self.refusal(state))

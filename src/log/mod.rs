@@ -42,6 +42,8 @@ pub use partition::{Durability, Fetched, PartitionConfig, PartitionLog};
 pub use retention::RetentionLimits;
 pub use sim_disk::SimDisk;
 pub use store::{Append, AppendGroup, Log, LogConfig, LogStats, Permit, Submitted};
+#[cfg(test)]
+pub(crate) use tests::Hands;
 
 use crate::record::{BatchError, Offset, PartitionId, TopicId};
 

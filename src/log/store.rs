@@ -25,7 +25,7 @@ use super::retention::RetentionLimits;
 use super::shared::{Queued, Shared};
 use super::{LogError, PartitionKey, recovery};
 use crate::record::{Batch, HEADER_BYTES, Offset, TopicName};
-use crate::time::Timestamp;
+use crate::time::{Ages, Timestamp};
 
 /// How the log is run.
 #[derive(Clone, Debug)]
@@ -256,13 +256,27 @@ impl Log {
     }
 
     /// Applies retention to every partition; answers how many bytes went. Blocks.
-    pub fn enforce_retention(&self, now: Timestamp, limits: impl Fn(PartitionKey) -> RetentionLimits) -> Result<u64, LogError> {
-        let partitions: Vec<Arc<PartitionLog>> = self.shared.partitions.read().values().cloned().collect();
+    pub fn enforce_retention(&self, ages: &Ages, limits: impl Fn(PartitionKey) -> RetentionLimits) -> Result<u64, LogError> {
+        let mut partitions: Vec<Arc<PartitionLog>> = self.shared.partitions.read().values().cloned().collect();
+        // In order, so that the same chance gives the same run.
+        partitions.sort_unstable_by_key(|partition| partition.key());
         let mut gone = 0;
         for partition in partitions {
-            gone += partition.enforce(now, &limits(partition.key()))?;
+            gone += partition.enforce(ages, &limits(partition.key()))?;
         }
         Ok(gone)
+    }
+
+    /// The latest time at which something was received that is there.
+    #[must_use]
+    pub fn latest_received(&self) -> Option<Timestamp> {
+        let partitions = self.shared.partitions.read();
+        let of = |partition: &Arc<PartitionLog>| {
+            let inner = partition.inner.lock();
+            let stored = inner.segments.iter().filter(|segment| segment.length > 0).map(|segment| Timestamp(segment.last_received));
+            stored.chain(inner.tail.iter().map(|tail| tail.received)).max()
+        };
+        partitions.values().filter_map(of).max()
     }
 
     /// Hears why the log has failed, once it has.
@@ -307,12 +321,22 @@ impl Log {
         self.shared.ending.store(true, Ordering::Release);
     }
 
+    /// Completes when nothing can be written for now: what was handed over waits, and may wait for long.
+    pub async fn running_out(&self) {
+        self.shared.guard.running_out().await;
+    }
+
+    /// Takes nothing more. What waits for a disk that takes nothing is refused.
+    pub fn end_writes(&self) {
+        self.shared.queue.lock().closing = true;
+        self.shared.queue_wake.notify_all();
+    }
+
     /// Makes what was handed over durable, writes the segments, cuts the WAL, and ends the threads. Blocks.
     pub fn close(&self) -> Result<(), LogError> {
         self.end_compaction();
         drop(self.shared.compacting.lock());
-        self.shared.queue.lock().closing = true;
-        self.shared.queue_wake.notify_all();
+        self.end_writes();
         let mut threads = std::mem::take(&mut *self.threads.lock());
         // The WAL thread first: what it makes durable is the other's work.
         for (i, thread) in threads.drain(..).enumerate() {

@@ -125,6 +125,12 @@ impl AsRef<str> for TopicName {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What the next identity is drawn from, where a test wants the same ones again.
+    static DRAWN: std::cell::Cell<Option<u128>> = const { std::cell::Cell::new(None) };
+}
+
 /// The identity of a topic, which a topic of the same name made later does not share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub [u8; 16]);
@@ -133,7 +139,18 @@ impl TopicId {
     /// A fresh identity.
     #[must_use]
     pub fn random() -> Self {
+        #[cfg(test)]
+        if let Some(drawn) = DRAWN.get() {
+            DRAWN.set(Some(drawn.wrapping_add(1)));
+            return Self(drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
+        }
         Self(*uuid::Uuid::new_v4().as_bytes())
+    }
+
+    /// Lets the identities that this thread makes follow from a seed.
+    #[cfg(test)]
+    pub(crate) fn draw_from(seed: u128) {
+        DRAWN.set(Some(seed));
     }
 
     /// The nil identity, which means "no id" on the wire.

@@ -9,7 +9,6 @@ use super::dispatch::Caller;
 use crate::broker::DescribedProducer;
 use crate::broker::txn::{Identity, Transaction, TxnState};
 use crate::record::{PartitionId, TopicName, TopicPartition};
-use crate::time::Clock;
 use crate::wire::{
     DescribeProducersPartitionResponse, DescribeProducersProducerState, DescribeProducersRequest, DescribeProducersResponse,
     DescribeProducersTopicResponse, DescribeTransactionsRequest, DescribeTransactionsResponse, DescribeTransactionsTopicData,
@@ -103,7 +102,7 @@ fn described(transactional_id: String, transaction: &Transaction) -> DescribeTra
 
 /// The transactional ids there are.
 pub(super) fn list_transactions(caller: &Caller, request: &ListTransactionsRequest) -> ListTransactionsResponse {
-    let now = Clock::system().now();
+    let now = caller.peer.broker.transactions().now();
     let pattern = match request.transactional_id_pattern.as_deref().filter(|pattern| !pattern.is_empty()).map(whole_id) {
         None => None,
         Some(Ok(pattern)) => Some(pattern),

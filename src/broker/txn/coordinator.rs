@@ -4,8 +4,9 @@
 //! Always: of one transactional id one thing at a time is done, to its end, also where the caller goes away; what is
 //! answered is durable; a batch of a transaction is handed to the log while the transaction is known to be open
 //! (`Transactions::verified`), so a marker has nothing of its transaction behind it. Locks are taken in this order: an
-//! id's, its transaction's, the groups', the journals', the partitions'. Transactions time out by the machine's
-//! time, not by the node's clock, which a demonstration may run faster. Called by `Broker` and `server`.
+//! id's, its transaction's, the groups', the journals', the partitions'. Transactions time out by the time that
+//! passes ([`Clock::steady`]), not by the node's clock, which a demonstration may run faster and which may be set by
+//! hours. Called by `Broker` and `server`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -58,6 +59,8 @@ pub struct ListedTransaction {
 pub struct Transactions {
     pub(super) config: TxnConfig,
     pub(super) clock: Clock,
+    /// By which transactions time out.
+    steady: Clock,
     pub(super) log: Arc<Log>,
     pub(super) journal: Arc<Journal>,
     pub(super) aborted: Arc<Journal>,
@@ -150,6 +153,7 @@ impl Transactions {
         let me = Self {
             config,
             clock: parts.clock,
+            steady: parts.clock.steady(),
             log: parts.log,
             journal,
             aborted,
@@ -194,9 +198,10 @@ impl Transactions {
         self.catalogue.topic_by_id(of.topic)?.partition(of.partition)
     }
 
-    /// The machine's time, by which transactions time out.
-    pub(super) fn now() -> Timestamp {
-        Clock::system().now()
+    /// The time by which transactions time out.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.steady.now()
     }
 
     pub(super) fn find(&self, id: &str) -> Option<Arc<Cell>> {
@@ -267,11 +272,11 @@ impl Transactions {
         let stored = cell.inner.lock().transaction.clone();
         let current = match stored {
             Some(transaction) => transaction,
-            None => Transaction::new(self.fresh_id().await?, timeout_ms, Self::now()),
+            None => Transaction::new(self.fresh_id().await?, timeout_ms, self.now()),
         };
         let mut fresh = None;
         loop {
-            match current.init(Self::now(), timeout_ms, believed, fresh)? {
+            match current.init(self.now(), timeout_ms, believed, fresh)? {
                 Init::NeedsId => fresh = Some(self.fresh_id().await?),
                 Init::Take(after) => {
                     let producer = after.producer;
@@ -333,7 +338,7 @@ impl Transactions {
     /// A producer's transaction is to write to partitions, which exist. Durable when this returns.
     pub async fn add(self: &Arc<Self>, id: &str, producer: Identity, partitions: BTreeSet<TopicPartition>) -> Result<(), i16> {
         self.within(id, move |me, cell, transaction| async move {
-            match transaction.add(Self::now(), producer, &partitions)? {
+            match transaction.add(me.now(), producer, &partitions)? {
                 None => Ok(()),
                 Some(after) => me.store(&cell, after).await,
             }
@@ -364,7 +369,7 @@ impl Transactions {
     /// A producer ends its transaction; it is over, and what it wrote visible or void, when this returns.
     pub async fn end(self: &Arc<Self>, id: &str, producer: Identity, committed: bool) -> Result<(), i16> {
         self.within(id, move |me, cell, transaction| async move {
-            match transaction.end(Self::now(), producer, committed)? {
+            match transaction.end(me.now(), producer, committed)? {
                 None => Ok(()),
                 Some(ending) => me.conclude(&cell, ending).await,
             }

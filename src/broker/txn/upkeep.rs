@@ -24,7 +24,7 @@ impl Transactions {
     pub(in crate::broker) async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let next = self.alarms.lock().first().map(|(at, _)| *at);
-            let sleep = next.map(|at| Duration::from_millis(u64::try_from(at.since(Self::now())).unwrap_or_default()));
+            let sleep = next.map(|at| Duration::from_millis(u64::try_from(at.since(self.now())).unwrap_or_default()));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.earlier.notified() => continue,
@@ -38,7 +38,7 @@ impl Transactions {
             }
             let due: Vec<String> = {
                 let mut alarms = self.alarms.lock();
-                let later = alarms.split_off(&(Self::now().plus(1), String::new()));
+                let later = alarms.split_off(&(self.now().plus(1), String::new()));
                 std::mem::replace(&mut *alarms, later).into_iter().map(|(_, id)| id).collect()
             };
             for id in due {
@@ -49,13 +49,19 @@ impl Transactions {
         }
     }
 
+    /// Looks at the clock again, which a test has moved.
+    #[cfg(test)]
+    pub(in crate::broker) fn look_again(&self) {
+        self.earlier.notify_one();
+    }
+
     /// Ends the id's transaction if its time is over.
     async fn time_out(&self, cell: &Cell) {
         let _one = cell.busy.lock().await;
         let ending = {
             let mut inner = cell.inner.lock();
             inner.alarm = None;
-            let ending = inner.transaction.as_ref().and_then(|transaction| transaction.time_out(Self::now()));
+            let ending = inner.transaction.as_ref().and_then(|transaction| transaction.time_out(self.now()));
             if ending.is_none() {
                 self.arrange(cell, &mut inner);
             }
@@ -64,7 +70,7 @@ impl Transactions {
         let Some(ending) = ending else { return };
         tracing::info!(transactional_id = ?cell.id, producer_id = ending.marker.id, "a transaction's time is over: it is aborted");
         if self.conclude(cell, ending).await.is_err() {
-            self.call_at(cell, &mut cell.inner.lock(), Self::now().plus(TRY_AGAIN_MS));
+            self.call_at(cell, &mut cell.inner.lock(), self.now().plus(TRY_AGAIN_MS));
         }
     }
 
@@ -74,7 +80,7 @@ impl Transactions {
         for cell in self.all() {
             // Whoever is busy is used.
             let Ok(_one) = cell.busy.try_lock() else { continue };
-            let expired = |t: &Transaction| t.is_expired(Self::now(), self.config.expiration_ms);
+            let expired = |t: &Transaction| t.is_expired(self.now(), self.config.expiration_ms);
             if cell.inner.lock().transaction.as_ref().is_some_and(expired) {
                 self.journal.append(&[(stored::key(&cell.id), None)]).await?;
                 let mut inner = cell.inner.lock();

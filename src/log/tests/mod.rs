@@ -16,7 +16,7 @@ use super::materialise::Materialiser;
 use super::shared::Step;
 use super::*;
 use crate::record::{Batch, BatchBuilder, TopicName};
-use crate::time::Timestamp;
+use crate::time::{Ages, Timestamp};
 
 /// A small generator: the same seed, the same run.
 struct Chance(u64);
@@ -158,6 +158,70 @@ impl Still {
             block(told).map_err(|_| LogError::Closed)??;
         }
         self.log.shared.drop_below(&partition, to)
+    }
+}
+
+/// The two threads of a log, stepped by a test of another room.
+pub(crate) struct Hands {
+    shared: Arc<shared::Shared>,
+    committer: Committer,
+    materialiser: Materialiser,
+    /// Something waits for room.
+    holds: bool,
+}
+
+impl Hands {
+    /// Opens a log in which everything is small, so that everything turns over.
+    pub(crate) fn open(disk: &SimDisk) -> Result<(Log, Self), LogError> {
+        let (log, committer, materialiser) = Log::open_still(Arc::new(disk.clone()), small())?;
+        let shared = Arc::clone(&log.shared);
+        Ok((log, Self { shared, committer, materialiser, holds: false }))
+    }
+
+    /// Whether somebody may be waiting for the WAL.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.holds || self.shared.queue.lock().items.iter().any(|item| !matches!(item, shared::Queued::Remove { .. }))
+    }
+
+    /// One step of the WAL; whether there was no room for it.
+    pub(crate) fn commit(&mut self) -> bool {
+        self.holds = self.committer.step(&self.shared) == Step::Held;
+        self.holds
+    }
+
+    /// One step of the segments, due or not, with a checkpoint or without.
+    pub(crate) fn materialise(&mut self, cut: bool) {
+        let mut work = self.shared.work.lock();
+        work.urgent = true;
+        work.cut |= cut;
+        drop(work);
+        self.materialiser.step(&self.shared);
+    }
+
+    /// Why the log has failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
+    /// Looks at the disk again, which takes everything now.
+    pub(crate) fn look_again(&self) {
+        self.shared.guard.forget_look();
+        self.shared.guard.state(self.shared.disk.as_ref());
+    }
+
+    /// As [`Log::close`] does.
+    pub(crate) fn close(&mut self) {
+        self.shared.queue.lock().closing = true;
+        while self.committer.step(&self.shared) == Step::Done {}
+        self.shared.work.lock().closing = true;
+        while self.materialiser.step(&self.shared) == Step::Done && self.shared.failure().is_none() {}
+    }
+
+    /// The process dies: whoever waits for it hears nothing good.
+    pub(crate) fn die(&mut self) {
+        self.shared.fail("the process died".to_owned());
+        self.committer.step(&self.shared);
+        self.shared.abandon();
     }
 }
 

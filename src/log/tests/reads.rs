@@ -122,7 +122,7 @@ fn retention_counts_from_when_records_came_and_closes_what_is_still_open() {
         // Another thread asks, while the WAL is stepped here.
         let log = &still.log;
         let asked = std::thread::scope(|scope| {
-            let asking = scope.spawn(|| log.enforce_retention(Timestamp(now), |_| limits.clone()));
+            let asking = scope.spawn(|| log.enforce_retention(&Ages::at(Timestamp(now)), |_| limits.clone()));
             while !asking.is_finished() {
                 still.committer.step(&shared);
             }
@@ -161,7 +161,7 @@ fn an_emptied_partition_takes_writes_after_a_close_too() {
         log.close().expect("closes");
         let log = open(&disk, small()).expect("opens");
         let limits = RetentionLimits { retention_ms: Some(10), retention_bytes: None, pin: None };
-        log.enforce_retention(Timestamp(100_000), |_| limits.clone()).expect("enforced");
+        log.enforce_retention(&Ages::at(Timestamp(100_000)), |_| limits.clone()).expect("enforced");
         assert_eq!(partition(&log, 0).start(), Offset(round as i64 + 1));
         log.close().expect("closes");
     }

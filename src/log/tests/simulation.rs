@@ -325,9 +325,9 @@ impl Life<'_> {
         if chance.below(2) == 0 {
             // As retention does: whole segments, after the last one was closed where it is old.
             let limits = RetentionLimits { retention_bytes: Some(chance.below(1500)), ..RetentionLimits::default() };
-            one.enforce(Timestamp(*self.now), &RetentionLimits::default())?;
+            one.enforce(&Ages::at(Timestamp(*self.now)), &RetentionLimits::default())?;
             let inner = one.inner.lock();
-            let gone = retention::expired(&inner.segments, Timestamp(*self.now), &limits);
+            let gone = retention::expired(&inner.segments, &Ages::at(Timestamp(*self.now)), &limits);
             to = inner.segments.get(gone).map_or(start, |segment| segment.base.0);
         }
         if to > start && to <= end {
