@@ -28,7 +28,7 @@ use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
 use crate::log::{Log, LogConfig, RealDisk};
 use crate::metrics::{Metrics, raise};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
-use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls};
+use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls, listen as listen_at};
 use crate::sql::{Engine, EngineOptions, Outcome, SqlError, parse_script};
 use crate::time::{Clock, Timestamp};
 
@@ -154,10 +154,10 @@ impl Node {
         // The doors are taken first: a port that is in use is known before any file is touched.
         let listen =
             |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
-        let kafka = tokio::net::TcpListener::bind(config.kafka_listen).await.map_err(listen(config.kafka_listen, "--kafka"))?;
+        let kafka = listen_at(config.kafka_listen).map_err(listen(config.kafka_listen, "--kafka"))?;
         let mut listeners = vec![(kafka, ListenerTerms::plaintext())];
         for listener in &config.kafka_security.listeners {
-            let socket = tokio::net::TcpListener::bind(listener.address).await.map_err(listen(listener.address, "kafka.listeners"))?;
+            let socket = listen_at(listener.address).map_err(listen(listener.address, "kafka.listeners"))?;
             listeners.push((socket, listener_terms(listener)?));
         }
         let http_tls = config.http_security.tls.clone().map(Tls::open).transpose();

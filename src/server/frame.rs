@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memmap2::MmapMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The largest request (Kafka's `socket.request.max.bytes`).
@@ -20,8 +21,12 @@ const BUFFER: usize = 512;
 /// The first piece of memory for a larger request.
 const FIRST_PIECE: usize = 64 << 10;
 /// Whoever has sent the first piece gets room for the largest request that most clients make (`max.request.size` is 1 MiB), so that
-/// it is copied once at most; from there on memory doubles.
+/// it is copied once at most; from there on what it may hold doubles.
 const COMMON: usize = (1 << 20) + FIRST_PIECE;
+/// A request of which so much has come gets pages of the system's for all of it. They take memory as they are written to, nothing is
+/// copied from piece to piece, and they go back when the request is done: the allocator would keep them, and what is in use would be
+/// more than is counted.
+const MAPPED: usize = 4 << 20;
 /// Pieces written with one system call.
 const PIECES: usize = 256;
 
@@ -50,30 +55,42 @@ pub(super) struct FrameReader<R> {
 
 /// A frame of which a part has come.
 pub(super) struct Partial {
-    bytes: BytesMut,
+    at: Place,
     length: usize,
+    /// So much of it may be in memory.
+    granted: usize,
+}
+
+/// Where it lies.
+enum Place {
+    Heap(BytesMut),
+    /// Pages for the whole frame, and how much has come.
+    Pages(MmapMut, usize),
 }
 
 impl Partial {
     /// A frame of this length, of which nothing has come.
     pub(super) fn new(length: usize) -> Self {
-        Self { bytes: BytesMut::new(), length }
+        Self { at: Place::Heap(BytesMut::new()), length, granted: 0 }
     }
 
     /// How much of it has come.
     pub(super) fn received(&self) -> usize {
-        self.bytes.len()
+        match &self.at {
+            Place::Heap(bytes) => bytes.len(),
+            Place::Pages(_, have) => *have,
+        }
     }
 
     /// Whether all of it has come.
     pub(super) fn is_whole(&self) -> bool {
-        self.bytes.len() == self.length
+        self.received() == self.length
     }
 
     /// How much memory it needs for what comes next: none where it has room.
     pub(super) fn needs(&self) -> usize {
-        let have = self.bytes.len();
-        if have < self.bytes.capacity() {
+        let have = self.received();
+        if have < self.granted {
             return 0;
         }
         let next = if have < FIRST_PIECE { FIRST_PIECE } else { have.max(COMMON.saturating_sub(have)) };
@@ -82,12 +99,26 @@ impl Partial {
 
     /// Takes the memory that it needs.
     pub(super) fn grow(&mut self) {
-        self.bytes.reserve(self.needs());
+        let have = self.received();
+        self.granted = self.granted.max(have + self.needs());
+        let Place::Heap(bytes) = &mut self.at else { return };
+        // Without pages, which the system may refuse, the heap does it.
+        let pages = if have < MAPPED { None } else { MmapMut::map_anon(self.length).ok() };
+        match pages {
+            None => bytes.reserve(self.granted - have),
+            Some(mut pages) => {
+                pages[..have].copy_from_slice(bytes);
+                self.at = Place::Pages(pages, have);
+            }
+        }
     }
 
     /// The whole frame.
     pub(super) fn freeze(self) -> Bytes {
-        self.bytes.freeze()
+        match self.at {
+            Place::Heap(bytes) => bytes.freeze(),
+            Place::Pages(pages, _) => Bytes::from_owner(pages),
+        }
     }
 }
 
@@ -140,16 +171,32 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads what comes next of a frame that has room for it. May be given up at any time; nothing is lost then.
     pub(super) async fn more(&mut self, frame: &mut Partial) -> Result<(), FrameError> {
-        let room = (frame.length - frame.bytes.len()).min(frame.bytes.capacity() - frame.bytes.len());
+        let room = frame.granted - frame.received();
         let ahead = (self.end - self.start).min(room);
-        if ahead > 0 {
-            frame.bytes.put_slice(&self.ahead[self.start..self.start + ahead]);
-            self.start += ahead;
-            return Ok(());
-        }
-        if room > 0 && (&mut self.from).take(room as u64).read_buf(&mut frame.bytes).await? == 0 {
+        let ready = &self.ahead[self.start..self.start + ahead];
+        let read = match &mut frame.at {
+            _ if room == 0 => return Ok(()),
+            Place::Heap(bytes) if ahead > 0 => {
+                bytes.put_slice(ready);
+                ahead
+            }
+            Place::Heap(bytes) => (&mut self.from).take(room as u64).read_buf(bytes).await?,
+            Place::Pages(pages, have) => {
+                let free = &mut pages[*have..*have + room];
+                let read = if ahead > 0 {
+                    free[..ahead].copy_from_slice(ready);
+                    ahead
+                } else {
+                    self.from.read(free).await?
+                };
+                *have += read;
+                read
+            }
+        };
+        if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        self.start += ahead;
         Ok(())
     }
 
@@ -255,6 +302,28 @@ mod tests {
         let (whole, why) = read_all(&bytes[..bytes.len() - 1]).await;
         assert_eq!(whole.len(), 3);
         assert!(why.contains("connection lost"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_comes_whole_through_heap_and_pages() {
+        let body: Vec<u8> = (0..9_000_001_u32).map(|n| (n % 251) as u8).collect();
+        let mut bytes = (body.len() as i32).to_be_bytes().to_vec();
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&[0, 0, 0, 1, 9]);
+        let mut reader = FrameReader::new(bytes.as_slice());
+        let length = reader.length(MAX_FRAME).await.unwrap();
+        let mut frame = Partial::new(length);
+        let mut most = 0;
+        while !frame.is_whole() {
+            // Never more than has come once more, or than most send.
+            most = most.max(frame.needs());
+            assert!(frame.needs() <= frame.received().max(COMMON));
+            frame.grow();
+            reader.more(&mut frame).await.unwrap();
+        }
+        assert!(matches!(frame.at, Place::Pages(..)) && most > 1 << 20);
+        assert_eq!(frame.freeze(), body);
+        assert_eq!(reader.next(MAX_FRAME).await.unwrap(), [9][..]);
     }
 
     #[tokio::test]

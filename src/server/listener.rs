@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,8 @@ use crate::broker::security::{AuditEvent, Principal};
 
 /// How long to wait before accepting again where the system has no more file descriptors.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted; the system takes at most what it is set to (`net.core.somaxconn`).
+const AT_ONCE: u32 = 4096;
 /// How long TLS, and then SASL, may take.
 pub(super) const INTRODUCTION: Duration = Duration::from_secs(30);
 
@@ -181,6 +183,15 @@ impl Places {
         *count += 1;
         Ok(Place { _connection: connection, address, of: Arc::clone(self) })
     }
+}
+
+/// Takes an address. With room for a crowd that comes at once, as after a restart: whoever finds none tries again a second later.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As the port of a node that has just stopped is taken again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(AT_ONCE)
 }
 
 /// What a listener works with.

@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use listener::{Limits, ListenerTerms, Protocol};
+pub use listener::{Limits, ListenerTerms, Protocol, listen};
 pub use sasl::{Mechanism, SaslTerms};
 pub use tls::{ClientCertificates, Tls, TlsFiles};
 
