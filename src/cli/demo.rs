@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::serve::{asked_to_stop, drain, server_runtime};
+use super::serve::{Signals, drain, server_runtime};
 use super::{CommandResult, Failure, output};
 use crate::config::{Config, parse_address};
 use crate::ingest::simulator::{Ward, WardOptions};
@@ -84,6 +84,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     let config = Config::resolve(&flags, std::env::vars(), None).map_err(|e| Failure::usage(e.to_string()))?;
     let runtime = server_runtime()?;
     runtime.block_on(async {
+        let mut signals = Signals::hear()?;
         let clock = Clock::running(arguments.speed);
         let mut options = NodeOptions::new(config, clock);
         options.queries = SHIPPED.iter().map(|(name, text)| QueryFile { name: (*name).to_owned(), text: (*text).to_owned() }).collect();
@@ -120,11 +121,11 @@ pub fn run(arguments: &Arguments) -> CommandResult {
         };
         let ended: CommandResult = tokio::select! {
             failed = live => failed,
-            () = asked_to_stop() => Ok(()),
+            () = signals.stop() => Ok(()),
             () = time_is_up => Ok(()),
             reason = node.failed() => Err(Failure::new(reason)),
         };
-        drain(node).await?;
+        drain(node, &mut signals).await?;
         ended
     })
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandResult, Failure, output};
 use crate::config::Config;
@@ -57,7 +58,21 @@ pub fn run(arguments: &Arguments) -> CommandResult {
         .map(|at| format!("\n  Kafka  {} ({}, {})", at.address, at.name, at.protocol.name()))
         .collect();
     runtime.block_on(async {
-        let node = Node::start(NodeOptions::new(config, Clock::system())).await.map_err(|e| Failure::new(e.to_string()))?;
+        let mut signals = Signals::hear()?;
+        let mut start = Box::pin(Node::start(NodeOptions::new(config, Clock::system())));
+        let mut is_asked = false;
+        let started = tokio::select! {
+            started = &mut start => started,
+            () = signals.stop() => {
+                is_asked = true;
+                output::say("stopping as soon as the start is done (again to end at once)");
+                tokio::select! {
+                    started = &mut start => started,
+                    () = signals.stop() => return interrupted(),
+                }
+            }
+        };
+        let node = started.map_err(|e| Failure::new(e.to_string()))?;
         output::say(&format!(
             "vitalsql {} ready in {:.1} s. Not a medical device.\n  Kafka  {}{more}\n  HTTP   {scheme}://{}  (page, /metrics, /readyz, /api/v1)",
             env!("CARGO_PKG_VERSION"),
@@ -66,10 +81,11 @@ pub fn run(arguments: &Arguments) -> CommandResult {
             node.http_address(),
         ));
         let stopped = tokio::select! {
-            () = asked_to_stop() => Ok(()),
-            reason = node.failed() => Err(Failure::new(reason)),
+            () = signals.stop(), if !is_asked => Ok(()),
+            reason = node.failed(), if !is_asked => Err(Failure::new(reason)),
+            else => Ok(()),
         };
-        drain(node).await?;
+        drain(node, &mut signals).await?;
         stopped
     })
 }
@@ -84,28 +100,34 @@ pub fn server_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|e| Failure::new(e.to_string()))
 }
 
-/// Completes on SIGTERM or Ctrl-C.
-pub async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
+/// SIGTERM and Ctrl-C, heard from when this is made: one that comes while a node starts neither kills it nor is lost.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on.
+    pub fn hear() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(|e| Failure::new(format!("could not listen for signals: {e}")));
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    /// Completes when somebody wants the process to stop; each signal once.
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
 
 /// Stops the node; a second signal ends at once.
-pub async fn drain(node: Node) -> CommandResult {
+pub async fn drain(node: Node, signals: &mut Signals) -> CommandResult {
     output::say("stopping: last commits, snapshots, log (again to end at once)");
     tokio::select! {
         stopped = node.stop() => stopped.map_err(|e| Failure::new(e.to_string())),
-        () = asked_to_stop() => interrupted(),
+        () = signals.stop() => interrupted(),
     }
 }
 

@@ -107,12 +107,21 @@ impl Guard {
     }
 
     /// Whether a write may be taken. What the node keeps about itself (deleting a topic, a group's position) may use three quarters of the
-    /// reserve: it is what makes room. On a disk that may only be read nothing does.
+    /// reserve, and then the ballast: it is what makes room. On a disk that may only be read nothing does.
     pub(super) fn check(&self, disk: &dyn Disk, is_bookkeeping: impl FnOnce() -> bool) -> Result<(), LogError> {
-        let state = self.state(disk);
-        let is_hopeless = state.ran_out && *self.why.lock() == Why::ReadOnly;
-        if state.takes_writes() || (state.free_bytes > self.min_free / 4 && !is_hopeless && is_bookkeeping()) {
+        let mut state = self.state(disk);
+        if state.takes_writes() {
             return Ok(());
+        }
+        if is_bookkeeping() {
+            if state.free_bytes <= self.min_free / 4 && !state.ran_out && self.ballast > 0 {
+                self.run_out(disk, "the reserve is used up, by others or by what was taken in last");
+                state = self.state(disk);
+            }
+            let is_hopeless = state.ran_out && *self.why.lock() == Why::ReadOnly;
+            if state.free_bytes > self.min_free / 4 && !is_hopeless {
+                return Ok(());
+            }
         }
         Err(self.refusal(state))
     }

@@ -90,6 +90,33 @@ fn what_the_node_keeps_about_itself_may_use_the_reserve_but_not_all_of_it() {
 }
 
 #[test]
+fn where_the_reserve_is_used_up_too_what_makes_room_gets_that_of_the_ballast() {
+    let disk = SimDisk::new(1 << 40);
+    disk.set_room(Some(100_000));
+    let mut still = Still::open(&disk, LogConfig { min_free_bytes: 800, ballast_bytes: 3000, ..small() }).expect("opens");
+    let own = |still: &Still, name: &str, n: i32| {
+        let to = still.log.create(key(n), &TopicName::new(name).expect("valid"), config()).expect("created");
+        let appends = vec![Append { batch: batch_of(&[1], to.end()), to, received: Timestamp(0) }];
+        let taken = still.log.submit(AppendGroup { appends }, block(still.log.room(1)));
+        taken.map(drop)
+    };
+    own(&still, "__topics", 8).expect("taken");
+    still.settle();
+    // Somebody else takes nearly all there is; no write of ours has failed.
+    disk.set_room(Some(100));
+    still.log.shared.guard.forget_look();
+    assert!(own(&still, "vitals", 9).is_err());
+    own(&still, "__topics", 8).expect("what makes room is taken");
+    assert!(disk.free_bytes().expect("told") > 2000, "the ballast is given up");
+    assert!(own(&still, "vitals", 9).is_err(), "and not to clients");
+    disk.set_room(Some(100_000));
+    still.log.shared.guard.forget_look();
+    own(&still, "vitals", 9).expect("there is room again");
+    still.settle();
+    assert!(disk.open("ballast", false).is_ok(), "and the ballast is back");
+}
+
+#[test]
 fn where_room_runs_out_all_the_same_what_was_taken_in_is_held_and_goes_on() {
     let config = || LogConfig { ballast_bytes: 3000, ..small() };
     for room in (9_000..40_000).step_by(500) {
