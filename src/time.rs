@@ -214,7 +214,10 @@ impl Ages {
     pub fn look(&mut self, now: Timestamp, steady: Timestamp) -> Option<i64> {
         self.now = now.0;
         let ahead = now.since(steady);
-        let step = self.ahead.replace(ahead).map_or(0, |before| ahead.saturating_sub(before));
+        let before = self.ahead.replace(ahead);
+        let step = before.map_or(0, |before| ahead.saturating_sub(before));
+        // It ran on until it was set, at the latest until now.
+        self.latest = self.latest.max(before.map_or(i64::MIN, |before| steady.0.saturating_add(before)));
         if step > Self::STEP_MS {
             // Also what it stamped when it was ahead once before.
             self.jumps.push((now.0.saturating_sub(step).max(self.latest), step));
@@ -342,6 +345,12 @@ mod tests {
         assert_eq!(ages.of(13 * HOUR), -9 * HOUR);
         // Forward again, not as far as it was once: what it stamped then is as young.
         assert_eq!((ages.look(Timestamp(16 * HOUR), Timestamp(15 * HOUR)), ages.of(17 * HOUR)), (Some(11 * HOUR), -12 * HOUR));
+        // Ahead, back, and further ahead: also what it stamped last while it was ahead for the first time.
+        let mut ages = Ages::default();
+        for (now, steady) in [(HOUR, HOUR), (51 * HOUR, HOUR), (2 * HOUR, 2 * HOUR), (83 * HOUR, 3 * HOUR)] {
+            ages.look(Timestamp(now), Timestamp(steady));
+        }
+        assert_eq!(ages.of(52 * HOUR), -49 * HOUR);
         assert_eq!(ages.look(Timestamp(i64::MAX), Timestamp(14 * HOUR)).is_some(), ages.of(i64::MIN) > 0, "no overflow");
     }
 
