@@ -244,6 +244,11 @@ impl Producers {
         self.by_id.retain(|_, producer| producer.open.is_some() || producer.last_write >= before);
     }
 
+    /// Forgets which transactions are open: the markers may be among what was deleted.
+    pub fn forget_open(&mut self) {
+        self.by_id.values_mut().for_each(|producer| producer.open = None);
+    }
+
     /// Forgets all but these: of the others it is not known what they have last written.
     pub fn keep_only(&mut self, known: &BTreeSet<i64>) {
         self.by_id.retain(|id, _| known.contains(id));

@@ -89,6 +89,10 @@ async fn topic(broker: &Broker, topic: &str, partitions: i32) -> Arc<Topic> {
 
 /// Sends one batch for each partition named; tells the offsets or Kafka's errors.
 pub(super) async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> String {
+    send_in(broker, None, batches).await
+}
+
+async fn send_in(broker: &Broker, id: Option<&str>, batches: &[(&str, i32, Bytes)]) -> String {
     let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
     let incoming = batches
         .iter()
@@ -98,7 +102,7 @@ pub(super) async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> Str
         Ok(placed) => format!("@{}", placed.base),
         Err(refusal) => error_code::name(refusal.code).to_owned(),
     };
-    broker.produce(terms, None, incoming).await.durable().await.iter().map(told).collect::<Vec<_>>().join(" ")
+    broker.produce(terms, id, incoming).await.durable().await.iter().map(told).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn part(topic: &str, partition: i32, offset: i64, max_bytes: usize) -> FetchPart {
@@ -205,10 +209,27 @@ async fn a_producer_goes_on_when_what_it_wrote_since_the_last_snapshot_was_delet
     // A start in the middle of a batch leaves its producer what it has.
     assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 0, 3))]).await, "@4");
     assert_eq!(broker.delete_records("t", 0, 5).await, Ok(5));
-    let broker = disk.crash().broker().await;
+    let disk = disk.crash();
+    let broker = disk.broker().await;
     assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 3, 1))]).await, "@7");
     assert_eq!(send(&broker, &[("t", 0, idempotent(8, 0, 0, 3))]).await, "@4");
     assert_eq!(send(&broker, &[("t", 0, idempotent(7, 0, 9, 1))]).await, "@8", "all it wrote is gone, and it with it");
+    // Nor does a marker alone say what a producer wrote.
+    let places = || [place("t", 0)].into();
+    let who = broker.transactions().init("one", 60_000, None).await.unwrap();
+    let one = |sequence| {
+        let mut builder = BatchBuilder::new().with_producer(who.id, who.epoch, sequence).transactional();
+        builder.push(Clock::system().now().0, None, Some(b"x"), &[]);
+        builder.finish().to_bytes()
+    };
+    broker.transactions().add("one", who, places()).await.unwrap();
+    assert_eq!(send_in(&broker, Some("one"), &[("t", 0, one(0))]).await, "@9");
+    broker.transactions().end("one", who, true).await.unwrap();
+    assert_eq!(broker.delete_records("t", 0, 10).await, Ok(10));
+    let disk = disk.crash();
+    let broker = disk.broker().await;
+    broker.transactions().add("one", who, places()).await.unwrap();
+    assert_eq!(send_in(&broker, Some("one"), &[("t", 0, one(1))]).await, "@11");
 }
 
 #[tokio::test]

@@ -350,6 +350,11 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
     let (mut bytes, mut aborted) = (0, Vec::new());
     let start = log.start();
     let mut read = BTreeSet::new();
+    let is_cut = start > from;
+    if is_cut {
+        // A transaction of which something is left begins, for whoever reads here, with the first record of it that is.
+        producers.forget_open();
+    }
     let mut at = from.max(start);
     while at < to {
         let fetched = log.read(at, SCAN_BYTES)?;
@@ -360,7 +365,9 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
             let batch = batch.map_err(|e| LogError::Corrupt { place: "a batch of a producer".to_owned(), why: e.to_string() })?;
             // What begins below the start counts as far as it lies behind.
             if batch.last_offset() >= at && batch.base_offset() < to {
-                read.insert(batch.header().producer_id);
+                if !batch.header().is_control() {
+                    read.insert(batch.header().producer_id);
+                }
                 let step = producers.advance(batch.header(), EndMarker::of(&batch), batch.base_offset(), now);
                 if let Step::Ended { producer_id, first, last, committed: false } = step {
                     let stable = producers.all_open().min().map_or(last.plus(1), |open| open.min(last.plus(1)));
@@ -371,9 +378,9 @@ fn scan(log: &PartitionLog, mut producers: Producers, from: Offset, to: Offset, 
         }
         at = fetched.next;
     }
-    if start > from {
-        // What was deleted since the snapshot cannot be read any more. Whoever has nothing behind it has nothing here, also no open
-        // transaction, and may go on with any sequence: an old one would refuse what comes next.
+    if is_cut {
+        // What was deleted since the snapshot cannot be read any more. Whoever has no record behind it has none here, also no open
+        // transaction, and may go on with any sequence: an old one, or a marker alone, would refuse what comes next.
         producers.keep_only(&read);
     }
     Ok(Scanned { producers, bytes, aborted })

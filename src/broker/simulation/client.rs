@@ -53,6 +53,13 @@ pub(super) struct Client {
     pending: Option<Act>,
 }
 
+/// What happens, for whoever looks into one story (`SEED=7 TRACE=1`).
+pub(super) fn tell(what: impl FnOnce() -> String) {
+    if std::env::var_os("TRACE").is_some() {
+        eprintln!("{}", what());
+    }
+}
+
 fn passes(code: i16) -> bool {
     matches!(code, e::KAFKA_STORAGE_ERROR | e::COORDINATOR_NOT_AVAILABLE | e::CONCURRENT_TRANSACTIONS | e::NOT_LEADER_OR_FOLLOWER)
 }
@@ -98,6 +105,7 @@ impl Client {
             }
         }
         let act = self.next(chance, model, numbers);
+        tell(|| format!("at {now} {:?} as {:?}: {act:?}", self.actor, self.who));
         self.doing = Some(act.clone());
         Some(match act {
             Act::Init if self.is_transactional() => self.init(model, broker),
@@ -324,8 +332,19 @@ impl Client {
         if is_fenced(code)
             && let Some(n) = late
         {
-            model.txns[n].fate = Fate::Ended(false);
+            // The refusal is not durable, and what it is for may not be yet.
+            model.txns[n].fate = Fate::Ending(false);
             self.give_up();
+            self.txn = Some(n);
+            return;
+        }
+        // As in Kafka: whoever is known by a marker alone has written nothing. Of records that were deleted nothing else may be left.
+        let is_forgotten = |run: &Run| model.starts[run.place].told > 0 || !model.starts[run.place].maybe.is_empty();
+        if code == e::OUT_OF_ORDER_SEQUENCE_NUMBER
+            && let (Some(_), Act::Send(runs)) = (self.txn, &act)
+            && runs.iter().any(is_forgotten)
+        {
+            self.who = None;
             return;
         }
         assert!(passes(code), "{note}: {:?} at {now}: {act:?}: {}, {:?}", self.actor, e::name(code), self.txn.map(|n| &model.txns[n]));
@@ -402,6 +421,7 @@ fn effect(actor: Actor, change: impl FnOnce(&mut Client, &mut Model, &str) + 'st
     Box::new(move |model, clients, note| {
         let client = clients.iter_mut().find(|client| client.actor == actor).expect("they are all there");
         client.doing = None;
+        tell(|| format!("{actor:?} was answered"));
         change(client, model, note);
     })
 }

@@ -6,7 +6,7 @@
 //! torn and lost in any order, syncs fail, the disk fills up, may only be read, or no more files can be opened. What several clients
 //! asked waits together, and the disk gets round to it when chance says so. After each life everything that was told must hold
 //! (`model`): nothing acknowledged is lost, moved or doubled, a transaction is there whole or not at all, with its offsets.
-//! `SEEDS=10000` runs so many stories, `SEED=7` that one alone.
+//! `SEEDS=10000` runs so many stories, `SEED=7` that one alone, and `TRACE=1` tells it.
 
 mod client;
 mod model;
@@ -331,6 +331,15 @@ impl<'a> Life<'a> {
             .await;
             self.alive()?;
             if !is_late() {
+                // What ended it is on its way to the disk, or its coordinator has yet to hear of it.
+                self.settle().await;
+                while self.hands.is_waited_for() {
+                    if self.hands.commit() {
+                        self.clear_up();
+                    }
+                    self.settle().await;
+                    self.alive()?;
+                }
                 let now = self.world.now();
                 self.world.model.note_late(&self.broker, now);
                 return Ok(());
@@ -353,6 +362,7 @@ impl<'a> Life<'a> {
     /// What the node does for itself now and then.
     async fn keep_house(&mut self) -> Result<(), Dead> {
         self.drain().await?;
+        client::tell(|| "the house is kept".to_owned());
         let (broker, rewrites) = (Arc::clone(&self.broker), self.world.chance.below(4));
         let done = self.alone(async move {
             broker.enforce_retention().await?;
@@ -383,6 +393,7 @@ impl<'a> Life<'a> {
         if to <= start || to > end {
             return Ok(());
         }
+        client::tell(|| format!("{place}: {start}..{end} is to begin at {to}"));
         self.world.model.starts[p].ask(to);
         let broker = Arc::clone(&self.broker);
         match self.alone(async move { broker.delete_records(place.topic, place.partition, to).await }).await {
@@ -499,6 +510,7 @@ fn check_story(seed: u64) {
             2 => disk.fail_sync_at(disk.syncs() + world.chance.below(60) + 1),
             _ => disk.cut_power_at(disk.changes() + world.chance.below(400) + 1),
         }
+        client::tell(|| format!("{note}, fate {fate}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let ended = runtime.block_on(async {
             let mut one = Life::begin(&mut world, &disk, fate == 2, &note).await?;

@@ -368,6 +368,25 @@ async fn what_retention_deleted_leaves_the_index_and_a_silent_id_is_forgotten() 
 }
 
 #[tokio::test]
+async fn a_marker_that_was_deleted_holds_nobody_up() {
+    let disk = TestDisk::default();
+    let broker = open(&disk).await;
+    let mut one = Producer::new(&broker, "one").await;
+    one.add(&[0]).await;
+    assert_eq!(one.send(0, "a").await, "@0");
+    broker.close().await.unwrap(); // what is written down of producers knows it as open
+    let broker = open(&disk).await;
+    let mut one = Producer { broker: Arc::clone(&broker), ..one };
+    assert_eq!((one.end(true).await, plain(&broker, 0, "b").await), ("ok".to_owned(), "@2".to_owned()));
+    assert_eq!(broker.delete_records("t", 0, 2).await, Ok(2));
+    one.add(&[0]).await;
+    assert_eq!(one.send(0, "c").await, "@3");
+    let broker = open(&disk.crash()).await;
+    let part = fetch(&broker, 0, 2, Isolation::ReadCommitted, Duration::ZERO).await;
+    assert_eq!((part.last_stable, part.high_watermark, part.records.is_empty()), (3, 4, false));
+}
+
+#[tokio::test]
 async fn a_transaction_that_hangs_can_be_ended_past_its_coordinator() {
     let disk = TestDisk::default();
     let broker = open(&disk).await;
