@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::bus::BusError;
 use crate::stream::{Control, StreamError, Task, TaskStats};
@@ -144,6 +144,15 @@ pub async fn external(control: Option<mpsc::Sender<Control>>, body: String) -> R
     }
 }
 
+/// Ends a task that nobody watches over any more.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 async fn watch_over(
     name: String,
     open: OpenTask,
@@ -154,13 +163,17 @@ async fn watch_over(
     let mut wait = FIRST_WAIT;
     loop {
         let (control, told) = mpsc::channel(16);
-        let attempt = {
-            let (open, doing, opens) = (Arc::clone(&open), Arc::clone(&doing), Arc::clone(&opens));
+        let mut attempt = {
+            let (open, doing, opens, stopped) = (Arc::clone(&open), Arc::clone(&doing), Arc::clone(&opens), stopped.clone());
             // A task of its own, so that a panic ends it and not its watcher.
             tokio::spawn(async move {
                 let task = open().await?;
                 {
                     let mut now = doing.lock();
+                    // Whoever stops says so before it looks for the way to the task: it finds that way, or is seen here.
+                    if *stopped.borrow() {
+                        return Ok(());
+                    }
                     now.running = true;
                     now.error = None;
                     now.control = Some(control);
@@ -169,11 +182,13 @@ async fn watch_over(
                 task.run(told).await
             })
         };
-        let aborter = attempt.abort_handle();
+        let _ends_with_its_watcher = AbortOnDrop(attempt.abort_handle());
         let ended = tokio::select! {
-            ended = attempt => ended,
+            ended = &mut attempt => ended,
             () = stopped_while_starting(&doing, &mut stopped) => {
-                aborter.abort();
+                attempt.abort();
+                // What it was about to write has been written, or will never be.
+                let _ = attempt.await;
                 return;
             }
         };
