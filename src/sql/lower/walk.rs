@@ -311,8 +311,9 @@ impl Walk<'_> {
             let names = || run_calls.iter().map(|call| call_text(call, input)).collect();
             if ranked {
                 let (order, expiry) = self.rank(calls[from], input, &chain.columns)?;
+                let end = column_of(&params.partition_by[expiry.key], input);
                 chain.steps.push(Step::Rank { keys, order, expiry, limit: None, schema });
-                leave_at_the_end(&mut chain.columns);
+                leave_at_the_end(&mut chain.columns, end);
                 chain.columns.push(Lineage { rank: true, ..Lineage::default() });
                 from += 1;
                 continue;
@@ -459,14 +460,16 @@ fn column_of(expr: &LogicalExpr, schema: &DFSchemaRef) -> Option<usize> {
     }
 }
 
-/// Rows that leave with the end of their window carry its time, where they carried their own before.
-fn leave_at_the_end(columns: &mut [Lineage]) {
-    let own = columns.iter().any(|column| column.until.is_some() && !column.time);
-    for column in columns.iter_mut().filter(|_| own) {
-        column.time = column.until.is_some() && !column.time;
-    }
-    for column in columns {
-        column.rank = false;
+/// Rows that leave with the end of their window carry its time, where they carried their own before: of that nothing is known any more,
+/// and of the window's other columns only where it ends with this one. `end` is the column by which they leave.
+fn leave_at_the_end(columns: &mut [Lineage], end: Option<usize>) {
+    columns.iter_mut().for_each(|column| column.rank = false);
+    let Some(of) = end.and_then(|end| columns.get(end).copied()).filter(|of| !of.time) else { return };
+    let is_end = of.until.is_some_and(|until| until <= 0);
+    for (at, column) in columns.iter_mut().enumerate() {
+        let is_the_windows = column.until.is_some() && !column.time && (is_end || Some(at) == end);
+        column.time = is_the_windows;
+        column.until = column.until.filter(|_| is_the_windows);
     }
 }
 

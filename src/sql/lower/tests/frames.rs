@@ -147,6 +147,40 @@ fn the_first_readings_of_a_key_are_kept_and_those_alike_once() {
 }
 
 #[test]
+fn rows_that_left_with_their_window_carry_its_time_alone() {
+    let first = |rest: &str| {
+        format!(
+            "SELECT patient_id, {rest} FROM (SELECT patient_id, ts, hr, window_start, window_end FROM
+               TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+               QUALIFY row_number() OVER (PARTITION BY patient_id, window_start, window_end ORDER BY hr DESC) = 1)"
+        )
+    };
+    check(
+        &first("window_end, hr - lag(hr) OVER (PARTITION BY patient_id ORDER BY window_end) AS change"),
+        READINGS,
+        expect![[r#"
+        p1 | 00:01:00 | -
+        p2 | 00:01:00 | -
+        p1 | 00:02:00 | -30.0
+        p2 | 00:02:00 | 5.0
+        p1 | 00:03:00 | 5.0
+    "#]],
+    );
+    check_refused(
+        &first("lag(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS before"),
+        expect![[r#"
+            SQL-0021 "ts" is not the event time of "vitals": take "ts", or a window's window_start, window_end or window_time
+        "#]],
+    );
+    check_refused(
+        &first("row_number() OVER (PARTITION BY ts ORDER BY hr) AS place"),
+        expect![[r#"
+            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time
+        "#]],
+    );
+}
+
+#[test]
 fn an_aggregate_of_windows_may_be_framed_again() {
     check(
         "SELECT patient_id, window_end, n, sum(n) OVER (PARTITION BY patient_id ORDER BY window_time ROWS 1 PRECEDING) AS two FROM
