@@ -14,12 +14,12 @@ pub(in crate::broker) use txn::TxnOffsets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::alarms::Alarms;
 use super::catalogue::Catalogue;
 use super::error::BrokerError;
 use super::group::{
@@ -48,8 +48,7 @@ pub struct Coordinator {
     journal: Arc<Journal>,
     cells: Mutex<BTreeMap<GroupId, Arc<Cell>>>,
     /// When which group wants to be called, the earliest first.
-    alarms: Mutex<BTreeSet<(Timestamp, GroupId)>>,
-    earlier: Notify,
+    alarms: Alarms<GroupId>,
     tokens: AtomicU64,
     /// The groups in which a producer's transaction has committed offsets.
     transactions: Mutex<BTreeMap<i64, BTreeSet<GroupId>>>,
@@ -118,8 +117,7 @@ impl Coordinator {
             settings,
             journal,
             cells: Mutex::default(),
-            alarms: Mutex::default(),
-            earlier: Notify::new(),
+            alarms: Alarms::default(),
             tokens: AtomicU64::new(0),
             transactions: Mutex::default(),
             expired_at: Mutex::new(clock.now()),
@@ -134,8 +132,7 @@ impl Coordinator {
             // The members of a group of KIP-848 are there again, and have to be heard of.
             let next = cell.inner.lock().group.next_deadline();
             if let Some(next) = next {
-                cell.inner.lock().alarm = Some(next);
-                coordinator.alarms.lock().insert((next, cell.id.clone()));
+                coordinator.alarms.set(&cell.id, &mut cell.inner.lock().alarm, next);
             }
             coordinator.cells.lock().insert(cell.id.clone(), cell);
         }
@@ -189,20 +186,7 @@ impl Coordinator {
             return;
         }
         let Some(next) = inner.group.next_deadline() else { return };
-        // A later deadline needs nothing: at the alarm there is, the group is asked again.
-        if inner.alarm.is_some_and(|alarm| alarm <= next) {
-            return;
-        }
-        let mut alarms = self.alarms.lock();
-        if let Some(old) = inner.alarm.replace(next) {
-            alarms.remove(&(old, cell.id.clone()));
-        }
-        let is_first = alarms.first().is_none_or(|(first, _)| next < *first);
-        alarms.insert((next, cell.id.clone()));
-        drop(alarms);
-        if is_first {
-            self.earlier.notify_one();
-        }
+        self.alarms.set(&cell.id, &mut inner.alarm, next);
     }
 
     fn drop_cell(&self, cell: &Arc<Cell>) {
@@ -455,26 +439,7 @@ impl Coordinator {
 
     /// Calls each group when its time has come, until stopped.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            let next = self.alarms.lock().first().map(|(at, _)| *at);
-            let sleep = next.map(|at| Duration::from_millis(u64::try_from(at.since(self.clock.now())).unwrap_or_default()));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.earlier.notified() => continue,
-                () = async {
-                    match sleep {
-                        // One more millisecond: clocks round down.
-                        Some(span) => tokio::time::sleep(span + Duration::from_millis(1)).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
-            }
-            let now = self.clock.now();
-            let due: Vec<GroupId> = {
-                let mut alarms = self.alarms.lock();
-                let later = alarms.split_off(&(now.plus(1), GroupId::new("").expect("an empty name is short")));
-                std::mem::replace(&mut *alarms, later).into_iter().map(|(_, id)| id).collect()
-            };
+        while let Some(due) = self.alarms.due(|| self.clock.now(), &stop).await {
             for id in due {
                 let permit = self.journal.room(STATE_BYTES).await;
                 let stored = self.within_existing(&id, |inner, now| {
@@ -492,7 +457,7 @@ impl Coordinator {
     /// Looks at the clock again, which a test has moved.
     #[cfg(test)]
     pub(super) fn look_again(&self) {
-        self.earlier.notify_one();
+        self.alarms.look_again();
     }
 
     /// How far each group is behind in each topic, by what `end` says of partitions.

@@ -6,6 +6,7 @@
 //! `__consumer_offsets`, `__transaction_state`, `__producer_ids`, `__configs` and others), written through the same append
 //! groups as everything else. Called by `server` for clients and by `bus` for the engine.
 
+mod alarms;
 mod append;
 mod broker_configs;
 mod catalogue;

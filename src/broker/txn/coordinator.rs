@@ -13,10 +13,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::machine::{Ending, Identity, Init, Transaction, TxnState};
 use super::stored;
+use crate::broker::alarms::Alarms;
 use crate::broker::catalogue::Catalogue;
 use crate::broker::coordinator::Coordinator;
 use crate::broker::error::BrokerError;
@@ -69,8 +69,7 @@ pub struct Transactions {
     producer_ids: Arc<ProducerIds>,
     pub(super) cells: Mutex<BTreeMap<String, Arc<Cell>>>,
     /// When which id wants to be called, the earliest first.
-    pub(super) alarms: Mutex<BTreeSet<(Timestamp, String)>>,
-    pub(super) earlier: Notify,
+    pub(super) alarms: Alarms<String>,
 }
 
 /// One transactional id.
@@ -161,8 +160,7 @@ impl Transactions {
             groups: parts.groups,
             producer_ids: parts.producer_ids,
             cells: Mutex::default(),
-            alarms: Mutex::default(),
-            earlier: Notify::new(),
+            alarms: Alarms::default(),
         };
         for (of, one) in all_aborted.into_values() {
             if let Some(partition) = me.partition_by_key(of) {
@@ -221,20 +219,7 @@ impl Transactions {
     }
 
     pub(super) fn call_at(&self, cell: &Cell, inner: &mut Inner, next: Timestamp) {
-        // A later deadline needs nothing: at the alarm there is, the id is asked again.
-        if inner.alarm.is_some_and(|alarm| alarm <= next) {
-            return;
-        }
-        let mut alarms = self.alarms.lock();
-        if let Some(old) = inner.alarm.replace(next) {
-            alarms.remove(&(old, cell.id.clone()));
-        }
-        let is_first = alarms.first().is_none_or(|(first, _)| next < *first);
-        alarms.insert((next, cell.id.clone()));
-        drop(alarms);
-        if is_first {
-            self.earlier.notify_one();
-        }
+        self.alarms.set(&cell.id, &mut inner.alarm, next);
     }
 
     /// A producer announces itself under a transactional id; completes with who it is from now on. `believed` is who

@@ -4,7 +4,6 @@
 //! stored (a full disk) it is tried again. One task watches the deadlines of all. Called by `Broker`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -22,25 +21,7 @@ const TRY_AGAIN_MS: i64 = 1_000;
 impl Transactions {
     /// Ends transactions whose time is over, until stopped.
     pub(in crate::broker) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            let next = self.alarms.lock().first().map(|(at, _)| *at);
-            let sleep = next.map(|at| Duration::from_millis(u64::try_from(at.since(self.now())).unwrap_or_default()));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.earlier.notified() => continue,
-                () = async {
-                    match sleep {
-                        // One more millisecond: clocks round down.
-                        Some(span) => tokio::time::sleep(span + Duration::from_millis(1)).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
-            }
-            let due: Vec<String> = {
-                let mut alarms = self.alarms.lock();
-                let later = alarms.split_off(&(self.now().plus(1), String::new()));
-                std::mem::replace(&mut *alarms, later).into_iter().map(|(_, id)| id).collect()
-            };
+        while let Some(due) = self.alarms.due(|| self.now(), &stop).await {
             for id in due {
                 if let Some(cell) = self.find(&id) {
                     self.time_out(&cell).await;
@@ -52,7 +33,7 @@ impl Transactions {
     /// Looks at the clock again, which a test has moved.
     #[cfg(test)]
     pub(in crate::broker) fn look_again(&self) {
-        self.earlier.notify_one();
+        self.alarms.look_again();
     }
 
     /// Ends the id's transaction if its time is over.
