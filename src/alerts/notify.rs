@@ -75,12 +75,25 @@ impl Notifier {
             positions.entry(place.partition.0).or_insert(bounds.end.0);
         }
         self.remember(committer.as_mut(), &positions, &outbox).await?;
+        let mut readers = Vec::with_capacity(places.len());
+        for place in &places {
+            let from = Offset(positions[&place.partition.0]).max(self.bus.bounds(place).await?.start);
+            readers.push(self.bus.open(place, from).await?);
+        }
         loop {
             let mut moved = false;
-            for place in &places {
-                let from = Offset(positions[&place.partition.0]).max(self.bus.bounds(place).await?.start);
-                let mut reader = self.bus.open(place, from).await?;
-                for batch in reader.poll(1 << 20).await? {
+            for (place, reader) in places.iter().zip(&mut readers) {
+                let from = reader.position();
+                let batches = match reader.poll(1 << 20).await {
+                    // Retention went past what was not yet delivered.
+                    Err(BusError::OutOfRange { range, .. }) if range.start > from => {
+                        *reader = self.bus.open(place, range.start).await?;
+                        moved = true;
+                        continue;
+                    }
+                    batches => batches?,
+                };
+                for batch in batches {
                     moved = true;
                     let Ok(records) = batch.records() else { continue };
                     for record in records.iter().flatten().filter(|r| r.offset >= from) {
@@ -98,7 +111,7 @@ impl Notifier {
             if moved {
                 continue;
             }
-            let waits = places.iter().map(|place| self.bus.wait(place, Offset(positions[&place.partition.0])));
+            let waits = places.iter().zip(&readers).map(|(place, reader)| self.bus.wait(place, reader.position()));
             tokio::select! {
                 (first, _, _) = futures::future::select_all(waits) => first?,
                 changed = stop.changed() => if changed.is_err() || *stop.borrow() { return Ok(()) },

@@ -293,9 +293,32 @@ impl Committer for EmbeddedCommitter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::broker::{Incoming, ProduceTerms, TestDisk};
+    use crate::bus::contract::{World, contract};
     use crate::record::BatchBuilder;
+
+    /// A bus over a broker on a disk in memory.
+    struct Embedded {
+        bus: EmbeddedBus,
+        names: AtomicUsize,
+    }
+
+    impl World for Embedded {
+        async fn open() -> Self {
+            Self { bus: bus().await, names: AtomicUsize::new(0) }
+        }
+        fn bus(&self) -> &dyn Bus {
+            &self.bus
+        }
+        fn fresh(&self, name: &str) -> String {
+            format!("{name}{}", self.names.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    contract!(Embedded);
 
     fn records(values: &[&str]) -> BatchBuilder {
         let mut builder = BatchBuilder::new();
@@ -303,10 +326,6 @@ mod tests {
             builder.push(0, None, Some(value.as_bytes()), &[]);
         }
         builder
-    }
-
-    fn task(index: i32) -> TaskId {
-        TaskId { owner: "query.q".into(), index }
     }
 
     async fn bus() -> EmbeddedBus {
@@ -317,56 +336,6 @@ mod tests {
         let topic = TopicName::new("out").unwrap();
         assert_eq!(bus.ensure_topic(&topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap(), 1);
         TopicPartition::new(topic, PartitionId(0))
-    }
-
-    async fn values(bus: &EmbeddedBus, of: &TopicPartition) -> Vec<String> {
-        let mut reader = bus.open(of, Offset::ZERO).await.unwrap();
-        let mut all = Vec::new();
-        loop {
-            let batches = reader.poll(1 << 20).await.unwrap();
-            if batches.is_empty() {
-                assert_eq!(reader.position(), bus.bounds(of).await.unwrap().end);
-                return all;
-            }
-            for batch in batches {
-                all.extend(batch.records().unwrap().iter().map(|r| String::from_utf8_lossy(r.unwrap().value.unwrap()).into_owned()));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_commit_writes_outputs_and_checkpoint_together() {
-        let bus = bus().await;
-        let out = out(&bus).await;
-        let mut committer = bus.committer(&task(2)).await.unwrap();
-        for expected in [0, 2] {
-            let outputs = vec![TopicBatch { to: out.clone(), records: records(&["row"]) }];
-            let at = committer.commit(Commit { outputs, checkpoint: Some(records(&["a", "b"])) }).await.unwrap();
-            assert_eq!(at, Some(Offset(expected)));
-        }
-        assert_eq!(committer.commit(Commit::default()).await.unwrap(), None);
-        let checkpoint = TopicPartition::new(checkpoint_topic("query.q"), PartitionId(2));
-        assert_eq!(values(&bus, &out).await, ["row", "row"]);
-        assert_eq!(values(&bus, &checkpoint).await, ["a", "b", "a", "b"]);
-        bus.trim(&checkpoint, Offset(3)).await.unwrap();
-        assert_eq!(bus.bounds(&checkpoint).await.unwrap(), Offset(3)..Offset(4));
-        assert!(matches!(bus.open(&checkpoint, Offset(1)).await.err(), Some(BusError::OutOfRange { .. })));
-    }
-
-    #[tokio::test]
-    async fn an_older_holder_of_a_task_is_fenced_and_other_tasks_are_not() {
-        let bus = bus().await;
-        let out = out(&bus).await;
-        let commit =
-            || Commit { outputs: vec![TopicBatch { to: out.clone(), records: records(&["row"]) }], checkpoint: Some(records(&["c"])) };
-        let mut other = bus.committer(&task(1)).await.unwrap();
-        let mut old = bus.committer(&task(0)).await.unwrap();
-        old.commit(commit()).await.unwrap();
-        let mut new = bus.committer(&task(0)).await.unwrap();
-        assert!(matches!(old.commit(commit()).await, Err(BusError::Fenced(_))));
-        new.commit(commit()).await.unwrap();
-        other.commit(commit()).await.unwrap();
-        assert_eq!(values(&bus, &out).await.len(), 3);
     }
 
     #[tokio::test]

@@ -1,12 +1,16 @@
 //! The one seam between the engine and a log: [`Bus`].
 //!
 //! The engine reads committed records through a [`Reader`] and writes through a [`Committer`], whose
-//! every commit (outputs, positions, state) is all or nothing. `embedded` is the node's own broker.
-//! Nothing above this room knows which log it runs on.
+//! every commit (outputs, positions, state) is all or nothing. `embedded` is the node's own broker, `kafka` an Apache
+//! Kafka cluster. Nothing above this room knows which log it runs on; what both keep is in `contract`.
 
+#[cfg(test)]
+mod contract;
 mod embedded;
+pub mod kafka;
 
 pub use embedded::EmbeddedBus;
+pub use kafka::{KafkaBus, KafkaTerms};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +23,8 @@ use crate::record::{Batch, BatchBuilder, Offset, PartitionId, TopicName, TopicPa
 
 /// A boxed future, which keeps the traits of this room usable as `dyn`.
 pub type BusFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BusError>> + Send + 'a>>;
+/// Completes with the reason when a log has failed for good.
+pub type FailedFuture<'a> = Pin<Box<dyn Future<Output = String> + Send + 'a>>;
 
 /// What a log can answer that is not data. The variants say what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -95,22 +101,34 @@ pub trait Bus: Send + Sync {
     fn offset_at<'a>(&'a self, of: &'a TopicPartition, at: i64) -> BusFuture<'a, Option<Offset>>;
     /// Opens a partition for reading from `from` on. Committed data only.
     fn open<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, Box<dyn Reader>>;
-    /// Completes once committed data at or after `from` is there. Cancel-safe, and free of timers.
+    /// Completes once committed data at or after `from` is there; on a log outside the process also now and then without any, so
+    /// that the caller looks again. Cancel-safe, and free of timers.
     fn wait<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, ()>;
-    /// Takes over the writing side of a task and fences any older holder of it.
+    /// Takes over the writing side of a task and fences any older holder of it. When it completes, everything that the older
+    /// holder has committed can be read.
     fn committer<'a>(&'a self, task: &'a TaskId) -> BusFuture<'a, Box<dyn Committer>>;
-    /// Appends records outside any task, durable when this returns (INSERT INTO .. VALUES, the catalogue).
+    /// Appends records outside any task, all or none, durable and readable when this returns (INSERT INTO .. VALUES, the catalogue).
     fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()>;
     /// Lets records below `before` go. Used for topics of the engine's own (checkpoints).
     fn trim<'a>(&'a self, of: &'a TopicPartition, before: Offset) -> BusFuture<'a, ()>;
-    /// While a running task may still need records from `from` on, retention leaves them. `None` lets go.
+    /// While a running task may still need records from `from` on, retention leaves them, where it listens to us (Kafka's does
+    /// not). `None` lets go.
     fn pin(&self, task: &TaskId, of: &TopicPartition, from: Option<Offset>);
+    /// Why the log cannot be used just now, where that is known; it may end by itself.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+    /// Completes with the reason when nothing will ever be written through this bus again.
+    fn failed(&self) -> FailedFuture<'_> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Reads one partition forward.
 pub trait Reader: Send {
     /// The whole batches that are there now from the position on, up to about `max_bytes` (at least one
-    /// batch where there is one), and moves past them. Empty where the end is reached. The first batch may
+    /// batch where there is one), and moves past them. Empty where the end is reached: never before everything that was
+    /// there when the reader was opened has been read. The first batch may
     /// begin before the position: records below [`Reader::position`]-at-call are the caller's to skip.
     fn poll<'a>(&'a mut self, max_bytes: usize) -> BusFuture<'a, Vec<Batch>>;
     /// The offset the next poll begins at.
@@ -137,7 +155,9 @@ pub struct Commit {
 
 /// The writing side of one task.
 pub trait Committer: Send {
-    /// Writes one commit. Returns the offset of the commit's first checkpoint record, if it had any.
+    /// Writes one commit, durable when this returns; readers see it then or (where markers follow a transaction) a moment later.
+    /// Returns the offset of the commit's first checkpoint record, if it had any. After an error the committer is of
+    /// no use: what became of the commit is read from the checkpoint, by whoever takes the task over.
     fn commit<'a>(&'a mut self, commit: Commit) -> BusFuture<'a, Option<Offset>>;
 }
 

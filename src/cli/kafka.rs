@@ -16,8 +16,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::properties::{Properties, Property, read_file, read_property};
 use super::{Failure, output};
+use crate::bus::kafka::properties::{Properties, Property, read_file, read_property};
 
 /// How long a request may take before the command gives up.
 pub const PATIENCE: Duration = Duration::from_secs(10);

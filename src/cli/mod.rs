@@ -15,7 +15,6 @@ mod http;
 mod kafka;
 mod output;
 mod produce;
-mod properties;
 mod replay;
 mod serve;
 mod shell;

@@ -481,6 +481,13 @@ impl Task {
     /// Asks the clock whether a quiet partition is idle, or a window has waited long enough.
     async fn clock_decides(&mut self) -> Result<(), StreamError> {
         let now = self.clock.now();
+        if self.bus.trouble().is_some() {
+            // What cannot be read is not read to its end: its silence begins when it can be.
+            for since in self.inputs.iter_mut().filter_map(|input| input.quiet_since.as_mut()) {
+                *since = now;
+            }
+            return Ok(());
+        }
         let mut decisions = Vec::new();
         let waited = |input: &Input, after: Option<Duration>| {
             after.zip(input.quiet_since).is_some_and(|(after, since)| now.since(since) >= after.as_millis() as i64)

@@ -1,7 +1,7 @@
 //! Settings for Kafka clients: `--kafka-config KEY=VALUE`, and files of them as the Java tools and librdkafka read them.
 //!
 //! Settings that the Java client spells its own way (a login in `sasl.jaas.config`, a truststore in PEM) are brought into
-//! librdkafka's words, so that one file serves both. Used by [`super::kafka::Broker`].
+//! librdkafka's words, so that one file serves both. Used by [`super::KafkaBus`] and by the command line as a client.
 
 /// One setting.
 pub type Property = (String, String);

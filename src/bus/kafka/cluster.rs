@@ -1,0 +1,354 @@
+//! The cluster's topics and ends, and who holds the application: [`Cluster`], [`Claim`].
+//!
+//! Owns the admin client and the names that the engine's own topics have on the cluster. What librdkafka asks while it
+//! blocks runs on threads that may block. Called by [`super::KafkaBus`]; a claim is looked at by the lanes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::error::{is_missing, said, told, told_code};
+use super::reader::Readers;
+use super::settings::{Context, KafkaTerms};
+use super::transaction::Deliveries;
+use crate::bus::{BusError, TopicSpec};
+use crate::record::{Offset, TopicName, TopicPartition};
+use crate::time::Clock;
+
+/// How long the cluster may take for one answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long what was made, or deleted, may take to be known everywhere.
+const SPREAD: Duration = Duration::from_secs(30);
+
+/// The cluster's topics, and what is in them.
+pub(super) struct Cluster {
+    terms: Arc<KafkaTerms>,
+    readers: Arc<Readers>,
+    admin: AdminClient<Context>,
+}
+
+impl Cluster {
+    /// Connects, and asks for a sign of life.
+    pub(super) async fn connect(terms: Arc<KafkaTerms>, readers: Arc<Readers>) -> Result<Self, BusError> {
+        let mut config = terms.producer();
+        // The admin client is nobody's producer.
+        config.remove("enable.idempotence");
+        let admin = config.create_with_context(readers.context().clone()).map_err(|e| told("could not make a Kafka client", &e))?;
+        let cluster = Self { terms, readers, admin };
+        let alive = cluster.ask(|consumer| consumer.fetch_metadata(None, PATIENCE).map(drop)).await?;
+        alive.map_err(|error| cluster.unreachable(&error))?;
+        cluster.readers.context().well();
+        Ok(cluster)
+    }
+
+    fn unreachable(&self, error: &KafkaError) -> BusError {
+        let why = self.readers.trouble().unwrap_or_else(|| said(error));
+        BusError::Retriable(format!(
+            "no Kafka broker answers at {}: {why}. Are the addresses right (--brokers)? Does the listener ask for TLS or a password \
+             (kafka.client.security.protocol and what belongs to it)?",
+            self.terms.brokers
+        ))
+    }
+
+    /// A topic's name on the cluster: the engine's own books carry the application id.
+    pub(super) fn name(&self, topic: &TopicName) -> String {
+        name(&self.terms.application_id, topic)
+    }
+
+    /// Asks through the first consumer, on a thread that may block.
+    async fn ask<T: Send + 'static>(&self, work: impl FnOnce(&BaseConsumer<Context>) -> T + Send + 'static) -> Result<T, BusError> {
+        let consumer = self.readers.first();
+        tokio::task::spawn_blocking(move || work(&consumer)).await.map_err(|e| BusError::Closed(e.to_string()))
+    }
+
+    /// How many partitions a topic has.
+    pub(super) async fn partitions(&self, topic: &TopicName) -> Result<Option<i32>, BusError> {
+        let name = self.name(topic);
+        let asked = self
+            .ask(move |consumer| {
+                let metadata = consumer.fetch_metadata(Some(&name), PATIENCE)?;
+                let found = metadata.topics().iter().find(|topic| topic.name() == name);
+                Ok::<_, KafkaError>(found.map(|topic| (topic.error().map(Code::from), topic.partitions().len() as i32)))
+            })
+            .await?;
+        match asked {
+            Ok(None | Some((Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _))) => Ok(None),
+            Ok(Some((None | Some(Code::LeaderNotAvailable), count))) => Ok(Some(count).filter(|count| *count > 0)),
+            Ok(Some((Some(code), _))) => Err(told_code(&format!("could not look at topic {topic}"), Some(code), &code.to_string())),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(told(&format!("could not look at topic {topic}"), &error)),
+        }
+    }
+
+    /// Makes a topic where it is not there, and waits until it can be used.
+    pub(super) async fn ensure(&self, topic: &TopicName, spec: &TopicSpec) -> Result<i32, BusError> {
+        if let Some(there) = self.partitions(topic).await? {
+            return Ok(there);
+        }
+        let mut configs = spec.configs.clone();
+        if configs.get("retention.ms").is_some_and(|kept| kept != "-1") {
+            // What is kept for a while is kept from when it was received: with its event time Kafka would delete a replayed recording at once.
+            configs.entry("message.timestamp.type".to_owned()).or_insert_with(|| "LogAppendTime".to_owned());
+        } else if !configs.contains_key("cleanup.policy") {
+            // The engine gives its records their event time, which may run ahead of a broker's clock.
+            configs.entry("message.timestamp.after.max.ms".to_owned()).or_insert_with(|| i64::MAX.to_string());
+        }
+        match self.create(topic, spec.partitions, &configs).await {
+            // A cluster of before 3.6 has no such config.
+            Err(BusError::Invalid(_)) if configs.remove("message.timestamp.after.max.ms").is_some() => {
+                self.create(topic, spec.partitions, &configs).await?;
+            }
+            made => made?,
+        }
+        self.spread(topic, |count| count >= Some(1)).await?;
+        Ok(self.partitions(topic).await?.unwrap_or(spec.partitions))
+    }
+
+    async fn create(&self, topic: &TopicName, partitions: i32, configs: &BTreeMap<String, String>) -> Result<(), BusError> {
+        let what = format!("could not make topic {topic}");
+        let name = self.name(topic);
+        TopicName::new(&name).map_err(|e| BusError::Invalid(format!("{what}: as {name} on the cluster: {e}")))?;
+        let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(self.terms.replication_factor));
+        for (key, value) in configs {
+            new = new.set(key, value);
+        }
+        let made = self.admin.create_topics([&new], &options()).await.map_err(|e| told(&what, &e))?;
+        match made.into_iter().next() {
+            // Someone else was quicker.
+            Some(Err((_, code))) if code != Code::TopicAlreadyExists => Err(told_code(&what, Some(code), &code.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a topic more partitions.
+    pub(super) async fn widen(&self, topic: &TopicName, count: i32) -> Result<(), BusError> {
+        let what = format!("could not give topic {topic} {count} partitions");
+        let name = self.name(topic);
+        let wider = NewPartitions::new(&name, count as usize);
+        let done = self.admin.create_partitions([&wider], &options()).await.map_err(|e| told(&what, &e))?;
+        match done.into_iter().next() {
+            // Another task of the same owner may have widened it further meanwhile.
+            Some(Err((_, code))) if code != Code::InvalidPartitions => return Err(told_code(&what, Some(code), &code.to_string())),
+            _ => {}
+        }
+        self.spread(topic, |there| there >= Some(count)).await
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), BusError> {
+        let what = format!("could not delete topic {topic}");
+        let name = self.name(topic);
+        let done = self.admin.delete_topics(&[&name], &options()).await.map_err(|e| told(&what, &e))?;
+        match done.into_iter().next() {
+            Some(Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(()),
+            Some(Err((_, code))) => Err(told_code(&what, Some(code), &code.to_string())),
+            _ => self.spread(topic, |there| there.is_none()).await,
+        }
+    }
+
+    /// Waits until the cluster knows of a change: its brokers hear of one another's topics a little later.
+    async fn spread(&self, topic: &TopicName, done: impl Fn(Option<i32>) -> bool) -> Result<(), BusError> {
+        let begun = Instant::now();
+        let mut wait = Duration::from_millis(5);
+        while !done(self.partitions(topic).await?) {
+            if begun.elapsed() > SPREAD {
+                return Err(BusError::Retriable(format!(
+                    "topic {topic} was changed {} s ago and the cluster shows it as before",
+                    SPREAD.as_secs()
+                )));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// The first offset that is there, and the first that is not yet there or not yet committed.
+    pub(super) async fn bounds(&self, of: &TopicPartition) -> Result<Range<Offset>, BusError> {
+        let begun = Instant::now();
+        let mut wait = Duration::from_millis(10);
+        loop {
+            match self.bounds_now(of).await {
+                // A partition that is new, or whose broker has just gone, has no leader for a moment.
+                Err(BusError::Retriable(_)) if begun.elapsed() < PATIENCE => tokio::time::sleep(wait).await,
+                answer => return answer,
+            }
+            wait = (wait * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn bounds_now(&self, of: &TopicPartition) -> Result<Range<Offset>, BusError> {
+        let (name, partition) = (self.name(&of.topic), of.partition.0);
+        match self.ask(move |consumer| consumer.fetch_watermarks(&name, partition, PATIENCE)).await? {
+            Ok((low, high)) => {
+                self.readers.context().well();
+                Ok(Offset(low)..Offset(high.max(low)))
+            }
+            Err(error) if is_missing(&error) => Err(self.missing(of).await?),
+            Err(error) => {
+                // Asked about what is not there, librdkafka may also just wait.
+                let known = self.partitions(&of.topic).await?;
+                if known.is_none_or(|count| of.partition.0 >= count) {
+                    return Err(BusError::NoSuchPartition(of.clone()));
+                }
+                Err(told(&format!("could not ask for the ends of {of}"), &error))
+            }
+        }
+    }
+
+    /// What to say of a partition that a client has not found: it may be that the client has not heard of it yet.
+    async fn missing(&self, of: &TopicPartition) -> Result<BusError, BusError> {
+        let known = self.partitions(&of.topic).await?;
+        Ok(match known {
+            Some(count) if of.partition.0 < count => BusError::Retriable(format!("{of} has no leader yet")),
+            _ => BusError::NoSuchPartition(of.clone()),
+        })
+    }
+
+    /// The first committed offset whose timestamp is at or after `at`.
+    pub(super) async fn offset_at(&self, of: &TopicPartition, at: i64) -> Result<Option<Offset>, BusError> {
+        let end = self.bounds(of).await?.end;
+        let what = format!("could not look for a time in {of}");
+        let (name, partition, at) = (self.name(&of.topic), of.partition.0, at.max(0));
+        let found = self
+            .ask(move |consumer| {
+                let mut wanted = TopicPartitionList::new();
+                wanted.add_partition_offset(&name, partition, KafkaOffset::Offset(at))?;
+                let found = consumer.offsets_for_times(wanted, PATIENCE)?;
+                let found = found.find_partition(&name, partition).map(|one| one.error().map(|()| one.offset()));
+                found.transpose()
+            })
+            .await?
+            .map_err(|e| told(&what, &e))?;
+        Ok(match found {
+            Some(KafkaOffset::Offset(offset)) if offset < end.0 => Some(Offset(offset)),
+            _ => None,
+        })
+    }
+
+    /// Lets records below `before` go.
+    pub(super) async fn trim(&self, of: &TopicPartition, before: Offset) -> Result<(), BusError> {
+        let what = format!("could not delete what {of} holds below offset {before}");
+        let mut upto = TopicPartitionList::new();
+        let name = self.name(&of.topic);
+        upto.add_partition_offset(&name, of.partition.0, KafkaOffset::Offset(before.0)).map_err(|e| told(&what, &e))?;
+        let done = self.admin.delete_records(&upto, &options()).await.map_err(|e| told(&what, &e))?;
+        match done.find_partition(&name, of.partition.0).map(|one| one.error()) {
+            Some(Err(error)) if is_missing(&error) => Err(BusError::NoSuchPartition(of.clone())),
+            // Somebody has trimmed further, or the partition is shorter: there is nothing to let go.
+            Some(Err(error)) if error.rdkafka_error_code() == Some(Code::OffsetOutOfRange) => Ok(()),
+            Some(Err(error)) => Err(told(&what, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down that the application is this process's from now on.
+    pub(super) async fn claim(&self) -> Result<Claim, BusError> {
+        let topic = format!("{}.claims", self.terms.application_id);
+        let name = TopicName::new(&topic).map_err(|e| BusError::Invalid(format!("topic {topic}: {e}")))?;
+        let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        self.ensure(&name, &TopicSpec { partitions: 1, configs }).await?;
+        let claim = Claim { terms: Arc::clone(&self.terms), topic, instance: uuid::Uuid::new_v4().to_string() };
+        tokio::task::spawn_blocking(move || claim.write().map(|()| claim)).await.map_err(|e| BusError::Closed(e.to_string()))?
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+}
+
+fn name(application_id: &str, topic: &TopicName) -> String {
+    match topic.as_str().strip_prefix("__") {
+        Some(own) if topic.is_internal() => format!("{application_id}.{own}"),
+        _ => topic.as_str().to_owned(),
+    }
+}
+
+/// Which process was the last to open a bus under the application id: the last record of a topic.
+pub(super) struct Claim {
+    terms: Arc<KafkaTerms>,
+    topic: String,
+    instance: String,
+}
+
+impl Claim {
+    fn write(&self) -> Result<(), BusError> {
+        let what = format!("could not write to topic {}", self.topic);
+        let producer: BaseProducer<Deliveries> =
+            self.terms.producer().create_with_context(Deliveries::default()).map_err(|e| told("could not make a Kafka client", &e))?;
+        let at = Clock::system().now().to_string();
+        let value = serde_json::json!({ "instance": self.instance, "at": at }).to_string();
+        let record = BaseRecord::with_opaque_to(&self.topic, 0).partition(0).key(&self.terms.application_id).payload(&value);
+        producer.send(record).map_err(|(e, _)| told(&what, &e))?;
+        producer.flush(PATIENCE * 2).map_err(|e| told(&what, &e))?;
+        match producer.context().first_failure() {
+            Some((_, code)) => Err(told_code(&what, Some(code), &code.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether another process has taken over since. Asks the cluster, and blocks meanwhile.
+    pub(super) fn is_anothers(&self) -> Result<bool, BusError> {
+        let what = format!("could not read topic {}", self.topic);
+        let failed = |e: KafkaError| told(&what, &e);
+        let consumer: BaseConsumer<Context> =
+            self.terms.consumer().create_with_context(Context::default()).map_err(|e| told("could not make a Kafka client", &e))?;
+        let (low, high) = consumer.fetch_watermarks(&self.topic, 0, PATIENCE).map_err(failed)?;
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(low)).map_err(failed)?;
+        consumer.assign(&from).map_err(failed)?;
+        let begun = Instant::now();
+        let mut last = None;
+        while begun.elapsed() < PATIENCE {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    last = message.payload().and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok());
+                    if message.offset() + 1 >= high {
+                        break;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) if is_missing(&error) => return Err(failed(error)),
+                Some(Err(_)) | None => {}
+            }
+        }
+        let holder = last.as_ref().and_then(|claim| claim.get("instance")).and_then(|instance| instance.as_str());
+        let holder = holder.ok_or_else(|| BusError::Retriable(format!("{what}: it holds no claim")))?;
+        Ok(holder != self.instance)
+    }
+
+    /// What is said when another process has taken over.
+    pub(super) fn lost(&self) -> String {
+        format!(
+            "another process runs under application id \"{}\" since, and has taken over: this one writes nothing any more. Processes \
+             that are not each other's replacement need application ids of their own (kafka.application_id)",
+            self.terms.application_id
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_own_books_carry_the_application_id_and_nothing_else_does() {
+        for (topic, on_cluster) in [
+            ("__catalog", "ward.catalog"),
+            ("__checkpoint.query.spo2_1m", "ward.checkpoint.query.spo2_1m"),
+            ("alerts", "alerts"),
+            ("__mine", "__mine"),
+            ("vitals.late", "vitals.late"),
+        ] {
+            assert_eq!(name("ward", &TopicName::new(topic).unwrap()), on_cluster);
+        }
+    }
+}
