@@ -4,6 +4,7 @@
 //! environment's names (`kafka.listen` is `VITALSQL_KAFKA_LISTEN`) and the documentation come from it.
 //! Always: an unknown key is an error with a suggestion, wherever it was written; nothing is ignored.
 
+mod cluster;
 mod http;
 mod security;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use http::{HttpSecurity, TOKEN_KEYS};
 pub use security::{KafkaListener, KafkaSecurity, LISTENER_KEYS};
 
+use crate::bus::KafkaTerms;
 use crate::time::parse_duration;
 
 /// One setting.
@@ -34,8 +36,8 @@ const fn setting(key: &'static str, default: &'static str, doc: &'static str) ->
 }
 
 /// Every setting. `notify.webhook.NAME.url` and `.bearer_token_file` come on top, for any NAME, and so do
-/// `kafka.users.NAME.password_file`, `kafka.listeners.NAME.PART` with the parts of [`LISTENER_KEYS`] and `http.tokens.NAME.PART`
-/// with those of [`TOKEN_KEYS`].
+/// `kafka.users.NAME.password_file`, `kafka.listeners.NAME.PART` with the parts of [`LISTENER_KEYS`], `http.tokens.NAME.PART`
+/// with those of [`TOKEN_KEYS`], and `kafka.client.PROPERTY` with any property of the Kafka client.
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "vitalsql-data", "where everything durable lives"),
     setting("queries.dir", "", "a folder of .sql files applied in order of name at start; empty for none"),
@@ -57,17 +59,36 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("kafka.group_initial_rebalance_delay", "500ms", "how long a new consumer group waits for company"),
     setting("kafka.group_min_session_timeout", "6s", "the shortest session that a member of a consumer group may ask for"),
+    setting("kafka.brokers", "", "brokers of an Apache Kafka cluster to run on, as in k1:9092,k2:9092; empty for the node's own broker"),
+    setting(
+        "kafka.application_id",
+        "vitalsql",
+        "names this application on the cluster; who starts under it takes over from whoever runs under it",
+    ),
+    setting("kafka.replication_factor", "-1", "how often topics made on the cluster are kept; -1 for the cluster's own default"),
+    setting(
+        "kafka.client_file",
+        "",
+        "a file of settings of the Kafka client (security.protocol=..), as the Java tools and librdkafka read them",
+    ),
     setting("http.listen", "127.0.0.1:8080", "address of the API, /metrics and the page"),
     setting("http.certificate", "", "the HTTP door's certificate and those that lead to it, in PEM; empty for no TLS"),
     setting("http.key", "", "the certificate's key, in PEM"),
     setting("engine.threads", "2", "threads that run queries"),
-    setting("engine.commit_interval", "100ms", "a commit without output waits this long for company"),
+    setting(
+        "engine.commit_interval",
+        "100ms",
+        "a commit without output waits this long for company; on a Kafka cluster 500ms unless it is set",
+    ),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
     setting("log.segment_bytes", "1073741824", "default segment.bytes of a topic"),
     setting("log.cache_bytes", "67108864", "recent records kept in memory for readers, over all partitions"),
     setting("log.min_free_bytes", "268435456", "below this much free disk, writes are refused (retriable) and reads go on"),
     setting("insecure", "false", "allow listeners beyond loopback at which nobody has to say who they are"),
 ];
+
+/// The default of `engine.commit_interval` on a Kafka cluster, where a transaction costs the brokers more than a sync.
+const CLUSTER_COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +179,8 @@ pub struct Config {
     pub request_memory: usize,
     /// Listeners beside `kafka_listen`, users and rights.
     pub kafka_security: KafkaSecurity,
+    /// The Kafka cluster the engine runs on; its own broker where there is none.
+    pub kafka_cluster: Option<KafkaTerms>,
     /// How long a new group waits for company.
     pub group_initial_rebalance_delay: Duration,
     /// The shortest session that a member of a consumer group may ask for.
@@ -238,6 +261,7 @@ impl Config {
             max_connections_per_ip: read.within("kafka.max_connections_per_ip", 1, 1_000_000)? as usize,
             request_memory: read.within("kafka.request_memory", 100 << 20, 1 << 40)? as usize,
             kafka_security: KafkaSecurity::default(),
+            kafka_cluster: cluster::read(&values)?,
             group_initial_rebalance_delay: read.duration("kafka.group_initial_rebalance_delay")?,
             group_min_session_timeout: read.duration("kafka.group_min_session_timeout")?,
             http_listen: read.address("http.listen")?,
@@ -259,7 +283,11 @@ impl Config {
         }
         let kafka_security = security::read(&values, config.insecure)?;
         let http_security = http::read(&values, config.http_listen, config.insecure)?;
-        Ok(Self { origins: values, kafka_security, http_security, ..config })
+        let mut commit_interval = config.commit_interval;
+        if config.kafka_cluster.is_some() && values["engine.commit_interval"].1 == Origin::Default {
+            commit_interval = CLUSTER_COMMIT_INTERVAL;
+        }
+        Ok(Self { origins: cluster::masked(values), kafka_security, http_security, commit_interval, ..config })
     }
 }
 
@@ -338,7 +366,7 @@ fn is_webhook_key(key: &str) -> bool {
 }
 
 fn set(values: &mut BTreeMap<String, (String, Origin)>, key: &str, value: String, origin: Origin) -> Result<(), ConfigError> {
-    if !values.contains_key(key) && !is_webhook_key(key) && !security::is_key(key) && !http::is_key(key) {
+    if !values.contains_key(key) && !is_webhook_key(key) && !security::is_key(key) && !http::is_key(key) && !cluster::is_key(key) {
         let suggestion = SETTINGS.iter().map(|s| s.key).min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= 1 + key.len() / 3);
         return Err(ConfigError::Unknown { key: key.to_owned(), origin, suggestion: suggestion.map(str::to_owned) });
     }
@@ -356,7 +384,8 @@ fn key_of_variable(rest: &str) -> String {
             }
         }
     }
-    SETTINGS.iter().map(|s| s.key).find(|k| k.replace('.', "_") == lower).map_or(lower, str::to_owned)
+    let known = SETTINGS.iter().map(|s| s.key).find(|k| k.replace('.', "_") == lower).map(str::to_owned);
+    known.or_else(|| cluster::key_of_variable(&lower)).unwrap_or(lower)
 }
 
 fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) {
@@ -365,6 +394,10 @@ fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<(String, String)>) 
         match value {
             toml::Value::Table(inner) => flatten(&key, inner, into),
             toml::Value::String(text) => into.push((key, text.clone())),
+            // A list of texts is what the same texts are with commas between them.
+            toml::Value::Array(all) if all.iter().all(toml::Value::is_str) => {
+                into.push((key, all.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(",")));
+            }
             other => into.push((key, other.to_string())),
         }
     }
@@ -390,7 +423,7 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn resolve(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+    pub(super) fn resolve(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("vitalsql.toml");
         std::fs::write(&path, file).expect("written");

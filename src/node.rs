@@ -22,7 +22,7 @@ use self::doors::Doors;
 use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
 use crate::broker::security::SecurityTerms;
 use crate::broker::{Broker, BrokerConfig};
-use crate::bus::{Bus, EmbeddedBus, TopicBatch, TopicSpec, partition_for_key};
+use crate::bus::{Bus, EmbeddedBus, KafkaBus, TopicBatch, TopicSpec, partition_for_key};
 use crate::config::{Config, KafkaListener, Webhook};
 use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
 use crate::log::{Log, LogConfig, RealDisk};
@@ -110,7 +110,10 @@ impl NodeOptions {
 /// A running node.
 pub struct Node {
     inner: Arc<Inner>,
-    kafka_address: SocketAddr,
+    /// Of its own broker; on a cluster it has no such door.
+    kafka_address: Option<SocketAddr>,
+    /// Where clients find what the queries read and write.
+    kafka: String,
     http_address: SocketAddr,
     ready_after: Duration,
     doors: CancellationToken,
@@ -154,8 +157,12 @@ impl Node {
         // The doors are taken first: a port that is in use is known before any file is touched.
         let listen =
             |address: SocketAddr, flag: &'static str| move |e: std::io::Error| NodeError::Listen { address, why: e.to_string(), flag };
-        let kafka = listen_at(config.kafka_listen).map_err(listen(config.kafka_listen, "--kafka"))?;
-        let mut listeners = vec![(kafka, ListenerTerms::plaintext())];
+        let mut listeners = Vec::new();
+        // On a cluster clients talk to the cluster: what came in at a door here, no query would read.
+        if config.kafka_cluster.is_none() {
+            let kafka = listen_at(config.kafka_listen).map_err(listen(config.kafka_listen, "--kafka"))?;
+            listeners.push((kafka, ListenerTerms::plaintext()));
+        }
         for listener in &config.kafka_security.listeners {
             let socket = listen_at(listener.address).map_err(listen(listener.address, "kafka.listeners"))?;
             listeners.push((socket, listener_terms(listener)?));
@@ -174,7 +181,14 @@ impl Node {
         let http = crate::http::bind(config.http_listen).await.map_err(listen(config.http_listen, "--http"))?;
         let metrics = Metrics::new();
         let broker = open_broker(&config, clock).await?;
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
+        let bus: Arc<dyn Bus> = match config.kafka_cluster.clone() {
+            None => Arc::new(EmbeddedBus::new(Arc::clone(&broker))),
+            Some(terms) => {
+                tracing::info!(brokers = %terms.brokers, application_id = %terms.application_id, "taking over on the Kafka cluster");
+                let opened = KafkaBus::open(terms).await;
+                Arc::new(opened.map_err(|e| inside("could not open the Kafka cluster")(e.to_string()))?)
+            }
+        };
         let query_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.engine_threads)
             .thread_name("vitalsql-query")
@@ -214,7 +228,8 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = inner.start_tasks(&config, alert_partitions, &stopped);
         let doors = CancellationToken::new();
-        let kafka_address = listeners[0].0.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+        let kafka_address = listeners.first().map(|(kafka, _)| kafka.local_addr()).transpose();
+        let kafka_address = kafka_address.map_err(|e| inside("no address")(e.to_string()))?;
         let http_address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
         let doors_take = Doors::open(config.max_connections);
         let limits = Limits {
@@ -239,6 +254,10 @@ impl Node {
         inner.started.store(true, Ordering::Release);
         Ok(Self {
             inner,
+            kafka: config.kafka_cluster.as_ref().map_or_else(
+                || kafka_address.map(|address| address.to_string()).unwrap_or_default(),
+                |cluster| format!("{} (cluster, application id {})", cluster.brokers, cluster.application_id),
+            ),
             kafka_address,
             http_address,
             ready_after: begun.elapsed(),
@@ -267,10 +286,16 @@ impl Node {
         self.inner.broker.close().await.map_err(|e| inside("could not close the log")(e.to_string()))
     }
 
-    /// The Kafka listener's address.
+    /// The Kafka listener's address; `None` on a cluster.
     #[must_use]
-    pub const fn kafka_address(&self) -> SocketAddr {
+    pub const fn kafka_address(&self) -> Option<SocketAddr> {
         self.kafka_address
+    }
+
+    /// Where Kafka clients find what the queries read and write, for people.
+    #[must_use]
+    pub fn kafka(&self) -> &str {
+        &self.kafka
     }
 
     /// The HTTP listener's address.
@@ -293,7 +318,10 @@ impl Node {
 
     /// Completes when the log has failed for good, with the reason: nothing may be acknowledged any more.
     pub async fn failed(&self) -> String {
-        self.inner.broker.log_failed().await
+        tokio::select! {
+            reason = self.inner.broker.log_failed() => reason,
+            reason = self.inner.bus.failed() => reason,
+        }
     }
 
     /// Every change of an alert from now on.
@@ -642,6 +670,7 @@ impl Host for Inner {
         vec![
             // A full disk is no reason to send nobody here: reading goes on, and deleting makes room.
             Check { name: "log", ok: failed.is_none(), detail: failed.or_else(|| self.broker.disk_full()).unwrap_or_default() },
+            Check { name: "bus", ok: self.bus.trouble().is_none(), detail: self.bus.trouble().unwrap_or_default() },
             Check { name: "queries", ok: started, detail: if started { String::new() } else { "being restored".to_owned() } },
             Check {
                 name: "alarm desk",

@@ -132,7 +132,7 @@ fn with_node<T>(work: impl FnOnce(&Arc<Node>, &tokio::runtime::Runtime) -> Resul
 fn with_broker<T>(kafka: Option<&str>, work: impl FnOnce(&Broker) -> Result<T, Failure>) -> Result<T, Failure> {
     match kafka {
         Some(address) => work(&Broker::at(address.to_owned())),
-        None => with_node(|node, _| work(&Broker::at(node.kafka_address().to_string()))),
+        None => with_node(|node, _| work(&Broker::at(node.kafka().to_owned()))),
     }
 }
 
@@ -305,7 +305,7 @@ fn latency_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, latency: &La
     ))?;
     sql("CREATE ALERT bench_low WITH ('priority' = 'high', 'hold' = '0s', 'clear.hold' = '0s', 'order' = 'arrival') AS \
          SELECT patient_id AS subject, ts, spo2 AS value, spo2 < 88 AS breach, spo2 >= 90 AS clear, sent FROM bench_in")?;
-    let broker = Broker::at(node.kafka_address().to_string());
+    let broker = Broker::at(node.kafka().to_owned());
     let end = Instant::now() + Duration::from_secs(latency.warm + latency.seconds);
     let from = Clock::system().now().0 + latency.warm as i64 * 1000;
     let reader = std::thread::spawn({

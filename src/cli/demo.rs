@@ -178,7 +178,7 @@ fn welcome(node: &Node, arguments: &Arguments, data_dir: &std::path::Path, tempo
         arguments.beds,
         arguments.seed,
         data_dir.display(),
-        node.kafka_address(),
+        node.kafka(),
         node.http_address(),
         node.http_address(),
         node.ready_after().as_secs_f64(),

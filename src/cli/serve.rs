@@ -6,6 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandResult, Failure, output};
+use crate::bus::kafka::properties::{Property, read_property};
 use crate::config::Config;
 use crate::node::{Node, NodeOptions};
 use crate::time::Clock;
@@ -13,7 +14,7 @@ use crate::time::Clock;
 /// A node.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  vitalsql serve\n  vitalsql serve --data-dir /var/lib/vitalsql --queries ./queries\n  vitalsql serve --config vitalsql.toml --kafka 127.0.0.1:19092\n\n\
+    after_help = "Examples:\n  vitalsql serve\n  vitalsql serve --data-dir /var/lib/vitalsql --queries ./queries\n  vitalsql serve --config vitalsql.toml --kafka 127.0.0.1:19092\n  vitalsql serve --brokers k1:9092,k2:9092 --application-id ward --kafka-config-file client.properties\n\n\
                         A flag wins over VITALSQL_* in the environment, that over vitalsql.toml, that over the default.\n\
                         SIGTERM and Ctrl-C drain and exit 0; a second one ends at once."
 )]
@@ -27,6 +28,18 @@ pub struct Arguments {
     /// Address of the Kafka listener.
     #[arg(long, value_name = "ADDR")]
     kafka: Option<String>,
+    /// Run on this Apache Kafka cluster instead of the node's own broker: the addresses of some of its brokers.
+    #[arg(long, value_name = "ADDR,..", visible_alias = "bootstrap", help_heading = "Apache Kafka")]
+    brokers: Option<String>,
+    /// Names this application on the cluster. Who starts under it takes over from whoever runs under it.
+    #[arg(long, value_name = "NAME", help_heading = "Apache Kafka")]
+    application_id: Option<String>,
+    /// A setting of the Kafka client, as in security.protocol=SASL_SSL; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_property, help_heading = "Apache Kafka")]
+    kafka_config: Vec<Property>,
+    /// A file of such settings, one a line, as the Java tools and librdkafka read them.
+    #[arg(long, value_name = "FILE", help_heading = "Apache Kafka")]
+    kafka_config_file: Option<PathBuf>,
     /// Address of the API, /metrics and the page.
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
@@ -45,6 +58,11 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     let path = |p: &PathBuf| p.to_string_lossy().into_owned();
     flags.extend(arguments.data_dir.as_ref().map(|p| ("data_dir", path(p))));
     flags.extend(arguments.kafka.clone().map(|a| ("kafka.listen", a)));
+    flags.extend(arguments.brokers.clone().map(|a| ("kafka.brokers", a)));
+    flags.extend(arguments.application_id.clone().map(|a| ("kafka.application_id", a)));
+    flags.extend(arguments.kafka_config_file.as_ref().map(|p| ("kafka.client_file", path(p))));
+    let client: Vec<(String, &String)> = arguments.kafka_config.iter().map(|(key, value)| (format!("kafka.client.{key}"), value)).collect();
+    flags.extend(client.iter().map(|(key, value)| (key.as_str(), (*value).clone())));
     flags.extend(arguments.http.clone().map(|a| ("http.listen", a)));
     flags.extend(arguments.queries.as_ref().map(|p| ("queries.dir", path(p))));
     flags.extend(arguments.insecure.then(|| ("insecure", "true".to_owned())));
@@ -77,7 +95,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
             "vitalsql {} ready in {:.1} s. Not a medical device.\n  Kafka  {}{more}\n  HTTP   {scheme}://{}  (page, /metrics, /readyz, /api/v1)",
             env!("CARGO_PKG_VERSION"),
             node.ready_after().as_secs_f64(),
-            node.kafka_address(),
+            node.kafka(),
             node.http_address(),
         ));
         let stopped = tokio::select! {

@@ -1,5 +1,6 @@
 //! The whole engine from outside: one binary, one module a story.
 
+mod cluster;
 mod dashboards;
 mod golden;
 mod house;

@@ -1,0 +1,152 @@
+//! The engine on a Kafka cluster: statements, a windowed query from topic to topic, and one process after another
+//! under the same application id, the older of them still running. The cluster is a node of ours, behind its Kafka port.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use vitalsql::config::Config;
+use vitalsql::node::{Node, NodeOptions};
+use vitalsql::record::{PartitionId, TopicName, TopicPartition};
+use vitalsql::time::{Clock, Timestamp};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PATIENTS: i64 = 8;
+/// Readings of a patient come this far apart.
+const STEP_MS: i64 = 7_000;
+const MINUTE_MS: i64 = 60_000;
+const EPOCH_MS: i64 = 1_700_000_040_000;
+
+const SCRIPT: &str = "
+    CREATE STREAM vitals (patient_id VARCHAR NOT NULL, hr INT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+        WITH ('topic' = 'vitals', 'format' = 'json', 'key' = 'patient_id', 'partitions' = '3');
+    CREATE QUERY per_minute AS INSERT INTO minutes
+        SELECT patient_id, window_start, count(*) AS n, sum(hr) AS total
+        FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+        GROUP BY patient_id, window_start, window_end
+        EMIT ON WINDOW CLOSE;";
+
+async fn start(dir: &Path, more: &[(&str, &str)]) -> Node {
+    let dir = dir.display().to_string();
+    let mut flags = vec![("data_dir", dir), ("http.listen", "127.0.0.1:0".to_owned()), ("log.min_free_bytes", "0".to_owned())];
+    flags.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
+    Node::start(NodeOptions::new(config, Clock::system())).await.expect("a node starts")
+}
+
+async fn run(node: &Node, text: &str) {
+    if let Err(error) = node.execute(text).await {
+        panic!("{}", error.render(text));
+    }
+}
+
+/// Readings `from..to` of every patient.
+async fn write(node: &Node, from: i64, to: i64) {
+    let mut records = Vec::new();
+    for n in from..to {
+        for patient in 0..PATIENTS {
+            let (at, key) = (Timestamp(EPOCH_MS + n * STEP_MS), format!("p{patient}"));
+            let body = format!("{{\"patient_id\":\"{key}\",\"hr\":{},\"ts\":{}}}", hr(patient, n), at.0);
+            records.push((at, key, body.into_bytes()));
+        }
+    }
+    node.write_simulated("vitals", records).await.expect("readings are written");
+}
+
+const fn hr(patient: i64, n: i64) -> i64 {
+    50 + (patient * 31 + n * 7) % 90
+}
+
+/// What the query has to have written after `readings` readings of every patient: the windows that are over.
+fn expected(readings: i64) -> Vec<(String, i64, i64, i64)> {
+    let mut windows: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
+    let closed = (EPOCH_MS + (readings - 1) * STEP_MS) / MINUTE_MS * MINUTE_MS;
+    for patient in 0..PATIENTS {
+        for n in 0..readings {
+            let start = (EPOCH_MS + n * STEP_MS) / MINUTE_MS * MINUTE_MS;
+            if start < closed {
+                let window = windows.entry((format!("p{patient}"), start)).or_default();
+                *window = (window.0 + 1, window.1 + hr(patient, n));
+            }
+        }
+    }
+    windows.into_iter().map(|((patient, start), (count, total))| (patient, start, count, total)).collect()
+}
+
+/// What topic `minutes` holds, as a client sees it who reads committed records only.
+async fn written(node: &Node) -> Vec<(String, i64, i64, i64)> {
+    let topic = TopicName::new("minutes").expect("a name");
+    let mut all = Vec::new();
+    for partition in 0..node.bus().partitions(&topic).await.expect("an answer").unwrap_or(0) {
+        let place = TopicPartition::new(topic.clone(), PartitionId(partition));
+        let bounds = node.bus().bounds(&place).await.expect("bounds");
+        let mut reader = node.bus().open(&place, bounds.start).await.expect("a reader");
+        while reader.position() < bounds.end {
+            let at = reader.position();
+            let batches = reader.poll(1 << 20).await.expect("records");
+            if batches.is_empty() && reader.position() == at {
+                break;
+            }
+            for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
+                for record in &batch.records().expect("whole records") {
+                    let row: Value = serde_json::from_slice(record.expect("a record").value.expect("a value")).expect("JSON");
+                    let start = Timestamp::parse(row["window_start"].as_str().expect("a text")).expect("a time");
+                    let number = |name: &str| row[name].as_i64().expect("a number");
+                    all.push((row["patient_id"].as_str().expect("a text").to_owned(), start.0, number("n"), number("total")));
+                }
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+async fn settled(node: &Node, readings: i64) {
+    let (wanted, end) = (expected(readings), Instant::now() + DEADLINE);
+    loop {
+        let all = written(node).await;
+        if all.len() >= wanted.len() || Instant::now() > end {
+            assert_eq!(all, wanted);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_on_a_cluster_goes_on_where_an_older_process_stood_though_that_one_still_runs() {
+    let dirs: Vec<_> = (0..5).map(|_| tempfile::tempdir().expect("a folder")).collect();
+    let cluster = start(dirs[0].path(), &[("kafka.listen", "127.0.0.1:0")]).await;
+    let brokers = cluster.kafka().to_owned();
+    let on_cluster = [("kafka.brokers", brokers.as_str()), ("kafka.application_id", "ward"), ("engine.commit_interval", "20ms")];
+
+    let first = start(dirs[1].path(), &on_cluster).await;
+    assert!(first.kafka_address().is_none() && first.kafka().contains("ward"));
+    run(&first, SCRIPT).await;
+    write(&first, 0, 100).await;
+    settled(&cluster, 100).await;
+
+    // The second takes over while the first still runs and reads: nothing twice, nothing missing.
+    let second = start(dirs[2].path(), &on_cluster).await;
+    assert_eq!(second.running_queries(), 1);
+    write(&second, 100, 200).await;
+    settled(&cluster, 200).await;
+    let reason = tokio::time::timeout(DEADLINE, first.failed()).await.expect("the first one gives up");
+    assert!(reason.contains("application id \"ward\""), "{reason}");
+    drop(first);
+
+    // A third in the middle of the work of the second; a fourth after the third has been stopped properly.
+    write(&second, 200, 260).await;
+    let third = start(dirs[3].path(), &on_cluster).await;
+    write(&third, 260, 300).await;
+    settled(&cluster, 300).await;
+    drop(second);
+    third.stop().await.expect("it stops");
+    write(&cluster, 300, 400).await;
+    let fourth = start(dirs[4].path(), &on_cluster).await;
+    settled(&cluster, 400).await;
+    run(&fourth, "DROP QUERY per_minute").await;
+    fourth.stop().await.expect("it stops");
+    cluster.stop().await.expect("it stops");
+}
