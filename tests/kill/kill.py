@@ -4,8 +4,17 @@
 Two nodes get the same records: one runs through, the other is killed ROUNDS times while producing and computing.
 Then the output topics are read with read_committed through the Kafka port and must be equal, key by key and in
 order; every acknowledged record must be there, once. Without a recording a simulated ward is used.
+With KILL_CLUSTER=1 each node runs on an Apache Kafka of its own (tests/differential/apache.py) that goes on while the node is killed.
 """
 import gzip, json, os, random, signal, socket, subprocess, sys, tempfile, time, urllib.request, shutil
+
+CLUSTER = os.environ.get("KILL_CLUSTER") == "1"
+if CLUSTER:
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "differential"))
+    import apache
+    # One broker: what is kept three times elsewhere is kept once.
+    ONE_BROKER = {"offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1,
+        "offsets.topic.num.partitions": 1, "transaction.state.log.num.partitions": 4, "group.initial.rebalance.delay.ms": 0}
 
 BINARY, ROUNDS = sys.argv[1], int(sys.argv[2])
 RECORDING = sys.argv[3] if len(sys.argv) > 3 else None
@@ -34,13 +43,16 @@ def free_port():
 
 class Node:
     def __init__(self, folder):
-        self.folder, self.kafka, self.http = folder, free_port(), free_port()
+        self.folder, self.kafka, self.http, self.cluster = folder, free_port(), free_port(), None
+        if CLUSTER:
+            self.cluster = apache.Kafka(os.path.join(folder, "kafka"), ONE_BROKER); self.cluster.start(); self.kafka = self.cluster.port
         self.queries = os.path.join(folder, "sql"); os.makedirs(self.queries, exist_ok=True)
         with open(os.path.join(self.queries, "q.sql"), "w") as f: f.write(QUERIES)
         self.process, self.starts = None, []
     def start(self):
         begun = time.time()
-        self.process = subprocess.Popen([BINARY, "serve", "--data-dir", os.path.join(self.folder, "data"), "--kafka", f"127.0.0.1:{self.kafka}", "--http", f"127.0.0.1:{self.http}", "--queries", self.queries],
+        log_under = ["--brokers", f"127.0.0.1:{self.kafka}", "--application-id", "ward"] if self.cluster else ["--kafka", f"127.0.0.1:{self.kafka}"]
+        self.process = subprocess.Popen([BINARY, "serve", "--data-dir", os.path.join(self.folder, "data"), *log_under, "--http", f"127.0.0.1:{self.http}", "--queries", self.queries],
             stderr=open(os.path.join(self.folder, "log"), "a"))
         while time.time() - begun < 60:
             if self.process.poll() is not None: sys.exit(f"the node ended with {self.process.returncode}:\n" + open(os.path.join(self.folder, "log")).read()[-4000:])
@@ -53,6 +65,7 @@ class Node:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(timeout=30) != 0: sys.exit(f"the node ended with {self.process.returncode} on SIGTERM")
+        if self.cluster: self.cluster.stop()
     def statuses(self):
         return json.load(urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/queries", timeout=10))
 
