@@ -17,7 +17,7 @@ def main():
     try:
         cargo = shlex.split(os.environ.get("CARGO", "cargo"))
         done = subprocess.run([*cargo, "test", "--locked", "--lib", "--", "bus::kafka::tests", "--ignored", "--test-threads", "4"],
-            cwd=os.path.join(HERE, "..", ".."), env={**os.environ, "VITALSQL_TEST_KAFKA": f"127.0.0.1:{kafka.port}"})
+            cwd=os.path.join(HERE, "..", ".."), env={**os.environ, "KAFKA_UNDER_TEST": f"127.0.0.1:{kafka.port}"})
     finally:
         kafka.stop()
     if done.returncode == 0: shutil.rmtree(folder)

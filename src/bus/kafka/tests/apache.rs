@@ -1,4 +1,4 @@
-//! The contract over an Apache Kafka, which `tests/kafka/run.sh` starts: `VITALSQL_TEST_KAFKA` names its address.
+//! The contract over an Apache Kafka, which `tests/kafka/run.sh` starts: `KAFKA_UNDER_TEST` names its address.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ struct Apache {
 }
 
 pub(super) fn brokers() -> String {
-    std::env::var("VITALSQL_TEST_KAFKA").expect("tests/kafka/run.sh starts an Apache Kafka and sets VITALSQL_TEST_KAFKA to its address")
+    std::env::var("KAFKA_UNDER_TEST").expect("tests/kafka/run.sh starts an Apache Kafka and sets KAFKA_UNDER_TEST to its address")
 }
 
 pub(super) fn application() -> String {
