@@ -269,7 +269,7 @@ pub(super) async fn what_is_outside_is_refused_with_what_is_there(world: &impl W
     for asked in [Offset(1), there.end.plus(1)] {
         match bus.open(&out, asked).await.err() {
             Some(BusError::OutOfRange { partition, asked: told, range }) => {
-                assert_eq!((partition, told, range), (out.clone(), asked, there.clone()))
+                assert_eq!((partition, told, range), (out.clone(), asked, there.clone()));
             }
             other => panic!("{other:?}"),
         }
