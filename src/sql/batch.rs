@@ -29,9 +29,11 @@ use futures::{Stream, StreamExt};
 
 use self::read::Stored;
 use super::analyze::WindowAggregate;
+use super::asof::AsOfJoin;
 use super::catalog::Catalog;
 use super::error::{Code, SqlError};
 use super::functions::stateful;
+use super::lower::join::compares_times;
 use super::lower::{Source, frames, lower, over};
 use super::session::Session;
 use super::statement::{Name, Select};
@@ -157,8 +159,9 @@ impl Cutter<'_> {
 
     /// A table of the part's results under the names that the plan above knows.
     fn results(&self, plan: &LogicalPlan, part: &super::lower::QueryPlan) -> Result<LogicalPlan, SqlError> {
-        let stored = self.stored.get(&part.source).ok_or_else(|| SqlError::new(Code::Internal, "a part reads what the query does not"))?;
-        let table = replay::table(Arc::clone(stored), part.clone())?;
+        let stored = part.inputs.iter().map(|input| self.stored.get(&input.stream).map(Arc::clone)).collect::<Option<Vec<_>>>();
+        let stored = stored.ok_or_else(|| SqlError::new(Code::Internal, "a part reads what the query does not"))?;
+        let table = replay::table(stored, part.clone())?;
         let scan = LogicalPlanBuilder::scan("__results", provider_as_source(table), None)?;
         let names = plan.schema().iter().enumerate();
         let columns = names.map(|(i, (qualifier, field))| {
@@ -183,9 +186,14 @@ fn is_time(plan: &LogicalPlan) -> Time {
     match plan {
         LogicalPlan::Extension(Extension { node }) => {
             let node = node.as_any();
-            let ours = node.is::<WindowAggregate>() || node.is::<WindowTable>() || node.is::<AbsentTable>() || node.is::<GapTable>();
+            let ours = node.is::<WindowAggregate>()
+                || node.is::<WindowTable>()
+                || node.is::<AbsentTable>()
+                || node.is::<GapTable>()
+                || node.is::<AsOfJoin>();
             if ours { Time::Only } else { Time::No }
         }
+        LogicalPlan::Join(join) if compares_times(join) => Time::Either,
         LogicalPlan::Window(window) => window.window_expr.iter().map(is_time_call).max_by_key(|time| *time as u8).unwrap_or(Time::No),
         _ => Time::No,
     }

@@ -5,8 +5,12 @@
 //! expressions are typed and each of its accumulators has been made once. Called by the engine for CREATE QUERY,
 //! CREATE ALERT and EMIT CHANGES, and by `batch` for windows over stored data.
 
+mod asof;
 mod check;
+mod flow;
 pub(super) mod frames;
+pub(super) mod join;
+mod lineage;
 pub(super) mod over;
 mod source;
 mod step;
@@ -19,12 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::compute::can_cast_types;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use sha2::{Digest, Sha256};
 
-pub use source::{Shape, Source, SourceColumn, Sources};
+pub use source::{RECORD_TIME, Shape, Source, SourceColumn, Sources};
 
+use self::flow::Flow;
 use self::step::Step;
 use self::walk::{Chain, Walk};
 use super::error::{Code, SqlError};
@@ -32,7 +37,7 @@ use super::expr::{cast_column, null_column};
 use super::session::Session;
 use super::statement::{Emit, Name, Select};
 use super::types::sql_type;
-use crate::stream::{Chain as OperatorChain, Operator, Scope, TimeRule};
+use crate::stream::{Chain as OperatorChain, Scope, TimeRule};
 
 /// What a plan is for: some clauses are right in one place and wrong in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +57,24 @@ pub enum Placement {
     Merged,
 }
 
+/// One stream or table that a query reads.
+#[derive(Clone, Debug)]
+pub struct PlanInput {
+    /// Its name.
+    pub stream: String,
+    /// How it tells time.
+    pub time: TimeRule,
+    /// The columns of it that are read.
+    pub reads: Vec<String>,
+    /// Whether every task reads all of its partitions, however the others are divided.
+    pub is_whole: bool,
+}
+
 /// A query, ready to run.
 #[derive(Clone, Debug)]
 pub struct QueryPlan {
-    /// The stream it reads.
-    pub source: String,
+    /// What it reads: one stream, or those of a join from left to right.
+    pub inputs: Vec<PlanInput>,
     /// Whether each partition is a task of its own.
     pub placement: Placement,
     /// The columns of its results.
@@ -64,27 +82,17 @@ pub struct QueryPlan {
     /// Which of them are the key of the results: the group or PARTITION BY columns, else the stream's key. Empty
     /// where the query does not select them.
     pub key_columns: Vec<String>,
-    /// How its stream tells time.
-    pub time: TimeRule,
-    /// The columns of the stream that are read.
-    pub reads: Vec<String>,
     /// After how long of silence the clock moves a partition on.
     pub timeout: Option<Duration>,
     /// Whether anything in it keeps state, and so waits for time to pass.
     pub waits: bool,
-    steps: Arc<[Step]>,
+    flow: Arc<Flow>,
 }
 
 impl QueryPlan {
-    /// Fresh operators for one task, in the order the rows meet them.
-    pub fn operators(&self, scope: Scope) -> Result<Vec<Box<dyn Operator>>, SqlError> {
-        let made = self.steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>();
-        made.map_err(|e| SqlError::new(Code::Plan, e.to_string()))
-    }
-
-    /// The same as one chain.
+    /// Fresh operators for one task.
     pub fn chain(&self, scope: Scope) -> Result<OperatorChain, SqlError> {
-        Ok(OperatorChain::new(self.operators(scope)?))
+        self.flow.chain(scope).map_err(|e| SqlError::new(Code::Plan, e.to_string()))
     }
 
     /// The same query, its results in the columns of a stream that is there already: by position, or as `listed`
@@ -132,11 +140,11 @@ impl QueryPlan {
             columns.push(cast_column(&self.schema, from, field.data_type())?);
         }
         let as_is = self.schema == *target;
-        let mut steps = self.steps.to_vec();
+        let mut flow = self.flow.as_ref().clone();
         if !as_is {
-            steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
+            flow.steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
         }
-        Ok(Self { schema: Arc::clone(target), key_columns: keys, steps: steps.into(), ..self })
+        Ok(Self { schema: Arc::clone(target), key_columns: keys, flow: Arc::new(flow), ..self })
     }
 
     /// The plan as EXPLAIN shows it.
@@ -147,11 +155,16 @@ impl QueryPlan {
             Placement::Partition => "one task a partition",
             Placement::Merged => "one task over all partitions",
         };
+        let mut lines = self.inputs.iter().enumerate().map(|(at, input)| {
+            let tasks = match at {
+                0 => format!(" ({tasks})"),
+                _ if input.is_whole => " (whole in every task)".to_owned(),
+                _ => String::new(),
+            };
+            format!("stream   {}{tasks}: {}\n", input.stream, input.reads.join(", "))
+        });
+        self.flow.explain(&mut lines, &mut out);
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "stream   {} ({tasks}): {}", self.source, self.reads.join(", "));
-        for step in self.steps.iter() {
-            step.explain(&mut out);
-        }
         if let Some(timeout) = self.timeout {
             let _ = writeln!(out, "timeout  {timeout:?}");
         }
@@ -164,10 +177,9 @@ impl QueryPlan {
     /// Tells this plan's state from another's: equal where a checkpoint of the one fits the other.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut text = format!("{} {:?} datafusion 55.2.0\n", self.source, self.placement);
-        for step in self.steps.iter() {
-            step.fingerprint(&mut text);
-        }
+        let streams: Vec<&str> = self.inputs.iter().map(|input| input.stream.as_str()).collect();
+        let mut text = format!("{} {:?} datafusion 55.2.0\n", streams.join(", "), self.placement);
+        self.flow.fingerprint(&mut text);
         let digest = Sha256::digest(renumbered(&text).as_bytes());
         digest.iter().take(8).fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -213,33 +225,52 @@ pub fn plan(select: &Select, sources: &dyn Sources, purpose: Purpose) -> Result<
     let logical = session.logical(&query)?;
     check::continuous(&logical, purpose)?;
     let optimized = session.optimize(&logical)?;
-    let mut plan = lower(&session, &optimized, sources)?;
+    let plan = lower(&session, &optimized, sources)?;
+    check::names(&plan.schema)?;
+    let mut plan = signed(plan)?;
     if let Emit::WindowClose { timeout } = select.emit {
         plan.timeout = timeout;
     }
     Ok(plan)
 }
 
+/// The plan with signed whole numbers where DataFusion counts without a sign, as ROW_NUMBER does: SQL has no such type.
+fn signed(plan: QueryPlan) -> Result<QueryPlan, SqlError> {
+    let signed = |of: &DataType| match of {
+        DataType::UInt8 => Some(DataType::Int16),
+        DataType::UInt16 => Some(DataType::Int32),
+        DataType::UInt32 | DataType::UInt64 => Some(DataType::Int64),
+        _ => None,
+    };
+    if plan.schema.fields().iter().all(|field| signed(field.data_type()).is_none()) {
+        return Ok(plan);
+    }
+    let fields = plan.schema.fields().iter().map(|field| match signed(field.data_type()) {
+        Some(of) => Arc::new(field.as_ref().clone().with_data_type(of)),
+        None => Arc::clone(field),
+    });
+    let target = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    plan.into_columns(&target, &[])
+}
+
 /// Lowers an optimized plan.
 pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources) -> Result<QueryPlan, SqlError> {
     let chain = Walk { session, sources, returns: walk::reads_absent(optimized)? }.lower(optimized)?;
-    let Chain { source, shape, steps, columns, local, reads } = chain;
+    let Chain { fork, steps, columns, local, partitions, inputs, .. } = chain;
     let schema = Arc::clone(optimized.schema().inner());
-    check::names(&schema)?;
-    let placement = if local || source.partitions == 1 { Placement::Partition } else { Placement::Merged };
+    let placement = if local || partitions == 1 { Placement::Partition } else { Placement::Merged };
     let keys = columns.iter().zip(schema.fields()).filter(|(lineage, _)| lineage.key);
+    let flow = Flow { fork, steps };
     let plan = QueryPlan {
-        source: source.name,
+        inputs,
         placement,
         key_columns: keys.map(|(_, field)| field.name().clone()).collect(),
         schema,
-        time: shape.rule,
-        reads,
         timeout: None,
-        waits: steps.iter().any(Step::is_stateful),
-        steps: steps.into(),
+        waits: flow.is_stateful(),
+        flow: Arc::new(flow),
     };
     // What an operator refuses is refused now and not when the first task starts.
-    plan.operators(Scope::Merged)?;
+    plan.chain(Scope::Merged)?;
     Ok(plan)
 }

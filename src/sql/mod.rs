@@ -4,6 +4,7 @@
 //! catalogue or are lowered to the operators of `stream`. Called by `alerts` (its rules), `http`, `node` and `cli`.
 
 mod analyze;
+mod asof;
 mod batch;
 mod catalog;
 mod dialect;

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
-use super::dialect::{Piece, emit, prepass, refuse, split_script, windows};
+use super::dialect::{Piece, asof, emit, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
 use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
 
@@ -181,13 +181,14 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     let mut tokens = tokens.to_vec();
     let (emit, emit_place) = emit::cut(&mut tokens)?;
     refuse::in_tokens(&tokens)?;
-    let tokens = prepass::rewrite(&tokens)?;
+    let tokens = prepass::rewrite(&asof::rewrite(&tokens)?)?;
     if tokens.is_empty() {
         return Err(SqlError::syntax("a query is expected").at(emit_place).hint("write SELECT .. FROM .."));
     }
     let mut p = parser(tokens);
     let mut query = p.parse_query()?;
     end(&p)?;
+    asof::normalize(&mut query)?;
     windows::normalize(&mut query)?;
     refuse::in_query(&query)?;
     let reads = relations(&query);

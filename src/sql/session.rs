@@ -25,6 +25,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::FutureExt;
 
 use super::analyze::RecogniseWindows;
+use super::asof::RecogniseAsOf;
 use super::error::{Code, SqlError};
 use super::functions;
 use super::windows::WindowPlanner;
@@ -44,6 +45,7 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         .with_config(config)
         .with_default_features()
         .with_optimizer_rules(rules)
+        .with_analyzer_rule(Arc::new(RecogniseAsOf))
         .with_analyzer_rule(Arc::new(RecogniseWindows))
         .build();
     functions::register(&mut state).expect("the names of our functions are not taken");

@@ -27,8 +27,10 @@
 //!   `FROM tumble((SELECT * FROM s AS a), ts, i) WHERE .. GROUP BY k, window_start, window_end`, and in the same query
 //!   `TUMBLE_START(ts, i)`, `HOP_START(..)` and `.._END(..)` became `window_start` and `window_end`.
 //!
+//! `ASOF JOIN` and `FOR SYSTEM_TIME AS OF` arrive as plain joins whose ON begins with a marker of [`super::asof`].
+//!
 //! What the dialect knows and does not build is refused before a [`Statement`] exists, by name. Refused there for
-//! every query: FOR SYSTEM_TIME AS OF, MATCH_RECOGNIZE, ASOF JOIN, GAP_FILL, TABLESAMPLE, hints, PIVOT,
+//! every query: MATCH_RECOGNIZE, GAP_FILL, TABLESAMPLE, hints, PIVOT,
 //! INTO, FOR UPDATE, TOP and the other clauses of sqlparser that DataFusion would pass over in silence. For
 //! [`CreateQuery`], [`CreateAlert`] and `EMIT CHANGES` also: ORDER BY, LIMIT, OFFSET, FETCH, DISTINCT at any depth (not inside
 //! aggregates). Joins, set operations, QUALIFY, DISTINCT aggregates, GROUP BY without a window and subqueries reach lowering, which judges them.

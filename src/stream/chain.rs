@@ -1,41 +1,102 @@
-//! The operators of one task, one behind the other.
+//! The operators of one task, one behind the other; before them, where rows of two sources meet, a join.
 //!
 //! Always: an operator sees the rows that its predecessor made of a watermark before it sees that
-//! watermark, and it sees the watermark its predecessor lets it rely on. Owned by the task.
+//! watermark, and it sees the watermark its predecessor lets it rely on. A join sees the lesser of its two
+//! sides' watermarks. Sources are numbered as a query reads them, from left to right. Owned by the task.
 
 use arrow::datatypes::SchemaRef;
 
-use super::element::{Output, Rows};
+use super::element::{Deletion, Output, Rows};
+use super::join::{Join, Side};
 use super::operator::{Operator, StateReader, StateWriter, StreamError};
+use super::source::Piece;
 use crate::time::Timestamp;
 
 /// A run of operators that acts as one. Without any it hands rows on as they are.
 #[derive(Default)]
 pub struct Chain {
+    fork: Option<Box<Fork>>,
     operators: Vec<Box<dyn Operator>>,
+}
+
+/// Two chains and what brings them together.
+struct Fork {
+    sides: [Chain; 2],
+    join: Box<dyn Join>,
 }
 
 impl Chain {
     /// The operators in the order the rows meet them.
     #[must_use]
     pub const fn new(operators: Vec<Box<dyn Operator>>) -> Self {
-        Self { operators }
+        Self { fork: None, operators }
+    }
+
+    /// A join of two chains, and the operators behind it.
+    #[must_use]
+    pub fn joined(left: Self, right: Self, join: Box<dyn Join>, operators: Vec<Box<dyn Operator>>) -> Self {
+        Self { fork: Some(Box::new(Fork { sides: [left, right], join })), operators }
+    }
+
+    /// Puts an operator behind all others.
+    pub fn push(&mut self, operator: Box<dyn Operator>) {
+        self.operators.push(operator);
+    }
+
+    /// How many sources its rows come from.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.fork.as_ref().map_or(1, |fork| fork.sides.iter().map(Self::sources).sum())
     }
 
     /// The columns the last operator hands on; `None` where there is none.
     #[must_use]
     pub fn schema(&self) -> Option<SchemaRef> {
-        self.operators.last().map(|last| last.schema())
+        self.operators.last().map(|last| last.schema()).or_else(|| self.fork.as_ref().map(|fork| fork.join.schema()))
     }
 
-    /// Rows of one partition, in offset order, through all operators.
+    /// Rows of one partition of the first source, in offset order, through all operators.
     pub fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        feed(&mut self.operators, rows, out)
+        self.rows_of(0, rows, out)
+    }
+
+    /// Rows of one partition of a source, in offset order, through all operators.
+    pub fn rows_of(&mut self, source: usize, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+        let Some(fork) = &mut self.fork else { return feed(&mut self.operators, rows, out) };
+        let made = fork.rows_of(source, rows)?;
+        hand_on(&mut self.operators, made, out)
+    }
+
+    /// A key's row is gone from a source that is a table. Nothing but a join knows of deletions.
+    fn deletion_of(&mut self, source: usize, deletion: &Deletion) -> Result<(), StreamError> {
+        match &mut self.fork {
+            Some(fork) => fork.deletion_of(source, deletion),
+            None => Ok(()),
+        }
+    }
+
+    /// What a partition of a source says next.
+    pub fn piece_of(&mut self, source: usize, piece: &Piece, out: &mut Output) -> Result<(), StreamError> {
+        match piece {
+            Piece::Rows(rows) if rows.is_empty() => Ok(()),
+            Piece::Rows(rows) => self.rows_of(source, rows, out),
+            Piece::Deletion(deletion) => self.deletion_of(source, deletion),
+        }
     }
 
     /// A watermark through all operators.
     pub fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        self.pass(at, out).map(|_| ())
+    }
+
+    /// The same; answers the watermark that whoever comes behind may rely on.
+    fn pass(&mut self, at: Timestamp, out: &mut Output) -> Result<Timestamp, StreamError> {
         let mut at = at;
+        if let Some(fork) = &mut self.fork {
+            let mut made = Output::default();
+            at = fork.watermark(at, &mut made)?;
+            hand_on(&mut self.operators, made, out)?;
+        }
         let mut behind = self.operators.as_mut_slice();
         while let Some((first, rest)) = behind.split_first_mut() {
             let mut made = Output::default();
@@ -44,11 +105,20 @@ impl Chain {
             hand_on(rest, made, out)?;
             behind = rest;
         }
-        Ok(())
+        Ok(at)
     }
 
     /// A step from outside: every operator is offered it.
     pub fn external(&mut self, body: &str, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        if let Some(fork) = &mut self.fork {
+            let mut made = Output::default();
+            for side in Side::BOTH {
+                let mut own = Output::default();
+                fork.sides[side as usize].external(body, at, &mut own)?;
+                fork.meet(side, own, &mut made)?;
+            }
+            hand_on(&mut self.operators, made, out)?;
+        }
         let mut behind = self.operators.as_mut_slice();
         while let Some((first, rest)) = behind.split_first_mut() {
             let mut made = Output::default();
@@ -62,15 +132,34 @@ impl Chain {
     /// The least watermark that lets out everything whose end `now` has passed, over all operators.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.operators.iter().filter_map(|operator| operator.due(now)).max()
+        let own = |now: Timestamp| self.operators.iter().filter_map(|operator| operator.due(now)).max();
+        let Some(fork) = &self.fork else { return own(now) };
+        // Behind a join time is held back: what is due there needs so much more of it, and still no more than `now`.
+        let hold = fork.join.hold_ms();
+        let behind = own(now.plus(-hold)).map(|at| at.plus(hold));
+        let sides = fork.sides.iter().filter_map(|side| side.due(now));
+        sides.chain(fork.join.due(now)).chain(behind).max()
     }
 
     /// Writes the state of every operator, its place in the chain before each name.
     pub fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
+        let mut put = |place: &str, own: StateWriter| {
+            state.parts.extend(own.parts.into_iter().map(|(name, batch)| (format!("{place}/{name}"), batch)));
+        };
+        if let Some(fork) = &mut self.fork {
+            for side in Side::BOTH {
+                let mut own = StateWriter::default();
+                fork.sides[side as usize].save(&mut own)?;
+                put(side.word(), own);
+            }
+            let mut own = StateWriter::default();
+            fork.join.save(&mut own)?;
+            put(JOIN, own);
+        }
         for (place, operator) in self.operators.iter_mut().enumerate() {
             let mut own = StateWriter::default();
             operator.save(&mut own)?;
-            state.parts.extend(own.parts.into_iter().map(|(name, batch)| (format!("{place}/{name}"), batch)));
+            put(&place.to_string(), own);
         }
         Ok(())
     }
@@ -78,14 +167,29 @@ impl Chain {
     /// Gives every operator back what it wrote.
     pub fn restore(&mut self, state: &StateReader) -> Result<(), StreamError> {
         let mut own: Vec<StateReader> = self.operators.iter().map(|_| StateReader::default()).collect();
+        let (mut sides, mut join) = ([StateReader::default(), StateReader::default()], StateReader::default());
+        let forked = self.fork.is_some();
         for (name, batch) in &state.parts {
-            let place = name.split_once('/').and_then(|(place, rest)| Some((place.parse::<usize>().ok()?, rest)));
-            let reader = place.and_then(|(place, rest)| Some((own.get_mut(place)?, rest)));
+            let reader = name.split_once('/').and_then(|(place, rest)| {
+                let side = Side::BOTH.into_iter().find(|side| side.word() == place);
+                let reader = match side {
+                    Some(side) if forked => Some(&mut sides[side as usize]),
+                    None if forked && place == JOIN => Some(&mut join),
+                    _ => own.get_mut(place.parse::<usize>().ok()?),
+                };
+                Some((reader?, rest))
+            });
             let Some((reader, rest)) = reader else {
                 let why = format!("part {name} belongs to no operator");
                 return Err(StreamError::Restore { operator: "the query".to_owned(), why });
             };
             reader.parts.push((rest.to_owned(), batch.clone()));
+        }
+        if let Some(fork) = &mut self.fork {
+            for (side, state) in fork.sides.iter_mut().zip(&sides) {
+                side.restore(state)?;
+            }
+            fork.join.restore(&join)?;
         }
         for (operator, state) in self.operators.iter_mut().zip(&own) {
             operator.restore(state)?;
@@ -96,7 +200,56 @@ impl Chain {
     /// About how many bytes of state all operators hold.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        self.operators.iter().map(|operator| operator.state_bytes()).sum()
+        let fork = self.fork.as_ref().map_or(0, |f| f.sides.iter().map(Self::state_bytes).sum::<usize>() + f.join.state_bytes());
+        fork + self.operators.iter().map(|operator| operator.state_bytes()).sum::<usize>()
+    }
+}
+
+/// The place of a join's state, beside those of its sides and of the operators behind it.
+const JOIN: &str = "join";
+
+impl Fork {
+    /// Which side a source lies on, and its number there.
+    fn side_of(&self, source: usize) -> (Side, usize) {
+        let left = self.sides[0].sources();
+        if source < left { (Side::Left, source) } else { (Side::Right, source - left) }
+    }
+
+    fn rows_of(&mut self, source: usize, rows: &Rows) -> Result<Output, StreamError> {
+        let (side, source) = self.side_of(source);
+        let (mut own, mut made) = (Output::default(), Output::default());
+        self.sides[side as usize].rows_of(source, rows, &mut own)?;
+        self.meet(side, own, &mut made)?;
+        Ok(made)
+    }
+
+    fn deletion_of(&mut self, source: usize, deletion: &Deletion) -> Result<(), StreamError> {
+        let (side, source) = self.side_of(source);
+        match &self.sides[side as usize].fork {
+            Some(_) => self.sides[side as usize].deletion_of(source, deletion),
+            None => self.join.deletion(side, deletion),
+        }
+    }
+
+    /// What a side has made reaches the join.
+    fn meet(&mut self, side: Side, own: Output, made: &mut Output) -> Result<(), StreamError> {
+        made.aside.extend(own.aside);
+        made.failed.extend(own.failed);
+        for rows in own.rows.iter().filter(|rows| !rows.is_empty()) {
+            self.join.rows(side, rows, made)?;
+        }
+        Ok(())
+    }
+
+    fn watermark(&mut self, at: Timestamp, made: &mut Output) -> Result<Timestamp, StreamError> {
+        let mut least = Timestamp::MAX;
+        for side in Side::BOTH {
+            let mut own = Output::default();
+            least = least.min(self.sides[side as usize].pass(at, &mut own)?);
+            self.meet(side, own, made)?;
+        }
+        self.join.watermark(least, made)?;
+        Ok(made.watermark.take().unwrap_or(least))
     }
 }
 

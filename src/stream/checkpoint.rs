@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::operator::{StateReader, StateWriter, StreamError};
 use super::source::AheadRows;
 use crate::bus::{Bus, BusError};
-use crate::record::{BatchBuilder, PartitionId, TopicPartition};
+use crate::record::{BatchBuilder, TopicPartition};
 
 /// The largest part of a snapshot.
 pub const PART_BYTES: usize = 512 * 1024;
@@ -29,14 +29,14 @@ const KEY_MANIFEST: &[u8] = b"manifest";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Decision {
-    /// The partition leaves the minimum.
+    /// The input leaves the minimum.
     Idle {
-        /// Which.
+        /// Which, by the input's number.
         partition: i32,
     },
-    /// The partition's watermark moves to `to` although it brought no row.
+    /// The input's watermark moves to `to` although it brought no row.
     Timeout {
-        /// Which.
+        /// Which, by the input's number.
         partition: i32,
         /// Where to, in milliseconds.
         to: i64,
@@ -55,36 +55,36 @@ pub enum Decision {
 pub struct CommitRecord {
     /// Counts up by one a commit.
     pub epoch: u64,
-    /// The next offset to read, by partition.
+    /// The next offset to read, by the input's number (see `inputs`).
     pub positions: BTreeMap<i32, i64>,
     /// Decided before the commit's rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
-    /// Rows of this commit that were ahead of the clock and what the clock said, by partition.
+    /// Rows of this commit that were ahead of the clock and what the clock said, by input.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ahead: BTreeMap<i32, Vec<(i64, i64)>>,
-    /// Rows of this commit that were far ahead of the clock, by partition.
+    /// Rows of this commit that were far ahead of the clock, by input.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub far: BTreeMap<i32, Vec<i64>>,
 }
 
 impl CommitRecord {
-    /// Notes the clock's word on a partition's rows.
-    pub fn note_ahead(&mut self, partition: PartitionId, rows: &AheadRows) {
+    /// Notes the clock's word on an input's rows.
+    pub fn note_ahead(&mut self, input: i32, rows: &AheadRows) {
         if !rows.ahead.is_empty() {
-            self.ahead.entry(partition.0).or_default().extend(rows.ahead.iter().map(|(offset, clock)| (*offset, *clock)));
+            self.ahead.entry(input).or_default().extend(rows.ahead.iter().map(|(offset, clock)| (*offset, *clock)));
         }
         if !rows.far.is_empty() {
-            self.far.entry(partition.0).or_default().extend(&rows.far);
+            self.far.entry(input).or_default().extend(&rows.far);
         }
     }
 
-    /// The clock's word on a partition's rows, as it was noted.
+    /// The clock's word on an input's rows, as it was noted.
     #[must_use]
-    pub fn ahead_of(&self, partition: PartitionId) -> AheadRows {
+    pub fn ahead_of(&self, input: i32) -> AheadRows {
         AheadRows {
-            ahead: self.ahead.get(&partition.0).into_iter().flatten().copied().collect(),
-            far: self.far.get(&partition.0).into_iter().flatten().copied().collect(),
+            ahead: self.ahead.get(&input).into_iter().flatten().copied().collect(),
+            far: self.far.get(&input).into_iter().flatten().copied().collect(),
         }
     }
 }
@@ -107,7 +107,7 @@ pub struct Manifest {
     pub epoch: u64,
     /// Tells one plan's state from another's.
     pub fingerprint: String,
-    /// Each input partition.
+    /// Each input, by its number.
     pub partitions: BTreeMap<i32, PartitionMark>,
     /// The merged watermark, in milliseconds.
     pub merged: i64,

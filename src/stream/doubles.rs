@@ -321,6 +321,13 @@ pub const PLAIN: How = How { seed: 0, batch: usize::MAX, interrupt: false, merge
 
 /// Carries the partitions through fresh chains, and ends the input.
 pub fn run(chain: &dyn Fn() -> Chain, partitions: &[Partition], how: How) -> Told {
+    run_sources(chain, &[partitions], how)
+}
+
+/// The same where a chain reads several sources.
+pub fn run_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], how: How) -> Told {
+    let partitions: Vec<&Partition> = sources.iter().flat_map(|source| source.iter()).collect();
+    let source_of: Vec<usize> = sources.iter().enumerate().flat_map(|(at, source)| std::iter::repeat_n(at, source.len())).collect();
     let mut chance = ChaCha8Rng::seed_from_u64(how.seed);
     let (mut on, mut told) = (chain(), Told::default());
     let mut at = vec![0; partitions.len()];
@@ -328,11 +335,11 @@ pub fn run(chain: &dyn Fn() -> Chain, partitions: &[Partition], how: How) -> Tol
     loop {
         let left: Vec<usize> = (0..partitions.len()).filter(|p| at[*p] < partitions[*p].rows.len()).collect();
         let Some(partition) = left.get(chance.random_range(0..left.len().max(1))).copied() else { break };
-        let input = &partitions[partition];
+        let input = partitions[partition];
         let most = (input.rows.len() - at[partition]).min(how.batch);
         let len = if how.batch == usize::MAX { most } else { chance.random_range(1..=most) };
         let mut out = Output::default();
-        on.rows(&input.rows.slice(at[partition], len), &mut out).unwrap();
+        on.rows_of(source_of[partition], &input.rows.slice(at[partition], len), &mut out).unwrap();
         told.take(out);
         at[partition] += len;
         // A task over one partition tells its watermark each time; a merging one when it commits.
@@ -363,11 +370,16 @@ pub fn run(chain: &dyn Fn() -> Chain, partitions: &[Partition], how: How) -> Tol
 
 /// The same input cut, interleaved and interrupted in many ways gives the same; answers what it gives.
 pub fn check_always(chain: &dyn Fn() -> Chain, partitions: &[Partition], merged: bool) -> Told {
-    let plain = run(chain, partitions, How { merged, ..PLAIN });
+    check_sources(chain, &[partitions], merged)
+}
+
+/// The same where a chain reads several sources.
+pub fn check_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], merged: bool) -> Told {
+    let plain = run_sources(chain, sources, How { merged, ..PLAIN });
     for seed in 0..15 {
         let batch = [1, 2, 3, 7, 50][seed as usize % 5];
         let how = How { seed, batch, interrupt: seed % 2 == 1, merged };
-        let told = run(chain, partitions, how);
+        let told = run_sources(chain, sources, how);
         assert_eq!(told, plain, "carried through as {how:?}");
     }
     plain

@@ -117,6 +117,28 @@ pub struct FailedRow {
     pub row: Option<Vec<u8>>,
 }
 
+/// A record of a table that says: this key's row is gone.
+#[derive(Clone)]
+pub struct Deletion {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset there.
+    pub offset: i64,
+    /// From when on it holds, in milliseconds.
+    pub time: i64,
+    /// The partition's watermark just before it.
+    pub before: i64,
+    /// The record's key.
+    pub key: Vec<u8>,
+}
+
+/// Where, never whose: a key may be a patient's id.
+impl std::fmt::Debug for Deletion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deletion").field("partition", &self.partition).field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
 /// What an operator hands on during one call.
 #[derive(Debug, Default)]
 pub struct Output {

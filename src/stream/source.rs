@@ -13,10 +13,10 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit};
 use tokio::sync::Mutex;
 
-use super::element::{Aside, AsideRow, NO_TIME, Rows};
+use super::element::{Aside, AsideRow, Deletion, NO_TIME, Rows};
 use super::operator::{Expr, StreamError};
 use crate::bus::{Bus, Reader};
-use crate::format::{BadRecord, Decoder, StreamSchema};
+use crate::format::{BadRecord, Decoder, StreamSchema, Tombstone};
 use crate::record::{Batch, Offset, PartitionId, TopicPartition};
 use crate::time::Timestamp;
 
@@ -40,6 +40,8 @@ pub struct Chunk {
     pub offsets: ScalarBuffer<i64>,
     /// The records that are no row of the stream.
     pub bad: Vec<BadRecord>,
+    /// The records that delete a table's row, in order.
+    pub tombstones: Vec<Tombstone>,
     /// The records as they came, for dead letters and late rows.
     pub raw: Vec<Batch>,
 }
@@ -108,7 +110,8 @@ impl Feed {
         let decoded = inner.decoder.decode(self.partition.partition, &raw, from);
         // The decoder may stop before the last batch (a gigabyte of plain bytes): the rest is read again from there.
         let next = next.min(decoded.next.max(from.plus(1)));
-        let mut chunk = Chunk { from, next, rows: decoded.rows, offsets: decoded.offsets, bad: decoded.bad, raw };
+        let (rows, offsets, bad, tombstones) = (decoded.rows, decoded.offsets, decoded.bad, decoded.tombstones);
+        let mut chunk = Chunk { from, next, rows, offsets, bad, tombstones, raw };
         if self.strict {
             chunk = self.upto_bad(chunk)?;
         }
@@ -131,6 +134,7 @@ impl Feed {
         chunk.next = bad.offset;
         chunk.rows = chunk.rows.slice(0, good);
         chunk.offsets = chunk.offsets.slice(0, good);
+        chunk.tombstones.retain(|tombstone| tombstone.offset < chunk.next);
         chunk.bad.clear();
         Ok(chunk)
     }
@@ -143,7 +147,7 @@ impl Feed {
 
 fn empty_chunk(decoder: &Decoder, from: Offset, next: Offset) -> Chunk {
     let rows = RecordBatch::new_empty(decoder.arrow_schema());
-    Chunk { from, next, rows, offsets: ScalarBuffer::from(Vec::new()), bad: Vec::new(), raw: Vec::new() }
+    Chunk { from, next, rows, offsets: ScalarBuffer::from(Vec::new()), bad: Vec::new(), tombstones: Vec::new(), raw: Vec::new() }
 }
 
 /// How a stream tells time: which column is the event time, and the WATERMARK expression over it.
@@ -185,6 +189,26 @@ pub enum AheadJudge<'a> {
     Nobody,
 }
 
+impl AheadJudge<'_> {
+    /// The same judge once more.
+    fn again(&mut self) -> AheadJudge<'_> {
+        match self {
+            Self::Clock(now, noted) => AheadJudge::Clock(*now, noted),
+            Self::Recorded(rows) => AheadJudge::Recorded(rows),
+            Self::Nobody => AheadJudge::Nobody,
+        }
+    }
+}
+
+/// What a table's partition says next.
+#[derive(Debug)]
+pub enum Piece {
+    /// Rows, in offset order.
+    Rows(Rows),
+    /// A key's row is gone.
+    Deletion(Deletion),
+}
+
 /// Stamps the rows of one partition with their time and the watermark before each.
 #[derive(Clone, Debug)]
 pub struct Stamper {
@@ -224,6 +248,52 @@ impl Stamper {
         let len = chunk.first_at(to).saturating_sub(first);
         let (batch, offsets) = (chunk.rows.slice(first, len), chunk.offsets.slice(first, len));
         self.stamp_batch(batch, offsets, judge, aside)
+    }
+
+    /// Stamps the chunk's rows and deletions from offset `from` up to (not including) `to`, in order.
+    pub fn stamp_pieces(
+        &mut self,
+        chunk: &Chunk,
+        from: Offset,
+        to: Offset,
+        judge: AheadJudge<'_>,
+        aside: &mut Vec<AsideRow>,
+    ) -> Result<Vec<Piece>, StreamError> {
+        let first = chunk.first_at(from);
+        let len = chunk.first_at(to).saturating_sub(first);
+        let tombstones: Vec<&Tombstone> = chunk.tombstones.iter().filter(|t| from <= t.offset && t.offset < to).collect();
+        self.pieces(&chunk.rows.slice(first, len), &chunk.offsets.slice(first, len), &tombstones, judge, aside)
+    }
+
+    /// Stamps rows and deletions that are already cut to size. A deletion tells no time.
+    pub fn pieces(
+        &mut self,
+        batch: &RecordBatch,
+        offsets: &ScalarBuffer<i64>,
+        tombstones: &[&Tombstone],
+        mut judge: AheadJudge<'_>,
+        aside: &mut Vec<AsideRow>,
+    ) -> Result<Vec<Piece>, StreamError> {
+        let mut pieces = Vec::with_capacity(1 + 2 * tombstones.len());
+        let mut done = 0;
+        for tombstone in tombstones {
+            let upto = offsets.partition_point(|offset| *offset < tombstone.offset.0).max(done);
+            if upto > done {
+                let (rows, places) = (batch.slice(done, upto - done), offsets.slice(done, upto - done));
+                pieces.push(Piece::Rows(self.stamp_batch(rows, places, judge.again(), aside)?));
+                done = upto;
+            }
+            pieces.push(Piece::Deletion(Deletion {
+                partition: self.partition,
+                offset: tombstone.offset.0,
+                time: tombstone.timestamp,
+                before: self.watermark,
+                key: tombstone.key.clone(),
+            }));
+        }
+        let left = batch.num_rows() - done;
+        pieces.push(Piece::Rows(self.stamp_batch(batch.slice(done, left), offsets.slice(done, left), judge, aside)?));
+        Ok(pieces)
     }
 
     /// Stamps rows that are already cut to size.
@@ -351,8 +421,8 @@ mod tests {
         assert_eq!(first.0, [5, 7, 9], "the row ahead is heard when the clock says, the one far ahead is gone");
         assert_eq!(first.3, Timestamp(9));
         let mut commit = CommitRecord::default();
-        commit.note_ahead(PartitionId(0), &noted);
+        commit.note_ahead(0, &noted);
         let commit: CommitRecord = serde_json::from_slice(&serde_json::to_vec(&commit).unwrap()).unwrap();
-        assert_eq!(stamped(AheadJudge::Recorded(&commit.ahead_of(PartitionId(0)))), first);
+        assert_eq!(stamped(AheadJudge::Recorded(&commit.ahead_of(0))), first);
     }
 }

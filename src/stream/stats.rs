@@ -13,6 +13,10 @@ use crate::time::Timestamp;
 /// Where one input partition stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputProgress {
+    /// The place of its source in the query.
+    pub source: usize,
+    /// The partition.
+    pub partition: PartitionId,
     /// The next offset to read, as committed.
     pub position: Offset,
     /// Its watermark.
@@ -81,9 +85,9 @@ impl TaskStats {
         self.state_bytes.store(state_bytes, Ordering::Relaxed);
     }
 
-    /// Where an input partition stands now.
-    pub fn progress(&self, partition: PartitionId, position: Offset, watermark: Timestamp, idle: bool) {
-        self.inputs.lock().insert(partition.0, InputProgress { position, watermark, idle });
+    /// Where an input stands now, by its number.
+    pub fn progress(&self, input: i32, at: InputProgress) {
+        self.inputs.lock().insert(input, at);
     }
 
     /// The counters now.
@@ -102,9 +106,9 @@ impl TaskStats {
         }
     }
 
-    /// Where each input partition stands.
+    /// Where each input stands, in order.
     #[must_use]
-    pub fn inputs(&self) -> BTreeMap<i32, InputProgress> {
-        self.inputs.lock().clone()
+    pub fn inputs(&self) -> Vec<InputProgress> {
+        self.inputs.lock().values().copied().collect()
     }
 }

@@ -17,12 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::chain::Chain;
 use super::checkpoint::{self, CommitRecord, Decision, Manifest, PartitionMark, Restored};
-use super::element::{Output, Rows};
-use super::letters::{self, Letters};
+use super::element::Output;
+use super::inputs::{Input, SourceSpec, inputs_of};
+use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
 use super::sink::{Outputs, Sink};
-use super::source::{AheadJudge, AheadRows, Chunk, Feed, Stamper, TimeRule};
-use super::stats::TaskStats;
+use super::source::{AheadJudge, AheadRows, Chunk, Piece};
+use super::stats::{InputProgress, TaskStats};
 use crate::bus::{Bus, Commit, Committer, TaskId, checkpoint_topic};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
 use crate::time::{Clock, Timestamp};
@@ -62,25 +63,17 @@ impl Default for Pace {
 pub struct TaskSpec {
     /// Its name, and the place of its checkpoint.
     pub id: TaskId,
-    /// Its input partitions, in order.
-    pub inputs: Vec<Arc<Feed>>,
-    /// One partition, or all of them merged.
+    /// What it reads: one source, or those of a join from left to right.
+    pub sources: Vec<SourceSpec>,
+    /// One partition (of each source), or all of them merged.
     pub scope: Scope,
-    /// How the stream tells time.
-    pub time: TimeRule,
-    /// A partition read to its end leaves the merged minimum after this long without a row.
-    pub idle_timeout: Option<Duration>,
     /// The query's TIMEOUT.
     pub timeout: Option<Duration>,
-    /// Where to begin without a checkpoint.
-    pub start: StartAt,
     /// Tells this plan's state from another's.
     pub fingerprint: String,
     /// A checkpoint of another plan: keep its positions and start with empty state (a replaced query),
     /// or refuse to run (an unexpected mismatch).
     pub adopt_positions: bool,
-    /// Where late and failed rows go.
-    pub letters: Letters,
     /// How long things take.
     pub pace: Pace,
 }
@@ -96,19 +89,6 @@ pub enum Control {
     },
     /// Commit, take a snapshot, and end.
     Stop,
-}
-
-/// One input partition as the task sees it.
-struct Input {
-    feed: Arc<Feed>,
-    partition: PartitionId,
-    position: Offset,
-    stamper: Stamper,
-    idle: bool,
-    /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
-    quiet_since: Option<Timestamp>,
-    /// The TIMEOUT has already moved the watermark this far.
-    timed_out_to: i64,
 }
 
 /// A task with its state, its place in the input, and its way out.
@@ -171,19 +151,7 @@ impl Task {
         stats: Arc<TaskStats>,
         committer: Option<Box<dyn Committer>>,
     ) -> Self {
-        let inputs = spec.inputs.iter().map(|feed| {
-            let partition = feed.partition().partition;
-            Input {
-                feed: Arc::clone(feed),
-                partition,
-                position: Offset::ZERO,
-                stamper: Stamper::new(spec.time.clone(), partition),
-                idle: false,
-                quiet_since: None,
-                timed_out_to: i64::MIN,
-            }
-        });
-        let inputs = inputs.collect();
+        let inputs = inputs_of(&spec.sources);
         Self {
             spec,
             bus,
@@ -206,7 +174,8 @@ impl Task {
     /// Sets every input to where a task without a checkpoint begins.
     async fn begin(&mut self) -> Result<(), StreamError> {
         for input in &mut self.inputs {
-            input.position = start_of(self.bus.as_ref(), input.feed.partition(), self.spec.start).await?;
+            let start = self.spec.sources[input.source].start;
+            input.position = start_of(self.bus.as_ref(), input.feed.partition(), start).await?;
         }
         Ok(())
     }
@@ -222,10 +191,13 @@ impl Task {
                 return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
             }
             for input in &mut self.inputs {
-                if let Some(mark) = manifest.partitions.get(&input.partition.0) {
-                    input.position = Offset(mark.position);
+                if let Some(mark) = manifest.partitions.get(&input.number) {
                     input.idle = mark.idle;
                     input.stamper.raise(Timestamp(mark.watermark));
+                    // What a table said is state: with the state gone it is read again.
+                    if known_state || !self.spec.sources[input.source].is_table {
+                        input.position = Offset(mark.position);
+                    }
                 } else {
                     // The topic has grown since: the new partition is read from its beginning.
                     input.position = start_of(self.bus.as_ref(), input.feed.partition(), StartAt::Earliest).await?;
@@ -241,8 +213,8 @@ impl Task {
                 self.replay(commit).await?;
             }
         } else if let Some(last) = restored.commits.last() {
-            for input in &mut self.inputs {
-                input.position = last.positions.get(&input.partition.0).map_or(input.position, |at| Offset(*at));
+            for input in self.inputs.iter_mut().filter(|input| !self.spec.sources[input.source].is_table) {
+                input.position = last.positions.get(&input.number).map_or(input.position, |at| Offset(*at));
             }
         }
         // What the replay made had already been written.
@@ -278,9 +250,9 @@ impl Task {
             self.discard(out)?;
         }
         for index in 0..self.inputs.len() {
-            let partition = self.inputs[index].partition;
-            let Some(to) = commit.positions.get(&partition.0).map(|to| Offset(*to)) else { continue };
-            let ahead = commit.ahead_of(partition);
+            let number = self.inputs[index].number;
+            let Some(to) = commit.positions.get(&number).map(|to| Offset(*to)) else { continue };
+            let ahead = commit.ahead_of(number);
             while self.inputs[index].position < to {
                 let from = self.inputs[index].position;
                 let Some(chunk) = self.inputs[index].feed.poll(from).await? else {
@@ -289,10 +261,10 @@ impl Task {
                 };
                 let mut out = Output::default();
                 let upto = chunk.next.min(to);
-                let rows = self.inputs[index].stamper.stamp(&chunk, from, upto, AheadJudge::Recorded(&ahead), &mut out.aside)?;
-                self.inputs[index].idle &= !rows.tell_time();
+                let pieces = self.stamp(index, &chunk, upto, AheadJudge::Recorded(&ahead), &mut out)?;
+                self.inputs[index].idle &= !tell_time(&pieces);
                 self.inputs[index].position = upto;
-                self.carry(&rows, &mut out)?;
+                self.carry(index, &pieces, &mut out)?;
                 self.discard(out)?;
             }
         }
@@ -368,14 +340,14 @@ impl Task {
     fn next_timer(&self) -> Option<Duration> {
         let now = self.clock.now();
         let commit = self.uncommitted_since.map(|since| self.spec.pace.commit_interval.saturating_sub(since.elapsed()));
-        let merged = self.spec.scope == Scope::Merged;
+        let merged = self.merges();
         let quiet = self.inputs.iter().filter_map(|input| {
             let since = input.quiet_since?;
             let left = |after: Duration| {
                 let left_ms = since.plus(after.as_millis() as i64).since(now).max(0);
                 self.clock.real(Duration::from_millis(left_ms as u64))
             };
-            let idle = self.spec.idle_timeout.filter(|_| merged && !input.idle).map(left);
+            let idle = self.spec.sources[input.source].idle_timeout.filter(|_| merged && !input.idle).map(left);
             let timeout = self.spec.timeout.map(|after| {
                 // Past the timeout itself, look again each second: a window's end may pass meanwhile.
                 let wait = left(after);
@@ -413,41 +385,57 @@ impl Task {
     async fn take(&mut self, index: usize, chunk: &Arc<Chunk>) -> Result<(), StreamError> {
         let mut out = Output::default();
         let mut ahead = AheadRows::default();
-        let (now, input) = (self.clock.now(), &mut self.inputs[index]);
-        let judge = AheadJudge::Clock(now, &mut ahead);
-        let rows = input.stamper.stamp(chunk, input.position, chunk.next, judge, &mut out.aside)?;
+        let now = self.clock.now();
+        let pieces = self.stamp(index, chunk, chunk.next, AheadJudge::Clock(now, &mut ahead), &mut out)?;
+        let input = &mut self.inputs[index];
         input.position = chunk.next;
-        input.idle &= !rows.tell_time();
+        let tells = tell_time(&pieces);
+        input.idle &= !tells;
         // What tells no time (rows ahead of the clock, records that are no rows) does not keep the clock from deciding.
-        input.quiet_since = if rows.tell_time() { None } else { input.quiet_since.or(Some(now)) };
-        let partition = input.partition;
-        self.pending.note_ahead(partition, &ahead);
-        self.stats.took(rows.len() as u64, ahead.ahead.len() as u64);
+        input.quiet_since = if tells { None } else { input.quiet_since.or(Some(now)) };
+        let number = input.number;
+        self.pending.note_ahead(number, &ahead);
+        let rows = pieces.iter().map(|piece| if let Piece::Rows(rows) = piece { rows.len() } else { 0 }).sum::<usize>();
+        self.stats.took(rows as u64, ahead.ahead.len() as u64);
         self.since_snapshot += chunk.raw_bytes();
         self.uncommitted_since.get_or_insert_with(Instant::now);
-        self.carry(&rows, &mut out)?;
-        self.put(out, Some(chunk))
+        self.carry(index, &pieces, &mut out)?;
+        self.put(out, Some((index, chunk)))
     }
 
-    /// Rows through the operators; with one partition, its watermark behind them.
-    fn carry(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        if !rows.is_empty() {
-            self.chain.rows(rows, out)?;
+    /// Whether time comes from several inputs.
+    fn merges(&self) -> bool {
+        self.spec.scope == Scope::Merged || self.inputs.len() > 1
+    }
+
+    /// What a chunk says from an input's position up to `upto`, stamped; of a table its deletions too.
+    fn stamp(
+        &mut self,
+        index: usize,
+        chunk: &Chunk,
+        upto: Offset,
+        judge: AheadJudge<'_>,
+        out: &mut Output,
+    ) -> Result<Vec<Piece>, StreamError> {
+        let input = &mut self.inputs[index];
+        if self.spec.sources[input.source].is_table {
+            return input.stamper.stamp_pieces(chunk, input.position, upto, judge, &mut out.aside);
         }
-        if matches!(self.spec.scope, Scope::Partition(_)) {
-            let at = self.inputs[0].stamper.watermark();
-            if at > self.merged {
-                self.merged = at;
-                self.chain.watermark(at, out)?;
-            }
+        Ok(vec![Piece::Rows(input.stamper.stamp(chunk, input.position, upto, judge, &mut out.aside)?)])
+    }
+
+    /// What an input says through the operators; with one input, its watermark behind it.
+    fn carry(&mut self, index: usize, pieces: &[Piece], out: &mut Output) -> Result<(), StreamError> {
+        for piece in pieces {
+            self.chain.piece_of(self.inputs[index].source, piece, out)?;
         }
-        Ok(())
+        self.carry_watermark(out)
     }
 
     /// With several partitions: the minimum over the active ones, never back.
     fn advance_merged(&mut self) -> Result<Output, StreamError> {
         let mut out = Output::default();
-        if self.spec.scope != Scope::Merged {
+        if !self.merges() {
             return Ok(out);
         }
         let marks = |idle: bool| self.inputs.iter().filter(move |i| i.idle == idle).map(|i| i.stamper.watermark());
@@ -460,7 +448,7 @@ impl Task {
     }
 
     /// What came out of the operators, on its way to the log.
-    fn put(&mut self, out: Output, chunk: Option<&Arc<Chunk>>) -> Result<(), StreamError> {
+    fn put(&mut self, out: Output, from: Option<(usize, &Arc<Chunk>)>) -> Result<(), StreamError> {
         let now = self.clock.now();
         let mut failed = out.failed;
         let mut rows_out = 0;
@@ -470,7 +458,10 @@ impl Task {
         }
         self.stats.gave(rows_out, out.aside.len() as u64, failed.len() as u64);
         if !out.aside.is_empty() || !failed.is_empty() {
-            letters::write(&self.spec.letters, &out.aside, &failed, chunk.map(Arc::as_ref), now, &mut self.outputs);
+            // Rows that no chunk is at hand for are results: they stand for no record of any source.
+            let source = from.map_or(0, |(input, _)| self.inputs[input].source);
+            let chunk = from.map(|(_, chunk)| chunk.as_ref());
+            letters::write(&self.spec.sources[source].letters, &out.aside, &failed, chunk, now, &mut self.outputs);
         }
         if rows_out > 0 {
             self.uncommitted_since.get_or_insert_with(Instant::now);
@@ -499,10 +490,10 @@ impl Task {
                 && to > input.stamper.watermark()
                 && to.0 > input.timed_out_to
             {
-                decisions.push(Decision::Timeout { partition: input.partition.0, to: to.0 });
+                decisions.push(Decision::Timeout { partition: input.number, to: to.0 });
             }
-            if self.spec.scope == Scope::Merged && !input.idle && waited(input, self.spec.idle_timeout) {
-                decisions.push(Decision::Idle { partition: input.partition.0 });
+            if self.merges() && !input.idle && waited(input, self.spec.sources[input.source].idle_timeout) {
+                decisions.push(Decision::Idle { partition: input.number });
             }
         }
         if decisions.is_empty() {
@@ -533,12 +524,12 @@ impl Task {
         let mut out = Output::default();
         match decision {
             Decision::Idle { partition } => {
-                for input in self.inputs.iter_mut().filter(|i| i.partition.0 == *partition) {
+                for input in self.inputs.iter_mut().filter(|i| i.number == *partition) {
                     input.idle = true;
                 }
             }
             Decision::Timeout { partition, to } => {
-                for input in self.inputs.iter_mut().filter(|i| i.partition.0 == *partition) {
+                for input in self.inputs.iter_mut().filter(|i| i.number == *partition) {
                     input.stamper.raise(Timestamp(*to));
                     input.timed_out_to = *to;
                 }
@@ -550,7 +541,7 @@ impl Task {
     }
 
     fn carry_watermark(&mut self, out: &mut Output) -> Result<(), StreamError> {
-        if matches!(self.spec.scope, Scope::Partition(_)) {
+        if !self.merges() {
             let at = self.inputs[0].stamper.watermark();
             if at > self.merged {
                 self.merged = at;
@@ -577,7 +568,7 @@ impl Task {
         self.epoch += 1;
         let mut record = std::mem::take(&mut self.pending);
         record.epoch = self.epoch;
-        record.positions = self.inputs.iter().map(|i| (i.partition.0, i.position.0)).collect();
+        record.positions = self.inputs.iter().map(|i| (i.number, i.position.0)).collect();
         if let Some(committer) = &mut self.committer {
             let mut checkpoint = BatchBuilder::new();
             checkpoint::put_commit(&mut checkpoint, self.clock.now().0, &record);
@@ -602,7 +593,7 @@ impl Task {
         let marks = self
             .inputs
             .iter()
-            .map(|i| (i.partition.0, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle }));
+            .map(|i| (i.number, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle }));
         let manifest = Manifest {
             epoch: self.epoch,
             fingerprint: self.spec.fingerprint.clone(),
@@ -638,15 +629,22 @@ impl Task {
     /// The input from here on is needed until the next snapshot.
     fn pin(&self) {
         for input in &self.inputs {
-            self.bus.pin(&self.spec.id, input.feed.partition(), Some(input.position));
+            // A partition may be read twice, as the two sides of a join.
+            let same = self.inputs.iter().filter(|other| other.feed.partition() == input.feed.partition());
+            self.bus.pin(&self.spec.id, input.feed.partition(), same.map(|input| input.position).min());
         }
     }
 
     fn note_progress(&self) {
         for input in &self.inputs {
-            self.stats.progress(input.partition, input.position, input.stamper.watermark(), input.idle);
+            let (source, partition, position, idle) = (input.source, input.partition, input.position, input.idle);
+            self.stats.progress(input.number, InputProgress { source, partition, position, watermark: input.stamper.watermark(), idle });
         }
     }
+}
+
+fn tell_time(pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| matches!(piece, Piece::Rows(rows) if rows.tell_time()))
 }
 
 /// The partition of the checkpoint topic that belongs to a task.

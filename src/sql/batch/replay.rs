@@ -20,6 +20,7 @@ use futures::stream::try_unfold;
 
 use super::read::{Reading, Stored};
 use super::table::{external, failed};
+use crate::record::PartitionId;
 use crate::sql::error::SqlError;
 use crate::sql::lower::{Placement, QueryPlan};
 use crate::stream::{AheadJudge, Chain, Output, Scope, Stamper};
@@ -31,7 +32,7 @@ pub(super) fn column_name(place: usize) -> String {
 }
 
 /// The results of a part over what is stored.
-pub(super) fn table(of: Arc<Stored>, part: QueryPlan) -> DfResult<Arc<dyn TableProvider>> {
+pub(super) fn table(of: Vec<Arc<Stored>>, part: QueryPlan) -> DfResult<Arc<dyn TableProvider>> {
     let fields = part.schema.fields().iter().enumerate();
     let fields = fields.map(|(i, field)| Field::new(column_name(i), field.data_type().clone(), field.is_nullable()));
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -41,7 +42,8 @@ pub(super) fn table(of: Arc<Stored>, part: QueryPlan) -> DfResult<Arc<dyn TableP
 
 #[derive(Debug)]
 struct Results {
-    of: Arc<Stored>,
+    /// What it reads, as the part's inputs.
+    of: Vec<Arc<Stored>>,
     part: Arc<QueryPlan>,
     schema: SchemaRef,
 }
@@ -53,7 +55,7 @@ impl PartitionStream for Results {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let run = Run {
-            of: Arc::clone(&self.of),
+            of: self.of.clone(),
             part: Arc::clone(&self.part),
             schema: Arc::clone(&self.schema),
             tasks: None,
@@ -71,13 +73,15 @@ struct Replayed {
 }
 
 struct Input {
+    /// The place of its source.
+    source: usize,
     reading: Reading,
     stamper: Stamper,
     done: bool,
 }
 
 struct Run {
-    of: Arc<Stored>,
+    of: Vec<Arc<Stored>>,
     part: Arc<QueryPlan>,
     schema: SchemaRef,
     /// What is still to be done; `None` before the start.
@@ -89,7 +93,7 @@ struct Run {
 impl Run {
     async fn next(mut self) -> DfResult<Option<(RecordBatch, Self)>> {
         if self.tasks.is_none() {
-            self.tasks = Some(start(Arc::clone(&self.of), Arc::clone(&self.part)).await.map_err(external)?);
+            self.tasks = Some(start(&self.of, &self.part).await.map_err(external)?);
         }
         loop {
             if let Some(batch) = self.ready.pop_front() {
@@ -97,7 +101,7 @@ impl Run {
             }
             let Some(task) = self.tasks.as_mut().and_then(VecDeque::front_mut) else {
                 if self.left_out > 0 {
-                    tracing::warn!(stream = %self.part.source, rows = self.left_out, "rows were left out of a SELECT because an expression failed");
+                    tracing::warn!(stream = %self.part.inputs[0].stream, rows = self.left_out, "rows were left out of a SELECT because an expression failed");
                 }
                 return Ok(None);
             };
@@ -115,35 +119,44 @@ impl Run {
 }
 
 /// The tasks of a part, as the engine would place them.
-async fn start(of: Arc<Stored>, part: Arc<QueryPlan>) -> Result<VecDeque<Replayed>, SqlError> {
-    let mut inputs = Vec::with_capacity(of.partitions.len());
-    for place in 0..of.partitions.len() {
-        let reading = of.reading(place).await?;
-        let stamper = Stamper::new(part.time.clone(), reading.partition);
-        inputs.push(Input { reading, stamper, done: false });
-    }
-    Ok(match part.placement {
-        Placement::Merged => [Replayed { chain: part.chain(Scope::Merged)?, inputs }].into(),
-        Placement::Partition => {
-            let alone = |input: Input| Ok(Replayed { chain: part.chain(Scope::Partition(input.reading.partition))?, inputs: vec![input] });
-            inputs.into_iter().map(alone).collect::<Result<_, SqlError>>()?
+async fn start(of: &[Arc<Stored>], part: &QueryPlan) -> Result<VecDeque<Replayed>, SqlError> {
+    let count = if part.placement == Placement::Merged { 1 } else { of.first().map_or(0, |first| first.partitions.len()) };
+    let mut tasks = VecDeque::with_capacity(count);
+    for task in 0..count {
+        let mut inputs = Vec::new();
+        for (source, (stored, input)) in of.iter().zip(&part.inputs).enumerate() {
+            let all = part.placement == Placement::Merged || input.is_whole;
+            for place in (0..stored.partitions.len()).filter(|place| all || *place == task) {
+                let reading = stored.reading(place).await?;
+                let stamper = Stamper::new(input.time.clone(), reading.partition);
+                inputs.push(Input { source, reading, stamper, done: false });
+            }
         }
-    })
+        let scope = if part.placement == Placement::Merged { Scope::Merged } else { Scope::Partition(PartitionId(task as i32)) };
+        tasks.push_back(Replayed { chain: part.chain(scope)?, inputs });
+    }
+    Ok(tasks)
 }
 
 impl Replayed {
     /// Takes one run of rows from the partition that is furthest behind. Answers whether this was the last.
     async fn step(&mut self) -> DfResult<(Output, bool)> {
         let mut out = Output::default();
-        let behind =
-            self.inputs.iter_mut().filter(|input| !input.done).min_by_key(|input| (input.stamper.watermark(), input.reading.partition));
+        let behind = self
+            .inputs
+            .iter_mut()
+            .filter(|input| !input.done)
+            .min_by_key(|input| (input.stamper.watermark(), input.source, input.reading.partition));
         if let Some(input) = behind {
             match input.reading.next().await.map_err(external)? {
                 None => input.done = true,
-                Some(run) if run.rows.num_rows() == 0 => {}
                 Some(run) => {
-                    let rows = input.stamper.stamp_batch(run.rows, run.offsets, AheadJudge::Nobody, &mut out.aside).map_err(failed)?;
-                    self.chain.rows(&rows, &mut out).map_err(failed)?;
+                    let tombstones: Vec<_> = run.tombstones.iter().collect();
+                    let (judge, aside) = (AheadJudge::Nobody, &mut out.aside);
+                    let pieces = input.stamper.pieces(&run.rows, &run.offsets, &tombstones, judge, aside).map_err(failed)?;
+                    for piece in &pieces {
+                        self.chain.piece_of(input.source, piece, &mut out).map_err(failed)?;
+                    }
                 }
             }
         }

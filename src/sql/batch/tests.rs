@@ -296,6 +296,49 @@ fn windows_over_history_run_on_the_streaming_operators() {
 }
 
 #[test]
+fn joins_in_time_over_history_run_on_the_streaming_operators_and_others_do_not() {
+    // The reading at 4 s is late; a plain join has it all the same.
+    check(
+        "SELECT a.patient_id, a.hr, b.hr AS was FROM vitals a JOIN vitals b ON a.patient_id = b.patient_id
+         AND b.ts BETWEEN a.ts - INTERVAL '5' SECOND AND a.ts ORDER BY a.ts, b.ts",
+        expect![[r#"
+        | patient_id | hr    | was   |
+        | p1         | 80.0  | 80.0  |
+        | p2         | 60.0  | 60.0  |
+        | p1         | 90.0  | 80.0  |
+        | p1         | 90.0  | 90.0  |
+        | p2         | 70.0  | 70.0  |
+        | p1         | 100.0 | 100.0 |
+    "#]],
+    );
+    check(
+        "SELECT count(*) AS n FROM vitals a JOIN vitals b ON a.patient_id = b.patient_id AND b.ts BETWEEN a.ts - INTERVAL '5' SECOND AND a.ts",
+        expect![[r#"
+        | n |
+        | 6 |
+    "#]],
+    );
+    check(
+        "SELECT count(*) AS n FROM vitals a JOIN vitals b ON a.patient_id = b.patient_id AND a.hr = b.hr",
+        expect![[r#"
+        | n |
+        | 6 |
+    "#]],
+    );
+    check(
+        "SELECT v.patient_id, v.hr, p.age FROM vitals v JOIN patient FOR SYSTEM_TIME AS OF v.ts AS p ON v.patient_id = p.patient_id ORDER BY v.ts",
+        expect![[r#"
+        | patient_id | hr    | age |
+        | p1         | 80.0  | 71  |
+        | p2         | 60.0  | 80  |
+        | p1         | 90.0  | 71  |
+        | p2         | 70.0  | 80  |
+        | p1         | 100.0 | 71  |
+    "#]],
+    );
+}
+
+#[test]
 fn plain_windows_of_datafusion_still_work_over_history() {
     check(
         "SELECT patient_id, row_number() OVER (PARTITION BY patient_id ORDER BY hr DESC) AS place, hr FROM vitals ORDER BY patient_id, place",

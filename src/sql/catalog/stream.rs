@@ -7,9 +7,10 @@ use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
 use crate::format::{self, FieldSource, FieldSpec, KeyRule, Partitioner, StreamSchema};
 use crate::record::TopicName;
 use crate::sql::error::{Code, SqlError};
-use crate::sql::lower::{Source, SourceColumn};
+use crate::sql::lower::{RECORD_TIME, Source, SourceColumn};
 use crate::sql::options::{EpochUnit, FormatName, KeyPartitioner, StreamOptions};
 use crate::sql::statement::{Column, ColumnSource, Kind, Metadata, Statement, Watermark};
+use crate::sql::windows::event_time_type;
 
 /// A stream or table.
 #[derive(Clone, Debug)]
@@ -70,7 +71,15 @@ impl StreamDef {
     /// The decoded columns as an Arrow schema.
     #[must_use]
     pub fn decoded(&self) -> SchemaRef {
-        Arc::new(Schema::new(self.decoded_columns().filter_map(field).collect::<Vec<_>>()))
+        let record_time = Field::new(RECORD_TIME, event_time_type(), true);
+        Arc::new(Schema::new(
+            self.decoded_columns().filter_map(field).chain(self.goes_by_record().then_some(record_time)).collect::<Vec<_>>(),
+        ))
+    }
+
+    /// Whether its rows hold from when their records were written on: a table's, where no WATERMARK says otherwise.
+    fn goes_by_record(&self) -> bool {
+        self.kind == Kind::Table && self.watermark.is_none()
     }
 
     /// The written columns as an Arrow schema.
@@ -126,6 +135,8 @@ impl StreamDef {
             })
         });
         let bad = |e: format::SchemaError| SqlError::new(Code::BadDefinition, e.to_string());
+        let record_time = FieldSpec::new(RECORD_TIME, event_time_type()).metadata(format::Metadata::Timestamp);
+        let fields = fields.chain(self.goes_by_record().then_some(record_time));
         let mut schema = StreamSchema::new(format, fields.collect()).map_err(bad)?;
         if !self.key_columns().is_empty() {
             let partitioner = self.options.key_partitioner.map(|p| match p {

@@ -17,11 +17,6 @@ use crate::sql::error::{Place, SqlError};
 
 /// Words in a row that begin a clause that is not built, its name, and what to write today.
 const CLAUSES: &[(&[&str], &str, &str)] = &[
-    (&["FOR", "SYSTEM_TIME"], "FOR SYSTEM_TIME AS OF (temporal join)", "join the table without it over stored data"),
-    (&["ASOF", "JOIN"], "ASOF JOIN", "see the manual for what is built"),
-    (&["ASOF", "LEFT"], "ASOF JOIN", "see the manual for what is built"),
-    (&["ASOF", "INNER"], "ASOF JOIN", "see the manual for what is built"),
-    (&["LEFT", "ASOF"], "ASOF JOIN", "see the manual for what is built"),
     (
         &["SESSION", "WITH", "GAP"],
         "SESSION WITH GAP",

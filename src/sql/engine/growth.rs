@@ -33,7 +33,8 @@ impl Engine {
     pub async fn follow_growth(self: &Arc<Self>) {
         let known: BTreeSet<_> = {
             let running = self.running.lock();
-            running.values().filter(|r| r.partitions > 0).map(|r| (r.source.clone(), r.source_topic.clone(), r.partitions)).collect()
+            let inputs = running.values().flat_map(|r| &r.inputs).filter(|i| i.partitions > 0);
+            inputs.map(|i| (i.stream.clone(), i.topic.clone(), i.partitions)).collect()
         };
         for (stream, topic, partitions) in known {
             // A topic that is gone, or cannot be asked about, its tasks find themselves.
@@ -48,7 +49,11 @@ impl Engine {
     async fn restart_readers(self: &Arc<Self>, stream: &str) {
         let readers: Vec<Arc<Entry>> = {
             let running = self.running.lock();
-            running.values().filter(|r| r.source == stream && r.partitions > 0).map(|r| Arc::clone(&r.entry)).collect()
+            running
+                .values()
+                .filter(|r| r.inputs.iter().any(|i| i.stream == stream && i.partitions > 0))
+                .map(|r| Arc::clone(&r.entry))
+                .collect()
         };
         for entry in &readers {
             self.halt(&entry.name).await;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::growth::{keeps_keys, repartitioned};
 use super::running::{OpenTask, Watched};
-use super::{Engine, RuleSpec, Running, StreamIntake, storage};
+use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
 use crate::bus::{TaskId, TopicSpec, checkpoint_topic};
 use crate::format::JsonEncoder;
 use crate::record::{PartitionId, TopicName, TopicPartition};
@@ -17,16 +17,34 @@ use crate::sql::catalog::{Entry, StreamDef};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
-use crate::sql::statement::{Kind, Select, Statement};
+use crate::sql::statement::{Kind, Name, Select, Statement};
 use crate::stream::{
-    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, StartAt, StreamError, Task, TaskSpec, TaskStats, TopicSink,
+    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StreamError, Task, TaskSpec, TaskStats,
+    TopicSink,
 };
 
-/// A plan with the stream it reads, found in the catalogue.
+/// A plan with what it reads, found in the catalogue.
 pub(super) struct Planned {
     pub(super) plan: QueryPlan,
+    /// As the plan's inputs.
+    pub(super) inputs: Vec<PlannedInput>,
+}
+
+/// One stream or table that a plan reads.
+#[derive(Clone)]
+pub(super) struct PlannedInput {
     pub(super) stream: Arc<StreamDef>,
     pub(super) partitions: i32,
+}
+
+/// What one task reads: its scope, and of each input the partitions that are its own.
+pub(super) type Own = (Scope, Vec<Vec<Arc<Feed>>>);
+
+impl Planned {
+    /// How many partitions the first stream has, by which the tasks are cut.
+    pub(super) fn partitions(&self) -> i32 {
+        self.inputs.first().map_or(1, |input| input.partitions)
+    }
 }
 
 impl Engine {
@@ -40,10 +58,30 @@ impl Engine {
         }
         let find = |name: &str| sources.get(name).cloned();
         let plan = plan(select, &find, purpose)?;
-        let stream = self.catalog.read().relation(&plan.source).cloned();
-        let stream = stream.ok_or_else(|| SqlError::new(Code::NoSuchName, format!("there is no stream \"{}\"", plan.source)))?;
-        let partitions = sources.get(&plan.source).map_or(1, |s| s.partitions);
-        Ok(Planned { plan, stream, partitions })
+        let mut inputs = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            let stream = self.catalog.read().relation(&input.stream).cloned();
+            let stream = stream.ok_or_else(|| SqlError::new(Code::NoSuchName, format!("there is no stream \"{}\"", input.stream)))?;
+            let partitions = sources.get(&input.stream).map_or(1, |s| s.partitions);
+            inputs.push(PlannedInput { stream, partitions });
+        }
+        Ok(Planned { plan, inputs })
+    }
+
+    /// What each task of a plan reads: of every input the partitions that are its own.
+    pub(super) fn cut(&self, planned: &Planned) -> Result<Vec<Own>, SqlError> {
+        let feeds = planned.inputs.iter().map(|input| self.feeds_of(&input.stream, input.partitions)).collect::<Result<Vec<_>, _>>()?;
+        if planned.plan.placement == Placement::Merged {
+            return Ok(vec![(Scope::Merged, feeds)]);
+        }
+        let task = |partition: usize| {
+            let own = feeds
+                .iter()
+                .zip(&planned.plan.inputs)
+                .map(|(feeds, input)| if input.is_whole { feeds.clone() } else { feeds.get(partition).into_iter().cloned().collect() });
+            (Scope::Partition(PartitionId(partition as i32)), own.collect())
+        };
+        Ok((0..planned.partitions() as usize).map(task).collect())
     }
 
     /// The partitions of a stream's topic, which is made where it is not there.
@@ -93,18 +131,17 @@ impl Engine {
         };
         let planned = self.planned(select, Purpose::ExactlyOnce).await?;
         let (sink_name, sink) = self.sink_of(entry, &planned).await?;
-        let source_topic = planned.stream.topic.clone();
-        let mut running = Running {
-            entry: Arc::clone(entry),
-            source: planned.stream.name.clone(),
-            source_topic,
-            partitions: planned.partitions,
-            sink: sink_name,
-            tasks: Vec::new(),
-        };
+        let inputs = planned.inputs.iter().map(|input| RunningInput {
+            stream: input.stream.name.clone(),
+            topic: input.stream.topic.clone(),
+            partitions: input.partitions,
+        });
+        let mut running = Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new() };
         if !entry.paused {
             running.tasks = self.tasks_of(entry, planned, sink, replaced).await?;
-            self.hold_intake(&running.source).await?;
+            for stream in running.streams() {
+                self.hold_intake(&stream).await?;
+            }
         }
         self.running.lock().insert(entry.name.clone(), running);
         Ok(())
@@ -112,14 +149,12 @@ impl Engine {
 
     /// A query that could not be started is still there, and says why.
     pub(super) fn note_unstarted(&self, entry: &Arc<Entry>, error: &SqlError) {
-        let source = entry.reads().first().map(|n| n.text.clone()).unwrap_or_default();
         let topic = TopicName::new("unknown").expect("a constant name");
+        let input = |name: &Name| RunningInput { stream: name.text.clone(), topic: topic.clone(), partitions: 0 };
         let failed = Watched::failed(error.message.clone());
         let running = Running {
             entry: Arc::clone(entry),
-            source,
-            source_topic: topic,
-            partitions: 0,
+            inputs: entry.reads().iter().map(input).collect(),
             sink: entry.writes().unwrap_or_default().to_owned(),
             tasks: vec![failed],
         };
@@ -133,7 +168,9 @@ impl Engine {
             let held = running.tasks.iter().any(|t| !t.is_note());
             running.stop().await;
             if held {
-                self.release_intake(&running.source).await;
+                for stream in running.streams() {
+                    self.release_intake(&stream).await;
+                }
             }
         }
     }
@@ -170,12 +207,8 @@ impl Engine {
         sink: MakeSink,
         replaced: bool,
     ) -> Result<Vec<Watched>, SqlError> {
-        let Planned { plan, stream, partitions } = planned;
-        let feeds = self.feeds_of(&stream, partitions)?;
-        let scopes: Vec<(Scope, Vec<Arc<Feed>>)> = match plan.placement {
-            Placement::Partition => feeds.iter().map(|f| (Scope::Partition(f.partition().partition), vec![Arc::clone(f)])).collect(),
-            Placement::Merged => vec![(Scope::Merged, feeds)],
-        };
+        let scopes = self.cut(&planned)?;
+        let Planned { plan, inputs } = planned;
         let owner: Arc<str> = format!("{}.{}", entry.kind.word(), entry.name).into();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
         let count = scopes.len() as i32;
@@ -185,9 +218,19 @@ impl Engine {
             self.bus.delete_topic(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
             self.ensure(&checkpoint_topic(&owner), count, configs).await?;
         } else if there > count || (there < count && keeps_keys(entry, &plan)) {
-            return Err(repartitioned(&stream, there, count));
+            return Err(repartitioned(&inputs[0].stream, there, count));
         }
-        let letters = self.letters_of(entry, &stream, partitions).await?;
+        let mut sources = Vec::with_capacity(inputs.len());
+        for (input, of) in inputs.iter().zip(&plan.inputs) {
+            sources.push(SourceSpec {
+                inputs: Vec::new(),
+                time: of.time.clone(),
+                idle_timeout: input.stream.options.idle_timeout,
+                start: StartAt::Earliest,
+                is_table: input.stream.kind == Kind::Table,
+                letters: self.letters_of(entry, &input.stream, input.partitions).await?,
+            });
+        }
         let (start, commit_interval) = match &*entry.statement {
             Statement::CreateQuery(q) => (q.options.start, q.options.commit_interval),
             Statement::CreateAlert(a) => (a.options.start, None),
@@ -200,32 +243,28 @@ impl Engine {
         };
         let plan = Arc::new(plan);
         let mut tasks = Vec::new();
-        for (index, (scope, inputs)) in scopes.into_iter().enumerate() {
+        for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
+            // A partition that came later is read from its beginning, however the query began; a table always is.
+            let start = if index as i32 >= there && !replaced { StartAt::Earliest } else { start_at(start) };
+            let own = sources.iter().zip(feeds).map(|(source, inputs)| SourceSpec {
+                inputs,
+                start: if source.is_table { StartAt::Earliest } else { start },
+                ..source.clone()
+            });
+            let own: Vec<SourceSpec> = own.collect();
             let id = TaskId { owner: Arc::clone(&owner), index: index as i32 };
             let stats = Arc::new(TaskStats::default());
-            let (me, plan, entry, stream, letters, sink, counted) = (
-                Arc::clone(self),
-                Arc::clone(&plan),
-                Arc::clone(entry),
-                Arc::clone(&stream),
-                letters.clone(),
-                Arc::clone(&sink),
-                Arc::clone(&stats),
-            );
+            let (me, plan, entry, sink, counted) =
+                (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&sink), Arc::clone(&stats));
             let name = id.to_string();
             let open: OpenTask = Arc::new(move || {
                 let spec = TaskSpec {
                     id: id.clone(),
-                    inputs: inputs.clone(),
+                    sources: own.clone(),
                     scope,
-                    time: plan.time.clone(),
-                    idle_timeout: stream.options.idle_timeout,
                     timeout: plan.timeout,
-                    // A partition that came later is read from its beginning, however the query began.
-                    start: if index as i32 >= there && !replaced { StartAt::Earliest } else { start_at(start) },
                     fingerprint: me.fingerprint(&entry, &plan),
                     adopt_positions: replaced,
-                    letters: letters.clone(),
                     pace,
                 };
                 let chain = me.chain_of(&entry, &plan, scope);
@@ -247,12 +286,12 @@ impl Engine {
 
     fn chain_of(&self, entry: &Entry, plan: &QueryPlan, scope: Scope) -> Result<Chain, StreamError> {
         let made = |e: SqlError| StreamError::Limit(e.message);
-        let mut operators = plan.operators(scope).map_err(made)?;
+        let mut chain = plan.chain(scope).map_err(made)?;
         if let Statement::CreateAlert(alert) = &*entry.statement {
             let rule = RuleSpec { name: entry.name.clone(), version: entry.version, options: alert.options.clone() };
-            operators.push(self.rules.operator(&rule, &plan.schema)?);
+            chain.push(self.rules.operator(&rule, &plan.schema)?);
         }
-        Ok(Chain::new(operators))
+        Ok(chain)
     }
 
     /// The letter boxes of a query: the stream's late topic, and dead letters of its own.
@@ -343,7 +382,7 @@ fn start_at(start: Start) -> StartAt {
 }
 
 /// The columns as the sink's stream names them: by name, or by position where INSERT INTO lists them.
-fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[crate::sql::statement::Name]) -> Result<SchemaRef, SqlError> {
+fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<SchemaRef, SqlError> {
     let written = def.written();
     let names: Vec<String> = if listed.is_empty() {
         plan.schema.fields().iter().map(|f| f.name().clone()).collect()

@@ -16,7 +16,7 @@ mod status;
 mod tests;
 mod why;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -82,12 +82,18 @@ pub enum Outcome {
 /// A query or alert that was started.
 struct Running {
     entry: Arc<Entry>,
-    source: String,
-    source_topic: TopicName,
-    /// The partitions of that topic when it was started.
-    partitions: i32,
+    /// What it reads, from left to right.
+    inputs: Vec<RunningInput>,
     sink: String,
     tasks: Vec<Watched>,
+}
+
+/// A stream or table that something running reads.
+struct RunningInput {
+    stream: String,
+    topic: TopicName,
+    /// The partitions of that topic when it was started; none where it could not be.
+    partitions: i32,
 }
 
 /// The intake tasks of one stream, and how many queries and alerts need them.
@@ -242,6 +248,11 @@ impl Engine {
 }
 
 impl Running {
+    /// What it reads, each once.
+    fn streams(&self) -> BTreeSet<String> {
+        self.inputs.iter().map(|input| input.stream.clone()).collect()
+    }
+
     async fn stop(&mut self) {
         let stops = self.tasks.iter_mut().map(Watched::stop);
         futures::future::join_all(stops).await;

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::launch::Planned;
+use super::launch::{Planned, PlannedInput};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::format::JsonEncoder;
@@ -14,11 +14,11 @@ use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 use crate::sql::batch::{explain_history, insert_values, select_history};
 use crate::sql::catalog::{Change, Entry, Existing};
 use crate::sql::error::{Code, SqlError};
-use crate::sql::lower::{Placement, Purpose, QueryPlan};
+use crate::sql::lower::{PlanInput, Purpose, QueryPlan};
 use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
-use crate::stream::{Chain, ChannelSink, Letters, Pace, Scope, Sink, StartAt, Task, TaskSpec, TaskStats, TopicSink};
+use crate::stream::{ChannelSink, Feed, Letters, Pace, Sink, SourceSpec, StartAt, Task, TaskSpec, TaskStats, TopicSink};
 
 /// Batches that may wait for a slow reader.
 const BACKLOG: usize = 8;
@@ -124,7 +124,7 @@ impl Engine {
         }
         let planned = self.planned(&query.select, Purpose::ExactlyOnce).await?;
         // The query itself must be one that would be taken, or the stream would be left behind.
-        let options = derived_options(&planned.plan, planned.partitions, Some(&query.insert_into.text));
+        let options = derived_options(&planned.plan, planned.partitions(), Some(&query.insert_into.text));
         let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let text = derived_stream(&query.insert_into.text, &planned.plan.schema, None, &options);
         let made = parse_statement(&text)?;
@@ -200,31 +200,24 @@ impl Engine {
 
     /// `EMIT CHANGES`: tasks that leave no trace, as long as somebody reads.
     async fn watch(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
-        let Planned { plan, stream, partitions } = self.planned(select, Purpose::Watch).await?;
-        let feeds = self.feeds_of(&stream, partitions)?;
-        let scopes: Vec<(Scope, Vec<_>)> = match plan.placement {
-            Placement::Partition => feeds.iter().map(|f| (Scope::Partition(f.partition().partition), vec![Arc::clone(f)])).collect(),
-            Placement::Merged => vec![(Scope::Merged, feeds)],
-        };
+        let planned = self.planned(select, Purpose::Watch).await?;
+        let scopes = self.cut(&planned)?;
+        let Planned { plan, inputs } = planned;
         let (batches_tx, mut batches) = mpsc::channel::<RecordBatch>(BACKLOG);
         let mut tasks = Vec::new();
-        for (index, (scope, inputs)) in scopes.into_iter().enumerate() {
+        for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
+            let sources = inputs.iter().zip(&plan.inputs).zip(feeds).map(|((input, of), inputs)| watched(input, of, inputs));
             let spec = TaskSpec {
                 id: TaskId { owner: format!("watch.{}", uuid::Uuid::new_v4().simple()).into(), index: index as i32 },
-                inputs,
+                sources: sources.collect(),
                 scope,
-                time: plan.time.clone(),
-                idle_timeout: stream.options.idle_timeout,
                 timeout: plan.timeout,
-                start: StartAt::Latest,
                 fingerprint: String::new(),
                 adopt_positions: false,
-                letters: Letters { query: String::new(), source: stream.topic.clone(), late: None, failed: None },
                 pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
-            let chain = Chain::new(plan.operators(scope)?);
-            let task = Task::watch(spec, chain, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
+            let task = Task::watch(spec, plan.chain(scope)?, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
             tasks.push(task.await.map_err(|e| SqlError::new(Code::Execution, e.to_string()))?);
         }
         drop(batches_tx);
@@ -363,6 +356,19 @@ fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
         Statement::CreateQuery(q) => Ok(&q.select),
         Statement::CreateAlert(a) => Ok(&a.select),
         _ => Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is a {}, not a query or alert", entry.name, entry.kind.word()))),
+    }
+}
+
+/// What somebody watches: from now on, a table from its beginning, and nothing is written.
+fn watched(input: &PlannedInput, of: &PlanInput, inputs: Vec<Arc<Feed>>) -> SourceSpec {
+    let is_table = input.stream.kind == Kind::Table;
+    SourceSpec {
+        inputs,
+        time: of.time.clone(),
+        idle_timeout: input.stream.options.idle_timeout,
+        start: if is_table { StartAt::Earliest } else { StartAt::Latest },
+        is_table,
+        letters: Letters { query: String::new(), source: input.stream.topic.clone(), late: None, failed: None },
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::running::QueryState;
 use super::{Engine, Running};
-use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
+use crate::record::{Offset, TopicName, TopicPartition};
 use crate::sql::statement::Kind;
 use crate::stream::{InputProgress, TaskCounts};
 use crate::time::Timestamp;
@@ -22,14 +22,14 @@ pub struct QueryStatus {
     pub state: QueryState,
     /// What went wrong.
     pub error: Option<String>,
-    /// The stream it reads.
+    /// The streams it reads, from left to right.
     pub source: String,
     /// Where its results go.
     pub sink: String,
     /// Sums over its tasks.
     pub counts: TaskCounts,
-    /// Where it stands in each partition.
-    pub inputs: Vec<(i32, InputProgress)>,
+    /// Where it stands in each partition of what it reads.
+    pub inputs: Vec<InputProgress>,
     /// Records it has still to read.
     pub lag: i64,
     /// The least watermark of its partitions that have one.
@@ -51,12 +51,14 @@ impl KindWord {
 impl Engine {
     /// Everything that runs, by name.
     pub async fn statuses(&self) -> Vec<QueryStatus> {
-        let mut found: Vec<(QueryStatus, TopicName)> = self.running.lock().values().map(|r| (r.status(), r.source_topic.clone())).collect();
+        let mut found: Vec<(QueryStatus, Vec<TopicName>)> =
+            self.running.lock().values().map(|r| (r.status(), r.inputs.iter().map(|i| i.topic.clone()).collect())).collect();
         let mut ends: std::collections::HashMap<TopicPartition, Offset> = std::collections::HashMap::new();
-        for (status, topic) in &mut found {
+        for (status, topics) in &mut found {
             let mut lag = 0;
-            for (partition, input) in &status.inputs {
-                let place = TopicPartition::new(topic.clone(), PartitionId(*partition));
+            for input in &status.inputs {
+                let Some(topic) = topics.get(input.source) else { continue };
+                let place = TopicPartition::new(topic.clone(), input.partition);
                 let end = match ends.get(&place) {
                     Some(end) => *end,
                     None => {
@@ -98,15 +100,14 @@ impl Running {
         if self.entry.paused {
             state = QueryState::Paused;
         }
-        let watermark =
-            inputs.iter().map(|(_, i): &(i32, InputProgress)| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
+        let watermark = inputs.iter().map(|i: &InputProgress| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
         QueryStatus {
             name: Arc::clone(&self.entry).name.clone(),
             kind: KindWord(self.entry.kind),
             version: self.entry.version,
             state,
             error,
-            source: self.source.clone(),
+            source: self.inputs.iter().map(|input| input.stream.as_str()).collect::<Vec<_>>().join(", "),
             sink: self.sink.clone(),
             counts,
             inputs,

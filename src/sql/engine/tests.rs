@@ -79,6 +79,17 @@ impl Bench {
         self.bus.append(vec![TopicBatch { to, records }]).await.unwrap();
     }
 
+    /// The same, each row under the key that its field `p` says.
+    async fn write_keyed(&self, name: &str, partition: i32, rows: &[String]) {
+        let mut records = BatchBuilder::new();
+        for row in rows {
+            let key = row.split('"').nth(3).unwrap();
+            records.push(0, Some(key.as_bytes()), Some(row.as_bytes()), &[]);
+        }
+        let to = TopicPartition::new(topic(name), PartitionId(partition));
+        self.bus.append(vec![TopicBatch { to, records }]).await.unwrap();
+    }
+
     /// Every value of a topic, once there are so many.
     async fn values(&self, name: &str, wanted: usize) -> Vec<String> {
         let begun = Instant::now();
@@ -225,4 +236,108 @@ async fn a_topic_that_grows_is_read_on_by_who_keeps_no_keys_and_fails_who_does()
     // Looking twice changes nothing.
     again.engine.follow_growth().await;
     assert_eq!(again.values("o", 6).await.len(), 6);
+}
+
+const WARD: &str = "
+    CREATE STREAM vit (p VARCHAR NOT NULL, hr BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
+        WITH ('topic' = 'vit', 'partitions' = '2', 'key' = 'p', 'late.topic' = 'vit.late', 'watermark.idle-timeout' = '1h');
+    CREATE STREAM lab (p VARCHAR NOT NULL, k DOUBLE, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '3' SECOND)
+        WITH ('topic' = 'lab', 'partitions' = '2', 'key' = 'p', 'watermark.idle-timeout' = '1h');
+    CREATE TABLE bed (p VARCHAR, bed VARCHAR, since TIMESTAMP(3), WATERMARK FOR since AS since, PRIMARY KEY (p) NOT ENFORCED)
+        WITH ('topic' = 'bed', 'partitions' = '1', 'format' = 'json', 'watermark.idle-timeout' = '1h');";
+
+/// Queries over the ward, each as it is asked of what is stored.
+const JOINS: [(&str, &str); 5] = [
+    ("near", "SELECT v.p, v.ts, v.hr, l.ts AS l_ts, l.k FROM vit v JOIN lab l ON v.p = l.p AND l.ts BETWEEN v.ts - INTERVAL '4' SECOND AND v.ts + INTERVAL '1' SECOND"),
+    ("far", "SELECT v.p, v.ts, l.ts AS l_ts, l.k FROM vit v FULL JOIN lab l ON v.p = l.p AND v.ts = l.ts AND l.k > 3"),
+    ("last", "SELECT v.p, v.ts, l.ts AS l_ts FROM vit v ASOF LEFT JOIN lab l MATCH_CONDITION (v.ts >= l.ts) ON v.p = l.p"),
+    ("bedside", "SELECT v.p, v.ts, b.bed FROM vit v LEFT JOIN bed FOR SYSTEM_TIME AS OF v.ts AS b ON v.p = b.p"),
+    (
+        "both",
+        "SELECT a.p, a.window_start, a.n, b.n AS labs FROM
+         (SELECT p, window_start, window_end, count(*) AS n FROM TABLE(TUMBLE(TABLE vit, DESCRIPTOR(ts), INTERVAL '5' SECOND)) GROUP BY p, window_start, window_end) a
+         LEFT JOIN (SELECT p, window_start, window_end, count(*) AS n FROM TABLE(TUMBLE(TABLE lab, DESCRIPTOR(ts), INTERVAL '5' SECOND)) GROUP BY p, window_start, window_end) b
+         ON a.p = b.p AND a.window_start = b.window_start AND a.window_end = b.window_end",
+    ),
+];
+
+/// What a SELECT over stored data answers, as JSON lines in order.
+async fn stored(engine: &Arc<Engine>, sql: &str) -> Vec<String> {
+    let parsed = parse_script(sql).unwrap().remove(0);
+    let outcome = engine.run(parsed).await.unwrap_or_else(|e| panic!("{}", e.render(sql)));
+    let super::Outcome::Stream { mut rows_rx, .. } = outcome else { panic!("{sql} gives no rows") };
+    let mut lines = Vec::new();
+    while let Some(batch) = rows_rx.recv().await {
+        let batch = batch.unwrap();
+        let encoded = crate::format::JsonEncoder::new(batch.schema()).encode(&batch);
+        lines.extend((0..batch.num_rows()).map(|row| String::from_utf8(encoded.row(row).unwrap().to_vec()).unwrap()));
+    }
+    lines.sort();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn joins_say_what_their_batch_says_through_any_number_of_restarts() {
+    use rand::{Rng, SeedableRng};
+    for seed in 0..3 {
+        let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let queries = JOINS.map(|(name, select)| format!("CREATE QUERY {name} AS INSERT INTO {name}_out {select};"));
+        let mut bench = Bench::new(&format!("{WARD} {}", queries.concat())).await;
+        let begin = 1_767_225_600_000;
+        let time = |ms: i64| crate::time::Timestamp(begin + ms).to_string();
+        let mut now = 0;
+        for _ in 0..60 {
+            now += chance.random_range(0..900);
+            let (name, count) = if chance.random_bool(0.6) { ("vit", 4) } else { ("lab", 2) };
+            let partition = chance.random_range(0..2);
+            let mut rows = Vec::new();
+            for _ in 0..chance.random_range(1..=count) {
+                // Of each partition its own patients; some readings come too late.
+                let p = ["ann", "bob", "cleo", "dan"][partition as usize * 2 + chance.random_range(0..2_usize)];
+                let ts = time(now - chance.random_range(0..5_000));
+                let value = chance.random_range(1..6);
+                rows.push(match name {
+                    "vit" => format!(r#"{{"p":"{p}","hr":{value},"ts":"{ts}"}}"#),
+                    _ => format!(r#"{{"p":"{p}","k":{value}.5,"ts":"{ts}"}}"#),
+                });
+            }
+            bench.write_keyed(name, partition, &rows).await;
+            if chance.random_bool(0.2) {
+                let p = ["ann", "bob", "cleo", "dan"][chance.random_range(0..4_usize)];
+                let row = format!(r#"{{"p":"{p}","bed":"b{}","since":"{}"}}"#, chance.random_range(0..9), time(now - 1000));
+                let mut records = BatchBuilder::new();
+                let gone = chance.random_bool(0.3);
+                records.push(begin + now, Some(p.as_bytes()), (!gone).then_some(row.as_bytes()), &[]);
+                let to = TopicPartition::new(topic("bed"), PartitionId(0));
+                bench.bus.append(vec![TopicBatch { to, records }]).await.unwrap();
+            }
+            if chance.random_bool(0.1) {
+                bench.engine.close().await;
+                bench = Bench::over(Arc::clone(&bench.broker)).await;
+            }
+        }
+        // Far later rows let everything out that is asked about.
+        let end = time((now / 5000 + 720) * 5000);
+        for partition in 0..2 {
+            let p = ["ann", "cleo"][partition as usize];
+            bench.write_keyed("vit", partition, &[format!(r#"{{"p":"{p}","hr":0,"ts":"{end}"}}"#)]).await;
+            bench.write_keyed("lab", partition, &[format!(r#"{{"p":"{p}","k":0,"ts":"{end}"}}"#)]).await;
+        }
+        let mut records = BatchBuilder::new();
+        let row = format!(r#"{{"p":"zoe","bed":"b0","since":"{end}"}}"#);
+        records.push(0, Some(b"zoe"), Some(row.as_bytes()), &[]);
+        let to = TopicPartition::new(topic("bed"), PartitionId(0));
+        bench.bus.append(vec![TopicBatch { to, records }]).await.unwrap();
+        for (name, select) in JOINS {
+            let is_past = |line: &String| !line.contains(&end);
+            let expected: Vec<String> = stored(&bench.engine, &format!("{select};")).await.into_iter().filter(is_past).collect();
+            assert!(expected.len() > 10, "{name} finds {expected:?}");
+            let mut found = bench.values(&format!("{name}_out"), expected.len()).await;
+            found.retain(is_past);
+            assert_eq!(found, expected, "{name}, seed {seed}");
+        }
+        let late = bench.values("vit.late", 1).await;
+        assert!(late.iter().all(|row| row.contains("\"hr\"")), "a late reading goes as it came: {late:?}");
+        bench.engine.close().await;
+    }
 }

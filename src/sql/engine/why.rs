@@ -3,6 +3,7 @@
 use super::running::QueryState;
 use super::status::QueryStatus;
 use crate::sql::lower::{Placement, QueryPlan};
+use crate::stream::InputProgress;
 use crate::time::Timestamp;
 
 /// Says why a query is silent, or that it is not.
@@ -23,8 +24,9 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
     let behind = |at: Timestamp| now.since(at) as f64 / 1000.0;
     if plan.waits {
         if plan.placement == Placement::Merged {
-            let active = status.inputs.iter().filter(|(_, i)| !i.idle);
-            if let Some((partition, input)) = active.min_by_key(|(_, i)| i.watermark) {
+            let active = status.inputs.iter().filter(|i| !i.idle);
+            if let Some(input) = active.min_by_key(|i| i.watermark) {
+                let partition = place(plan, input);
                 let held = if input.watermark == Timestamp::MIN {
                     "which has brought no row yet".to_owned()
                 } else {
@@ -33,7 +35,8 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
                 lines.push(format!("it merges its partitions, and waits for partition {partition}, {held}; 'watermark.idle-timeout' on the stream says how long it may hold the others"));
             }
         } else {
-            for (partition, input) in &status.inputs {
+            for input in &status.inputs {
+                let partition = place(plan, input);
                 if input.watermark > Timestamp::MIN {
                     lines.push(format!(
                         "partition {partition}: watermark {} ({:.0} s behind the clock); windows that end later are open",
@@ -57,4 +60,12 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
         lines.push(format!("nothing is wrong: it has read {} rows and written {}", status.counts.rows_in, status.counts.rows_out));
     }
     lines.join("\n")
+}
+
+/// Which partition, and of what, where more than one is read.
+fn place(plan: &QueryPlan, input: &InputProgress) -> String {
+    match plan.inputs.as_slice() {
+        [_] => input.partition.to_string(),
+        several => several.get(input.source).map_or_else(String::new, |of| format!("{} of \"{}\"", input.partition, of.stream)),
+    }
 }

@@ -16,9 +16,11 @@ use datafusion::common::Result as DfResult;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 
+use super::asof::markers;
+
 /// Makes every function known.
 pub(super) fn register(state: &mut SessionState) -> DfResult<()> {
-    for function in scalar::all().into_iter().chain(scores::all()) {
+    for function in scalar::all().into_iter().chain(scores::all()).chain(markers()) {
         state.register_udf(function)?;
     }
     for function in stateful::all() {

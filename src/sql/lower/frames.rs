@@ -10,7 +10,8 @@ use datafusion::logical_expr::{
     Expr as LogicalExpr, ExprSchemable, Operator, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
-use super::walk::{Lineage, Walk, call_text, lineage_of, refused};
+use super::lineage::{Lineage, lineage_of};
+use super::walk::{Walk, call_text, refused};
 use crate::sql::error::SqlError;
 use crate::sql::expr::{Exprs, PlannedExpr};
 use crate::sql::windows::interval_millis;
@@ -221,13 +222,4 @@ pub(super) fn expiry(keys: &[LogicalExpr], input: &DFSchemaRef, columns: &[Linea
     });
     // Of a window's start and its end, the end says it more directly.
     ends.min_by_key(|end| end.plus_ms.unsigned_abs())
-}
-
-/// How long behind a window's start its last row may lie.
-pub(super) const fn longest(cut: crate::sql::windows::Cut) -> Option<i64> {
-    use crate::sql::windows::Cut;
-    match cut {
-        Cut::Tumble { size, .. } | Cut::Hop { size, .. } | Cut::Cumulate { size, .. } => Some(size - 1),
-        Cut::Session { .. } => None,
-    }
 }

@@ -20,6 +20,9 @@ use crate::sql::expr::PlannedExpr;
 use crate::sql::session::Session;
 use crate::stream::{Expr, TimeRule};
 
+/// The decoded column of a table that says when its record was written; no query can name it.
+pub const RECORD_TIME: &str = "__record_time";
+
 /// A stream or table as a query reads it.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -125,9 +128,16 @@ impl Source {
                 Some(PlannedExpr::plan(&session, &over_decoded?.data, &decoded)? as Arc<dyn Expr>)
             }
         };
+        // A table without a WATERMARK goes by when its records were written.
+        let record_time = if self.primary_key.is_empty() || self.time.is_some() { None } else { self.decoded.index_of(RECORD_TIME).ok() };
         let planned = exprs.iter().map(|expr| PlannedExpr::plan(&session, expr, &decoded)).collect::<DfResult<Vec<_>>>()?;
-        let rule =
+        let mut rule =
             TimeRule { time: time.map(|time| Arc::clone(&planned[time]) as Arc<dyn Expr>), watermark, max_future_ms: self.max_future_ms };
+        if record_time.is_some() {
+            let column = LogicalExpr::Column(datafusion::common::Column::new_unqualified(RECORD_TIME));
+            let column: Arc<dyn Expr> = PlannedExpr::plan(&session, &column, &decoded)?;
+            (rule.time, rule.watermark) = (Some(Arc::clone(&column)), Some(column));
+        }
         let index = |name: &String| schema.index_of(name).ok();
         Ok(Shape { key: self.key.as_ref().and_then(index), schema: Arc::clone(&schema), time, rule, planned })
     }

@@ -3,6 +3,7 @@
 mod cuts;
 mod frames;
 mod gaps;
+mod joins;
 mod refused;
 mod windows;
 
@@ -42,6 +43,9 @@ fn sources(partitions: i32) -> impl Sources {
         "nokey" => Some(Source { name: "nokey".to_owned(), key: None, ..vitals(partitions) }),
         "untimed" => Some(Source { name: "untimed".to_owned(), time: None, watermark: None, ..vitals(partitions) }),
         "patient" => Some(Source { name: "patient".to_owned(), primary_key: vec!["patient_id".to_owned()], ..vitals(partitions) }),
+        "beds" => Some(Source { name: "beds".to_owned(), primary_key: vec!["patient_id".to_owned()], ..vitals(partitions + 1) }),
+        "labs" => Some(Source { name: "labs".to_owned(), ..vitals(partitions) }),
+        "few" => Some(Source { name: "few".to_owned(), ..vitals(partitions + 1) }),
         _ => None,
     }
 }
@@ -98,7 +102,7 @@ fn run(plan: &QueryPlan, script: &str, cutting: Cutting) -> String {
     };
     let mut chain = plan.chain(scope).unwrap();
     let partitions = rows.iter().map(|(p, _)| *p).max().unwrap_or(0) + 1;
-    let mut stampers: Vec<Stamper> = (0..partitions).map(|p| Stamper::new(plan.time.clone(), PartitionId(p))).collect();
+    let mut stampers: Vec<Stamper> = (0..partitions).map(|p| Stamper::new(plan.inputs[0].time.clone(), PartitionId(p))).collect();
     let mut offsets = vec![0; partitions as usize];
     let mut out = Output::default();
     let mut from = 0;

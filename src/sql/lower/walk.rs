@@ -1,7 +1,7 @@
 //! From an optimized logical plan to steps: one branch a node, everything else refused by the name of its clause.
 //!
-//! Owns [`Walk`] and the lineage of columns: which are the event time, which is the stream's key, which make up the
-//! key of the results. Always: the steps' last schema is the plan's. Called by `lower`'s `plan` and by `batch`.
+//! Owns [`Walk`], which keeps beside the steps where their columns come from (`lineage`). Always: the steps' last schema
+//! is the plan's. Called by `lower`'s `plan` and by `batch`.
 
 use std::sync::Arc;
 
@@ -14,10 +14,14 @@ use datafusion::logical_expr::{
     WindowFrame, WindowFrameBound, WindowFrameUnits, cast,
 };
 
-use super::frames::{Family, expiry, family, is_row_number, longest, wanted};
-use super::source::{Shape, Source, Sources};
+use super::PlanInput;
+use super::flow::Fork;
+use super::frames::{Family, expiry, family, is_row_number, wanted};
+use super::lineage::{Lineage, column_of, leave_at, lineage_of, window_lineage};
+use super::source::{Source, Sources};
 use super::step::Step;
 use crate::sql::analyze::WindowAggregate;
+use crate::sql::asof::AsOfJoin;
 use crate::sql::error::{Code, SqlError};
 use crate::sql::expr::{Exprs, PlannedExpr, plain_text};
 use crate::sql::fold::{PlannedFold, PlannedKeys};
@@ -30,31 +34,20 @@ use crate::stream::{ExpandColumn, Expr, FoldFactory, GapColumn, KeyedFunction, K
 /// `held_for`'s gap where a query does not say.
 const DEFAULT_MAX_GAP_MS: i64 = 30_000;
 
-/// Where a column comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lineage {
-    /// It is the event time that the rows carry.
-    pub time: bool,
-    /// It is the column by which the stream's rows are placed in partitions.
-    pub placed: bool,
-    /// It is part of the results' key.
-    pub key: bool,
-    /// It is the number of the row in the last ranking.
-    pub rank: bool,
-    /// It is a time, and no row in which it has a value is younger than that value and so many milliseconds.
-    pub until: Option<i64>,
-}
-
 /// What has been lowered so far.
 pub(super) struct Chain {
+    /// The stream whose event time the rows have, or the first one.
     pub source: Source,
-    pub shape: Shape,
+    /// The join that the steps stand behind.
+    pub fork: Option<Arc<Fork>>,
     pub steps: Vec<Step>,
     pub columns: Vec<Lineage>,
     /// Every step with state goes by keys of which one places the stream's rows, so a partition can be worked alone.
     pub local: bool,
-    /// The columns of the source that are read.
-    pub reads: Vec<String>,
+    /// How many partitions its sources have.
+    pub partitions: i32,
+    /// What is read, from left to right.
+    pub inputs: Vec<PlanInput>,
 }
 
 /// Walks plans of one session.
@@ -65,7 +58,7 @@ pub(super) struct Walk<'a> {
     pub returns: bool,
 }
 
-type Lowered = Result<Chain, SqlError>;
+pub(super) type Lowered = Result<Chain, SqlError>;
 
 /// A value, how many rows away, and its default.
 type Neighbour = (Arc<dyn Expr>, usize, Option<Arc<dyn Expr>>);
@@ -79,6 +72,7 @@ impl Walk<'_> {
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Projection(projection) => self.project(projection),
             LogicalPlan::Window(window) => self.over(window),
+            LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Extension(Extension { node }) => {
                 let node = node.as_any();
                 if let Some(aggregate) = node.downcast_ref::<WindowAggregate>() {
@@ -89,6 +83,8 @@ impl Walk<'_> {
                     self.absent(table)
                 } else if let Some(table) = node.downcast_ref::<GapTable>() {
                     self.gaps(table)
+                } else if let Some(join) = node.downcast_ref::<AsOfJoin>() {
+                    self.as_of(join)
                 } else {
                     Err(refused("this clause", "leave it out"))
                 }
@@ -98,14 +94,20 @@ impl Walk<'_> {
     }
 
     fn scan(&self, scan: &TableScan) -> Lowered {
-        let name = scan.table_name.table();
-        let source = self.sources.source(name).ok_or_else(|| SqlError::no_such("stream", name, []))?;
-        if !source.primary_key.is_empty() {
+        let chain = self.scan_any(scan)?;
+        if !chain.source.primary_key.is_empty() {
             return Err(refused(
-                &format!("reading the table \"{name}\" as a stream"),
-                "read a stream; a table can be read over stored data",
+                &format!("reading the table \"{}\" as a stream", chain.source.name),
+                "join it as it was: s JOIN t FOR SYSTEM_TIME AS OF s.ts AS t ON ..; a table alone can be read over stored data",
             ));
         }
+        Ok(chain)
+    }
+
+    /// The same of a stream or a table.
+    pub(super) fn scan_any(&self, scan: &TableScan) -> Lowered {
+        let name = scan.table_name.table();
+        let source = self.sources.source(name).ok_or_else(|| SqlError::no_such("stream", name, []))?;
         if scan.fetch.is_some() {
             return Err(refused("LIMIT", "leave it out: a stream has no end"));
         }
@@ -117,11 +119,14 @@ impl Walk<'_> {
         let (columns, as_is) = shape.columns(&indexes, &source.decoded);
         let lineage = |i: &usize| {
             let (time, key) = (shape.time == Some(*i), shape.key == Some(*i));
-            Lineage { time, placed: key, key, rank: false, until: time.then_some(0) }
+            let at_time = time.then_some(0);
+            Lineage { time, behind_ms: at_time, until: at_time, placed: key, key, ..Lineage::default() }
         };
         let lineage = indexes.iter().map(lineage).collect();
         let reads = indexes.iter().map(|i| shape.schema.field(*i).name().clone()).collect();
-        let mut chain = Chain { source, shape, steps: Vec::new(), columns: lineage, local: true, reads };
+        let (time, partitions) = (shape.rule, source.partitions);
+        let input = PlanInput { stream: source.name.clone(), time, reads, is_whole: false };
+        let mut chain = Chain { source, fork: None, steps: Vec::new(), columns: lineage, local: true, partitions, inputs: vec![input] };
         if !as_is {
             let schema = Arc::clone(scan.projected_schema.inner());
             chain.steps.push(Step::Map { filter: None, columns: Some(columns), schema });
@@ -132,7 +137,7 @@ impl Walk<'_> {
         Ok(chain)
     }
 
-    fn expr(&self, expr: &LogicalExpr, schema: &DFSchemaRef) -> Result<Arc<dyn Expr>, SqlError> {
+    pub(super) fn expr(&self, expr: &LogicalExpr, schema: &DFSchemaRef) -> Result<Arc<dyn Expr>, SqlError> {
         Ok(PlannedExpr::plan(self.session, expr, schema)?)
     }
 
@@ -152,7 +157,12 @@ impl Walk<'_> {
     }
 
     fn project(&self, projection: &Projection) -> Lowered {
-        let mut chain = self.lower(&projection.input)?;
+        let chain = self.lower(&projection.input)?;
+        self.project_over(projection, chain)
+    }
+
+    /// Columns over what is lowered already.
+    pub(super) fn project_over(&self, projection: &Projection, mut chain: Chain) -> Lowered {
         let input = projection.input.schema();
         let columns = projection.expr.iter().map(|e| self.expr(e, input)).collect::<Result<Vec<_>, _>>()?;
         let lineage = projection.expr.iter().map(|e| lineage_of(e, input, &chain.columns)).collect();
@@ -169,7 +179,7 @@ impl Walk<'_> {
     }
 
     /// A window's or a silence's column must be the time that the rows carry.
-    fn check_time(&self, time: &LogicalExpr, schema: &DFSchemaRef, chain: &Chain) -> Result<(), SqlError> {
+    pub(super) fn check_time(&self, time: &LogicalExpr, schema: &DFSchemaRef, chain: &Chain) -> Result<(), SqlError> {
         if lineage_of(time, schema, &chain.columns).time {
             return Ok(());
         }
@@ -206,13 +216,9 @@ impl Walk<'_> {
             folds.push(Arc::new(PlannedFold::plan(self.session, aggregate, name, input, &mut exprs)?));
         }
         let mut lineage: Vec<Lineage> = Vec::with_capacity(schema.fields().len());
-        lineage.extend(node.keys.iter().map(|key| Lineage {
-            key: true,
-            time: false,
-            until: None,
-            ..lineage_of(key, input, &chain.columns)
-        }));
-        lineage.extend(window_lineage(node.cut).map(|window| Lineage { time: true, ..window }));
+        lineage.extend(node.keys.iter().map(|key| lineage_of(key, input, &chain.columns).as_group()));
+        // The rows' time is the window's last millisecond, and they lie in no window any more.
+        lineage.extend(window_lineage(node.cut).map(|window| Lineage { time: true, span_ms: None, ..window }));
         lineage.resize(schema.fields().len(), Lineage::default());
         chain.columns = lineage;
         chain.steps.push(Step::Window { cut: node.cut, keys, keys_factory, folds, schema });
@@ -243,9 +249,11 @@ impl Walk<'_> {
         self.check_time(&table.time, input, &chain)?;
         Self::keyed_by(&mut chain, &table.keys, input);
         let keys = table.keys.iter().map(|key| self.expr(key, input)).collect::<Result<Vec<_>, _>>()?;
-        let mut lineage: Vec<Lineage> =
-            table.keys.iter().map(|key| Lineage { key: true, until: None, ..lineage_of(key, input, &chain.columns) }).collect();
-        lineage.extend([Lineage::default(), Lineage { time: true, until: Some(0), ..Lineage::default() }, Lineage::default()]);
+        let mut lineage: Vec<Lineage> = table.keys.iter().map(|key| lineage_of(key, input, &chain.columns).as_group()).collect();
+        // A return is told when it is heard of, which may be behind the time at which it was.
+        let exact = (!self.returns).then_some(0);
+        let since = Lineage { time: true, behind_ms: exact, until: exact, ..Lineage::default() };
+        lineage.extend([Lineage::default(), since, Lineage::default()]);
         chain.columns = lineage;
         let schema = Arc::clone(UserDefinedLogicalNodeCore::schema(table).inner());
         chain.steps.push(Step::Absent { keys, after_ms: table.after, returns: self.returns, schema });
@@ -313,7 +321,7 @@ impl Walk<'_> {
                 let (order, expiry) = self.rank(calls[from], input, &chain.columns)?;
                 let end = column_of(&params.partition_by[expiry.key], input);
                 chain.steps.push(Step::Rank { keys, order, expiry, limit: None, schema });
-                leave_at_the_end(&mut chain.columns, end);
+                leave_at(&mut chain.columns, end, expiry.plus_ms);
                 chain.columns.push(Lineage { rank: true, ..Lineage::default() });
                 from += 1;
                 continue;
@@ -451,37 +459,6 @@ pub(super) fn reads_absent(plan: &LogicalPlan) -> Result<bool, SqlError> {
     Ok(found)
 }
 
-/// The index of the input column that an expression is, if it is nothing more.
-fn column_of(expr: &LogicalExpr, schema: &DFSchemaRef) -> Option<usize> {
-    match expr {
-        LogicalExpr::Column(column) => schema.maybe_index_of_column(column),
-        LogicalExpr::Alias(alias) => column_of(&alias.expr, schema),
-        _ => None,
-    }
-}
-
-/// Rows that leave with the end of their window carry its time, where they carried their own before: of that nothing is known any more,
-/// and of the window's other columns only where it ends with this one. `end` is the column by which they leave.
-fn leave_at_the_end(columns: &mut [Lineage], end: Option<usize>) {
-    columns.iter_mut().for_each(|column| column.rank = false);
-    let Some(of) = end.and_then(|end| columns.get(end).copied()).filter(|of| !of.time) else { return };
-    let is_end = of.until.is_some_and(|until| until <= 0);
-    for (at, column) in columns.iter_mut().enumerate() {
-        let is_the_windows = column.until.is_some() && !column.time && (is_end || Some(at) == end);
-        column.time = is_the_windows;
-        column.until = column.until.filter(|_| is_the_windows);
-    }
-}
-
-/// What a window's start, end and time say of the rows in it.
-fn window_lineage(cut: Cut) -> [Lineage; 3] {
-    [longest(cut), Some(-1), Some(0)].map(|until| Lineage { until, ..Lineage::default() })
-}
-
-pub(super) fn lineage_of(expr: &LogicalExpr, schema: &DFSchemaRef, columns: &[Lineage]) -> Lineage {
-    column_of(expr, schema).and_then(|i| columns.get(i).copied()).unwrap_or_default()
-}
-
 fn window_call(expr: &LogicalExpr) -> Result<&WindowFunction, SqlError> {
     match expr {
         LogicalExpr::WindowFunction(call) => Ok(call),
@@ -549,7 +526,6 @@ fn refuse(plan: &LogicalPlan) -> SqlError {
             "GROUP BY without a window",
             "read FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) and add window_start, window_end to the GROUP BY",
         ),
-        LogicalPlan::Join(_) => refused("JOIN (and IN or EXISTS with a subquery)", STORED),
         LogicalPlan::Sort(_) => refused("ORDER BY", "leave it out: rows come as time goes on"),
         LogicalPlan::Limit(_) => refused("LIMIT", "leave it out: a stream has no end"),
         LogicalPlan::Distinct(_) => refused("DISTINCT", "GROUP BY the columns in a window"),

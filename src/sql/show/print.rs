@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, VisitMut, VisitorMut,
+    self, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, VisitMut, VisitorMut,
 };
 
+use crate::sql::dialect::asof;
 use crate::sql::options::Options;
 use crate::sql::statement::{Column, ColumnSource, Emit, Name, Select, Statement, Watermark};
 use crate::sql::types::{quoted, sql_type};
@@ -110,7 +111,7 @@ fn literal(text: &str) -> String {
 fn select(select: &Select) -> String {
     let mut query = select.query.clone();
     let _ = query.visit(&mut Spell);
-    let mut out = query_lines(&query);
+    let mut out = asof::spelled(query_lines(&query));
     match select.emit {
         Emit::Unstated => {}
         Emit::Changes => out.push_str("\nEMIT CHANGES"),
@@ -174,7 +175,15 @@ struct Spell;
 impl VisitorMut for Spell {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+        asof::spell(select.from.iter_mut().flat_map(|table| &mut table.joins));
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
+            asof::spell(table_with_joins.joins.iter_mut());
+        }
         if let TableFactor::Table { name, args, .. } = factor
             && let Some(call) = args.as_ref().and_then(|a| spell(&name.to_string(), &a.args))
         {

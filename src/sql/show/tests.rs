@@ -28,6 +28,8 @@ CREATE QUERY old AS INSERT INTO o SELECT patient_id, TUMBLE_END(v.ts, INTERVAL '
 CREATE ALERT silent WITH (priority = 'low', hold = '1s', 'clear.hold' = '2s', 'max.gap' = '3s') AS
   SELECT patient_id AS subject FROM TABLE(ABSENT(TABLE (SELECT * FROM vitals WHERE \"heartRate\" IS NOT NULL) PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND));
 CREATE QUERY cte AS INSERT INTO o WITH x AS (SELECT * FROM vitals) SELECT * FROM HOP(x, ts, INTERVAL '10' SECOND, INTERVAL '1' MINUTE) EMIT ON WINDOW CLOSE;
+CREATE QUERY near AS INSERT INTO o SELECT v.patient_id FROM vitals v LEFT ASOF JOIN vitals w ON v.patient_id = w.patient_id AND v.ts > w.ts
+  LEFT OUTER JOIN patient FOR SYSTEM_TIME AS OF v.ts AS p ON v.patient_id = p.id;
 ";
 
 #[test]
@@ -76,6 +78,11 @@ fn show_create_prints_the_canonical_form_which_reads_back() {
         INSERT INTO o
         WITH x AS (SELECT * FROM vitals) SELECT * FROM TABLE(HOP(TABLE x, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE))
         EMIT ON WINDOW CLOSE;
+
+        CREATE QUERY near AS
+        INSERT INTO o
+        SELECT v.patient_id
+        FROM vitals v ASOF LEFT JOIN vitals w MATCH_CONDITION (v.ts > w.ts) ON v.patient_id = w.patient_id LEFT JOIN patient FOR SYSTEM_TIME AS OF v.ts AS p ON v.patient_id = p.id;
 
         CREATE QUERY old AS
         INSERT INTO o
@@ -132,14 +139,15 @@ fn lists_and_descriptions_are_rows() {
     check_rows(
         &show_all(&catalog, Kind::Query, status),
         &expect![[r#"
-        +------+---------+---------+--------+--------+---------+----------+------+---------------------+-----+-------+
-        | name | state   | version | reads  | writes | rows_in | rows_out | late | watermark           | lag | error |
-        +------+---------+---------+--------+--------+---------+----------+------+---------------------+-----+-------+
-        | Q.1  | running | 1       | vitals | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-        | cte  | running | 1       | vitals | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-        | old  | running | 1       | vitals | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-        +------+---------+---------+--------+--------+---------+----------+------+---------------------+-----+-------+
-    "#]],
+            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+            | name | state   | version | reads           | writes | rows_in | rows_out | late | watermark           | lag | error |
+            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+            | Q.1  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | cte  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | near | running | 1       | vitals, patient | o      | 4       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | old  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+        "#]],
     );
     check_rows(
         &show_all(&catalog, Kind::Alert, |_| TaskLine::default()),

@@ -76,6 +76,11 @@ impl KeyTable {
         (slot, true)
     }
 
+    /// The slot of a key that is there.
+    pub(in crate::stream) fn find(&self, key: &[u8]) -> Option<u32> {
+        self.slots.get(key).copied()
+    }
+
     /// Lets go of a key.
     pub(in crate::stream) fn drop_slot(&mut self, slot: u32) {
         if let Some(key) = self.keys.get_mut(slot as usize).and_then(Option::take) {

@@ -19,8 +19,8 @@ fn clauses_without_an_operator_are_refused_by_name() {
     check_refused(
         "SELECT a.hr FROM vitals a JOIN vitals b ON a.patient_id = b.patient_id",
         expect![[r#"
-        SQL-0021 JOIN (and IN or EXISTS with a subquery) is not supported over a stream: leave it out, or ask over stored data (a SELECT without EMIT CHANGES)
-    "#]],
+            SQL-0021 JOIN without a range of time is not supported over a stream: say how far apart in time rows belong together, as in a.ts BETWEEN b.ts - INTERVAL '5' MINUTE AND b.ts
+        "#]],
     );
     check_refused(
         "SELECT hr FROM vitals UNION ALL SELECT spo2 FROM vitals",
@@ -31,8 +31,8 @@ fn clauses_without_an_operator_are_refused_by_name() {
     check_refused(
         "SELECT hr FROM vitals WHERE patient_id IN (SELECT patient_id FROM vitals)",
         expect![[r#"
-        SQL-0021 JOIN (and IN or EXISTS with a subquery) is not supported over a stream: leave it out, or ask over stored data (a SELECT without EMIT CHANGES)
-    "#]],
+            SQL-0021 IN or EXISTS with a subquery and no range of time is not supported over a stream: say how far apart in time rows belong together, as in a.ts BETWEEN b.ts - INTERVAL '5' MINUTE AND b.ts
+        "#]],
     );
     check_refused(
         "SELECT ts FROM vitals WHERE ts > now() - INTERVAL '1' HOUR",
@@ -163,8 +163,8 @@ fn clauses_without_an_operator_are_refused_by_name() {
     check_refused(
         "SELECT patient_id FROM patient",
         expect![[r#"
-        SQL-0021 reading the table "patient" as a stream is not supported over a stream: read a stream; a table can be read over stored data
-    "#]],
+            SQL-0021 reading the table "patient" as a stream is not supported over a stream: join it as it was: s JOIN t FOR SYSTEM_TIME AS OF s.ts AS t ON ..; a table alone can be read over stored data
+        "#]],
     );
     check_refused(
         "SELECT hr FROM nothing",

@@ -1,0 +1,151 @@
+//! What rows go through: a run of steps, and before them, where rows of two sources meet, a join of two flows.
+//!
+//! A [`Flow`] is shared by all tasks of a query and holds no state; [`Flow::chain`] makes fresh operators. Always: the
+//! sources of a flow are numbered from left to right, as `stream`'s chains number them. Made by `walk` and
+//! `join`, kept by `QueryPlan`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::step::Step;
+use crate::sql::windows::Length;
+use crate::stream::{AsOf, AsOfSpec, Chain, Expr, Interval, IntervalSpec, Join, JoinKind, Scope, Side, StreamError};
+
+/// A tree of steps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flow {
+    pub fork: Option<Arc<Fork>>,
+    pub steps: Vec<Step>,
+}
+
+/// Two flows and how they are joined.
+#[derive(Clone, Debug)]
+pub(super) struct Fork {
+    pub left: Flow,
+    pub right: Flow,
+    pub join: JoinStep,
+}
+
+/// A join.
+#[derive(Clone, Debug)]
+pub(super) enum JoinStep {
+    /// By a range of time.
+    Interval(IntervalSpec),
+    /// With the latest row.
+    AsOf(AsOfSpec),
+}
+
+impl Flow {
+    /// Fresh operators for one task.
+    pub(super) fn chain(&self, scope: Scope) -> Result<Chain, StreamError> {
+        let operators = self.steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>()?;
+        Ok(match &self.fork {
+            None => Chain::new(operators),
+            Some(fork) => Chain::joined(fork.left.chain(scope)?, fork.right.chain(scope)?, fork.join.operator()?, operators),
+        })
+    }
+
+    /// Whether anything in it keeps state between rows.
+    pub(super) fn is_stateful(&self) -> bool {
+        self.fork.is_some() || self.steps.iter().any(Step::is_stateful)
+    }
+
+    /// The flow as EXPLAIN shows it; `sources` are the lines of its sources, in order.
+    pub(super) fn explain(&self, sources: &mut dyn Iterator<Item = String>, out: &mut String) {
+        match &self.fork {
+            None => out.extend(sources.next()),
+            Some(fork) => {
+                fork.left.explain(sources, out);
+                fork.right.explain(sources, out);
+                fork.join.explain(out);
+            }
+        }
+        for step in &self.steps {
+            step.explain(out);
+        }
+    }
+
+    /// What tells this flow's state from another's.
+    pub(super) fn fingerprint(&self, out: &mut String) {
+        if let Some(fork) = &self.fork {
+            fork.left.fingerprint(out);
+            fork.right.fingerprint(out);
+            fork.join.fingerprint(out);
+        }
+        for step in &self.steps {
+            step.fingerprint(out);
+        }
+    }
+}
+
+impl JoinStep {
+    fn operator(&self) -> Result<Box<dyn Join>, StreamError> {
+        Ok(match self {
+            Self::Interval(spec) => Box::new(Interval::new(spec.clone())?),
+            Self::AsOf(spec) => Box::new(AsOf::new(spec.clone())?),
+        })
+    }
+
+    fn explain(&self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = match self {
+            Self::Interval(spec) => {
+                let range = match (spec.least_ms, spec.greatest_ms) {
+                    (0, 0) => "at the same time".to_owned(),
+                    (least, greatest) => format!("its time {}", apart(least, greatest)),
+                };
+                writeln!(out, "join     {} {}, {range}{}", kind(spec.kind), keys(&spec.keys), besides(spec.condition.as_ref()))
+            }
+            Self::AsOf(spec) => {
+                let kind = if spec.keeps_left { "LEFT" } else { "INNER" };
+                let latest = match (&spec.table, spec.is_strict) {
+                    (Some(_), _) => "the version that holds at its time",
+                    (None, true) => "the latest before its time",
+                    (None, false) => "the latest up to its time",
+                };
+                writeln!(out, "join     {kind} {}, {latest}{}", keys(&spec.keys), besides(spec.condition.as_ref()))
+            }
+        };
+    }
+
+    fn fingerprint(&self, out: &mut String) {
+        self.explain(out);
+        let (inputs, schema) = match self {
+            Self::Interval(spec) => (&spec.inputs, &spec.schema),
+            Self::AsOf(spec) => (&spec.inputs, &spec.schema),
+        };
+        let _ = writeln!(out, "{:?} {:?}", inputs.each_ref().map(|schema| schema.fields()), schema.fields());
+    }
+}
+
+fn besides(condition: Option<&Arc<dyn Expr>>) -> String {
+    condition.map_or_else(String::new, |condition| format!(", and {}", condition.text()))
+}
+
+fn kind(of: JoinKind) -> &'static str {
+    match of {
+        JoinKind::Inner => "INNER",
+        JoinKind::Left => "LEFT",
+        JoinKind::Right => "RIGHT",
+        JoinKind::Full => "FULL",
+        JoinKind::Semi(Side::Left) => "LEFT SEMI",
+        JoinKind::Semi(Side::Right) => "RIGHT SEMI",
+        JoinKind::Anti(Side::Left) => "LEFT ANTI",
+        JoinKind::Anti(Side::Right) => "RIGHT ANTI",
+    }
+}
+
+fn keys(of: &[Vec<Arc<dyn Expr>>; 2]) -> String {
+    let pairs = of[0].iter().zip(&of[1]).map(|(left, right)| format!("{} = {}", left.text(), right.text()));
+    format!("by [{}]", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// How far the right row's time may lie from the left one's.
+fn apart(least: i64, greatest: i64) -> String {
+    let place = |ms: i64| match ms {
+        0 => "the left one's".to_owned(),
+        ms if ms < 0 => format!("{} before the left one's", Length(-ms)),
+        ms => format!("{} behind the left one's", Length(ms)),
+    };
+    format!("from {} to {}", place(least), place(greatest))
+}

@@ -1,0 +1,77 @@
+//! The inputs of a task: the partitions of the sources it reads, and where it stands in each.
+//!
+//! A task reads one source, or those of a join. Always: an input has a number of its own, under which the checkpoint
+//! knows it; of the first source it is the partition's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::letters::Letters;
+use super::source::{Feed, Stamper, TimeRule};
+use super::task::StartAt;
+use crate::record::{Offset, PartitionId};
+use crate::time::Timestamp;
+
+/// Below this bit of an input's number stands its partition, above it its source.
+const SOURCE_BIT: u32 = 20;
+
+/// One source of a task, in the order in which the query reads them.
+#[derive(Clone)]
+pub struct SourceSpec {
+    /// Its partitions that this task reads, in order.
+    pub inputs: Vec<Arc<Feed>>,
+    /// How it tells time.
+    pub time: TimeRule,
+    /// A partition read to its end leaves the merged minimum after this long without a row.
+    pub idle_timeout: Option<Duration>,
+    /// Where to begin without a checkpoint.
+    pub start: StartAt,
+    /// Whether it is a table: what it said long ago still holds.
+    pub is_table: bool,
+    /// Where late and failed rows go.
+    pub letters: Letters,
+}
+
+/// The number of an input, by the place of its source and its partition.
+pub(super) const fn number(source: usize, partition: PartitionId) -> i32 {
+    ((source as i32) << SOURCE_BIT) | partition.0
+}
+
+/// One input partition as the task sees it.
+pub(super) struct Input {
+    pub feed: Arc<Feed>,
+    /// The place of its source.
+    pub source: usize,
+    pub partition: PartitionId,
+    pub number: i32,
+    pub position: Offset,
+    pub stamper: Stamper,
+    pub idle: bool,
+    /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
+    pub quiet_since: Option<Timestamp>,
+    /// The TIMEOUT has already moved the watermark this far.
+    pub timed_out_to: i64,
+}
+
+/// The inputs of some sources, nothing read yet.
+pub(super) fn inputs_of(sources: &[SourceSpec]) -> Vec<Input> {
+    let of = |(source, spec): (usize, &SourceSpec)| {
+        let input = |feed: &Arc<Feed>| {
+            let partition = feed.partition().partition;
+            assert!(partition.0 < 1 << SOURCE_BIT, "a topic has fewer than a million partitions");
+            Input {
+                feed: Arc::clone(feed),
+                source,
+                partition,
+                number: number(source, partition),
+                position: Offset::ZERO,
+                stamper: Stamper::new(spec.time.clone(), partition),
+                idle: false,
+                quiet_since: None,
+                timed_out_to: i64::MIN,
+            }
+        };
+        spec.inputs.iter().map(input).collect::<Vec<_>>()
+    };
+    sources.iter().enumerate().flat_map(of).collect()
+}
