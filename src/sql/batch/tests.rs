@@ -481,7 +481,7 @@ async fn continuously(select: &Select, bus: &Arc<dyn Bus>) -> Vec<RecordBatch> {
     let mut inputs = Vec::new();
     for place in 0..stored.partitions.len() {
         let reading = stored.reading(place).await.unwrap();
-        inputs.push((Stamper::new(plan.time.clone(), reading.partition), reading, false));
+        inputs.push((Stamper::new(plan.inputs[0].time.clone(), reading.partition), reading, false));
     }
     let mut chains: Vec<Chain> = match plan.placement {
         Placement::Merged => vec![plan.chain(Scope::Merged).unwrap()],

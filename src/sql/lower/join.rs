@@ -144,7 +144,7 @@ fn conditions(join: &Join, sides: [&Chain; 2], schemas: &[&DFSchemaRef; 2]) -> R
             }
         }
         if let (Some(l), Some(r)) = (around(left, schemas[0], sides[0]), around(right, schemas[1], sides[1])) {
-            // Each row lies in the window that the value bounds, so they are no further apart than both windows reach.
+            // Both have this value, so they are no further apart than the rows of one side and of the other lie from it.
             found.range.least = found.range.least.max(-(r.0 + l.1));
             found.range.greatest = found.range.greatest.min(r.1 + l.0);
         }
@@ -236,7 +236,7 @@ fn in_time(expr: &LogicalExpr, schema: &DFSchemaRef, side: &Chain) -> Option<InT
     }
 }
 
-/// How far around the value of an expression the row's time lies, where it is a window's bound.
+/// How far around the value of an expression the row's time lies, where it is one of its times or its window's.
 fn around(expr: &LogicalExpr, schema: &DFSchemaRef, side: &Chain) -> Option<(i64, i64)> {
     side.columns.get(column_of(expr, schema)?)?.around()
 }

@@ -36,10 +36,13 @@ impl Lineage {
         Self { key: true, placed: self.placed, ..Self::default() }
     }
 
-    /// How far before the value, and how far behind it, the row's time may lie, where the column is a bound of a window.
+    /// How far before the value, and how far behind it, the row's time may lie, where the column is a time of the row
+    /// or a bound of its window. Below nothing: it lies so far behind at least.
     pub(super) fn around(&self) -> Option<(i64, i64)> {
-        let (span, until) = (self.span_ms?, self.until?);
-        Some((span - 1 - until, until))
+        match self.behind_ms.filter(|_| self.time) {
+            Some(behind) => Some((-behind, behind)),
+            None => self.span_ms.zip(self.until).map(|(span, until)| (span - 1 - until, until)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{READINGS, check, check_plan, check_refused};
+use super::{READINGS, check, check_plan, check_refused, planned, sql_type};
 
 #[test]
 fn a_frame_of_time_slides_along_with_the_rows() {
@@ -144,6 +144,18 @@ fn the_first_readings_of_a_key_are_kept_and_those_alike_once() {
             p2 | 00:01:02 | 65.0
         "#]],
     );
+}
+
+#[test]
+fn the_number_of_a_row_is_a_bigint() {
+    let plan = planned(
+        "SELECT patient_id, row_number() OVER w AS n, rank() OVER w AS r, dense_rank() OVER w AS d
+         FROM vitals WINDOW w AS (PARTITION BY patient_id ORDER BY ts)",
+    )
+    .unwrap();
+    let types: Vec<String> = plan.schema.fields().iter().map(|field| sql_type(field.data_type())).collect();
+    assert_eq!(types, ["VARCHAR", "BIGINT", "BIGINT", "BIGINT"]);
+    assert_eq!(plan.key_columns, ["patient_id"]);
 }
 
 #[test]

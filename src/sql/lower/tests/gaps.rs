@@ -179,6 +179,7 @@ fn the_first_rows_of_a_window_are_known_when_it_closes() {
             columns  patient_id, hr, window_end, row_number() PARTITION BY [window_start, window_end] ORDER BY [hr DESC NULLS LAST, patient_id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS row_number() PARTITION BY [window_start, window_end] ORDER BY [vitals.hr DESC NULLS LAST, vitals.patient_id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
             keep     row_number() PARTITION BY [window_start, window_end] ORDER BY [hr DESC NULLS LAST, patient_id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW <= 2
             columns  window_end, patient_id, hr, row_number() PARTITION BY [window_start, window_end] ORDER BY [hr DESC NULLS LAST, patient_id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS number
+            columns  window_end, patient_id, hr, number
             key      window_end
         "#]],
     );

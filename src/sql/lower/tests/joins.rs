@@ -357,6 +357,92 @@ fn windows_and_functions_go_on_behind_a_join() {
 }
 
 #[test]
+fn rows_are_ranked_behind_a_join_until_the_last_of_them_can_have_come() {
+    // A reading is up to five seconds younger than the result of the laboratory by which it is ranked.
+    check_join(
+        "SELECT b.patient_id, b.ts AS b_ts, a.ts, a.hr, row_number() OVER (PARTITION BY b.patient_id, b.ts ORDER BY a.hr DESC) AS place
+         FROM vitals a JOIN labs b ON a.patient_id = b.patient_id AND a.ts BETWEEN b.ts AND b.ts + INTERVAL '5' SECOND",
+        expect![[r#"
+            p1 | 00:00:08 | 00:00:10 | 80.0 | 1
+            p2 | 00:00:12 | 00:00:12 | 60.0 | 1
+            p1 | 00:00:18 | 00:00:20 | 90.0 | 1
+            p1 | 00:00:18 | 00:00:19 | 85.0 | 2
+            Late 5
+            Late 6
+        "#]],
+    );
+    check_join(
+        "SELECT a.patient_id, a.window_end, a.ts, b.n, count(*) OVER (PARTITION BY a.patient_id, a.window_end ORDER BY a.ts) AS so_far
+         FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '20' SECOND)) a
+         LEFT JOIN TABLE(TUMBLE(TABLE labs, DESCRIPTOR(ts), INTERVAL '20' SECOND)) b
+         ON a.patient_id = b.patient_id AND a.window_start = b.window_start AND a.window_end = b.window_end",
+        expect![[r#"
+            p1 | 00:00:20 | 00:00:10 | 1 | 2
+            p1 | 00:00:20 | 00:00:10 | 3 | 2
+            p2 | 00:00:20 | 00:00:12 | 2 | 1
+            p1 | 00:00:20 | 00:00:19 | 1 | 4
+            p1 | 00:00:20 | 00:00:19 | 3 | 4
+            p1 | 00:00:40 | 00:00:20 | 4 | 1
+            p3 | 00:00:40 | 00:00:21 | - | 1
+            p1 | 00:01:00 | 00:00:40 | 7 | 1
+            p2 | 00:01:00 | 00:00:41 | - | 1
+            Late 5
+            Late 6
+        "#]],
+    );
+}
+
+#[test]
+fn the_first_rows_of_a_window_may_be_joined_with_the_whole_of_it() {
+    let sql = "SELECT f.patient_id, f.window_end, f.hr, m.n
+         FROM (SELECT patient_id, hr, window_start, window_end FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '20' SECOND))
+               QUALIFY row_number() OVER (PARTITION BY patient_id, window_start, window_end ORDER BY hr DESC) = 1) f
+         JOIN (SELECT patient_id, count(*) AS n, window_start, window_end FROM TABLE(TUMBLE(TABLE labs, DESCRIPTOR(ts), INTERVAL '20' SECOND))
+               GROUP BY patient_id, window_start, window_end) m
+         ON f.patient_id = m.patient_id AND f.window_start = m.window_start AND f.window_end = m.window_end";
+    let plan = planned(sql).unwrap_or_else(|e| panic!("{}", e.render(sql))).explain();
+    assert!(plan.contains("at the same time") && plan.contains("rank     first 1"), "{plan}");
+    check_join(
+        sql,
+        expect![[r#"
+        p1 | 00:00:20 | 85.0 | 2
+        p2 | 00:00:20 | 60.0 | 1
+        p1 | 00:00:40 | 90.0 | 2
+        p1 | 00:01:00 | 95.0 | 1
+    "#]],
+    );
+}
+
+#[test]
+fn each_row_may_be_joined_with_its_whole_window() {
+    check_join(
+        "SELECT a.patient_id, a.ts, a.hr, m.n FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '20' SECOND)) a
+         JOIN (SELECT patient_id, count(*) AS n, window_start, window_end FROM TABLE(TUMBLE(TABLE labs, DESCRIPTOR(ts), INTERVAL '20' SECOND))
+               GROUP BY patient_id, window_start, window_end) m
+         ON a.patient_id = m.patient_id AND a.window_start = m.window_start AND a.window_end = m.window_end",
+        expect![[r#"
+            p1 | 00:00:10 | 80.0 | 2
+            p1 | 00:00:19 | 85.0 | 2
+            p2 | 00:00:12 | 60.0 | 1
+            p1 | 00:00:20 | 90.0 | 2
+            p1 | 00:00:40 | 95.0 | 1
+            Late 6
+        "#]],
+    );
+}
+
+#[test]
+fn what_may_have_no_partner_ends_no_ranking() {
+    check_refused(
+        "SELECT a.ts, row_number() OVER (PARTITION BY b.ts ORDER BY a.hr) AS place
+         FROM vitals a LEFT JOIN labs b ON a.patient_id = b.patient_id AND a.ts BETWEEN b.ts AND b.ts + INTERVAL '5' SECOND",
+        expect![[r#"
+            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time
+        "#]],
+    );
+}
+
+#[test]
 fn joins_that_could_never_forget_are_refused() {
     check_refused(
         "SELECT a.hr FROM vitals a JOIN labs b ON a.patient_id = b.patient_id",
