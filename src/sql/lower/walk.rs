@@ -187,6 +187,9 @@ impl Walk<'_> {
         let name = shown.rsplit('.').next().unwrap_or(&shown);
         let error = SqlError::new(Code::NotOnAStream, format!("\"{name}\" is not the event time of \"{}\"", chain.source.name));
         Err(match &chain.source.time {
+            Some(time) if time == name => error.hint(
+                "its rows carry another time by then: behind a join the left side's, behind a ranking that of the window in its PARTITION BY",
+            ),
             Some(time) => error.hint(format!("take \"{time}\", or a window's window_start, window_end or window_time")),
             None => error.hint("declare one: WATERMARK FOR ts AS ts - INTERVAL '5' SECOND"),
         })

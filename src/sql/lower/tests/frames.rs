@@ -181,7 +181,7 @@ fn rows_that_left_with_their_window_carry_its_time_alone() {
     check_refused(
         &first("lag(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS before"),
         expect![[r#"
-            SQL-0021 "ts" is not the event time of "vitals": take "ts", or a window's window_start, window_end or window_time
+            SQL-0021 "ts" is not the event time of "vitals": its rows carry another time by then: behind a join the left side's, behind a ranking that of the window in its PARTITION BY
         "#]],
     );
     check_refused(
