@@ -7,7 +7,7 @@
 //! so nothing is sent to a consumer group (`sendOffsetsToTransaction`), and a restart knows its place by reading its own
 //! checkpoint partition back.
 //!
-//! A transaction costs the cluster some ten appends whatever is in it, so tasks share them: there are [`LANES`] transactional
+//! A transaction costs the cluster some ten appends whatever is in it, so tasks share them: there are `LANES` transactional
 //! producers, each on a thread of its own (`lane`), and what the tasks of a lane hand over while a transaction is on its way
 //! rides on the next one together, as appends share a sync in the embedded log. A task keeps its lane, which follows from its name.
 //!
@@ -27,7 +27,7 @@
 //!
 //! | class (librdkafka) | what is done | what the task hears |
 //! |---|---|---|
-//! | retriable (no broker, time-out, not leader) | asked again, for [`lane::PATIENCE`] | nothing, if it ends well |
+//! | retriable (no broker, time-out, not leader) | asked again, for `lane::PATIENCE` | nothing, if it ends well |
 //! | abortable (a record too large, no such topic, no right to write) | aborted; where commits rode together each is tried again alone, so that only the faulty one fails | the reason; it is restarted from its checkpoint |
 //! | outcome not known in time | the producer is dropped; the next one of the same transactional id ends the transaction, one way or the other | `Retriable`: it restarts and reads from its checkpoint what became of it |
 //! | fatal, and the last claim is ours (the coordinator gave up on a transaction while this process stood still) | a new producer | `Retriable`, as above |
