@@ -82,7 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
     setting("log.segment_bytes", "1073741824", "default segment.bytes of a topic"),
-    setting("log.cache_bytes", "67108864", "recent records kept in memory for readers, over all partitions"),
+    setting("log.cache_bytes", "33554432", "recent records kept in memory for readers, over all partitions"),
     setting("log.min_free_bytes", "268435456", "below this much free disk, writes are refused (retriable) and reads go on"),
     setting("insecure", "false", "allow listeners beyond loopback at which nobody has to say who they are"),
 ];

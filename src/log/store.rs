@@ -53,7 +53,7 @@ impl Default for LogConfig {
         Self {
             wal_segment_bytes: 64 << 20,
             wal_max_bytes: 128 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             max_pending_bytes: 128 << 20,
             write_behind_bytes: 16 << 20,
             min_free_bytes: 256 << 20,
