@@ -25,8 +25,12 @@ use crate::record::{
 use crate::time::Timestamp;
 use crate::wire::error_code;
 
-/// Requests with at least so many bytes of batches, or any packed ones, are checked on a thread of their own.
+/// Requests with at least so many bytes of batches are checked on a thread of their own, and so are packed ones.
 const LARGE: usize = 32 << 10;
+/// But for those with at most so many bytes in a codec that makes 255 of one at most (lz4, snappy): to unpack them takes less than the
+/// change of threads. A producer's `batch.size` is 16 KiB unless it says otherwise.
+const SMALL_PACKED: usize = 20 << 10;
+const QUICK: [u8; 3] = [Codec::None as u8, Codec::Snappy as u8, Codec::Lz4 as u8];
 /// Requests whose batches are unpacked at the same time, each within the limit of `record`: more would hold more memory and
 /// be no faster.
 static UNPACKING: Semaphore = Semaphore::const_new(4);
@@ -292,10 +296,12 @@ async fn check(addressed: Vec<Result<Addressed, Refusal>>, now: Timestamp) -> Ve
         all.into_iter().map(|one| one.and_then(check_one)).collect()
     };
     let bytes: usize = addressed.iter().flatten().map(|to| to.records.len()).sum();
-    let is_packed = |to: &Addressed| to.records.get(22).is_some_and(|attributes| attributes & 7 != 0) || to.config.codec.is_some();
+    let codec = |to: &Addressed| to.records.get(22).map_or(0, |attributes| attributes & 7);
+    let is_packed = |to: &Addressed| codec(to) != 0 || to.config.codec.is_some();
+    let is_quick = |to: &Addressed| QUICK.contains(&codec(to)) && to.config.codec.is_none();
     let count = addressed.len();
     let packed = addressed.iter().flatten().any(is_packed);
-    if bytes < LARGE && !packed {
+    if bytes < LARGE && !packed || bytes <= SMALL_PACKED && addressed.iter().flatten().all(is_quick) {
         return check_all(addressed);
     }
     let turn = if packed { Some(UNPACKING.acquire().await) } else { None };
