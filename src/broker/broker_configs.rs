@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::config::{BrokerConfig, ms};
-use super::config_spec::{ConfigKind, ConfigSource, ConfigSynonym, DescribedConfig, Rule, check};
+use super::config_spec::{ConfigKind, ConfigSource, ConfigSynonym, DescribedConfig, Rule, check, plain};
 use super::error::BrokerError;
 use super::topic_config::{INTERNAL_SEGMENT_BYTES, TOPIC_CONFIGS, TopicConfig, TopicConfigSpec};
 
@@ -71,9 +71,10 @@ static BROKER_CONFIGS: &[BrokerSpec] = &[
     fixed("group.consumer.min.heartbeat.interval.ms", Int, |_| "5000".to_owned(), "The least a group may set."),
     fixed("group.consumer.min.session.timeout.ms", Int, |_| "45000".to_owned(), "The least a group may set."),
     fixed("group.coordinator.rebalance.protocols", List, |_| "classic,consumer".to_owned(), "The protocols of groups that are served."),
-    fixed(
+    open(
         "group.consumer.assignment.interval.ms",
         Int,
+        ASSIGNMENTS,
         |c| c.groups().consumer.assignment_interval_ms.to_string(),
         "The shortest time between two assignments of a group of the consumer protocol, where the group does not say.",
     ),
@@ -182,6 +183,11 @@ pub(super) fn start_value(config: &BrokerConfig, name: &str) -> Option<String> {
     }
 }
 
+/// What a list that may be changed while the broker runs grows from where nobody has set it.
+pub(super) fn list_default(name: &str) -> Option<&'static str> {
+    topic_spec_of(name).map(|spec| spec.default)
+}
+
 /// The kind of a setting that may be changed while the broker runs.
 pub(super) fn dynamic_kind(name: &str) -> Option<ConfigKind> {
     let own = || BROKER_CONFIGS.iter().find(|spec| spec.name == name && spec.dynamic.is_some()).map(|spec| spec.kind);
@@ -207,15 +213,16 @@ impl BrokerConfig {
     #[must_use]
     pub fn describe_topic(&self, topic: &TopicConfig) -> Vec<DescribedConfig> {
         let one = |spec: &TopicConfigSpec| {
-            let set = topic.set.get(spec.name);
-            let own = set.map(|value| ConfigSynonym { name: spec.name.to_owned(), value: value.clone(), source: ConfigSource::Topic });
+            let told = |value: &str| plain(spec.kind, spec.rule, value);
+            let set = topic.set.get(spec.name).map(|value| told(value));
+            let own = set.clone().map(|value| ConfigSynonym { name: spec.name.to_owned(), value, source: ConfigSource::Topic });
             let mut synonyms: Vec<_> = own.into_iter().collect();
             if !spec.broker_name.is_empty() {
                 synonyms.extend(self.synonyms(spec.broker_name, broker_default(spec)));
             }
             DescribedConfig {
                 name: spec.name.to_owned(),
-                value: set.cloned().or_else(|| self.topic_default(spec.name)),
+                value: set.or_else(|| self.topic_default(spec.name).map(|value| told(&value))),
                 source: synonyms.first().map_or(ConfigSource::Default, |nearest| nearest.source),
                 read_only: false,
                 kind: spec.kind,
@@ -231,11 +238,11 @@ impl BrokerConfig {
     #[must_use]
     pub fn describe_broker(&self) -> Vec<DescribedConfig> {
         let at_default = Self::default();
-        let one = |name: &str, default: Option<&str>, kind, read_only, doc| {
+        let one = |name: &str, default: Option<&str>, (kind, rule), read_only, doc| {
             let synonyms = self.synonyms(name, default);
             DescribedConfig {
                 name: name.to_owned(),
-                value: synonyms.first().map(|nearest| nearest.value.clone()),
+                value: synonyms.first().map(|nearest| plain(kind, rule, &nearest.value)),
                 source: synonyms.first().map_or(ConfigSource::Default, |nearest| nearest.source),
                 read_only,
                 kind,
@@ -244,10 +251,12 @@ impl BrokerConfig {
             }
         };
         let of_topics = TOPIC_CONFIGS.iter().filter(|spec| !spec.broker_name.is_empty());
-        let mut all: Vec<_> = of_topics.map(|spec| one(spec.broker_name, broker_default(spec), spec.kind, false, spec.doc)).collect();
+        let mut all: Vec<_> =
+            of_topics.map(|spec| one(spec.broker_name, broker_default(spec), (spec.kind, spec.rule), false, spec.doc)).collect();
         for spec in BROKER_CONFIGS.iter().filter(|spec| spec.value.is_some() || self.dynamic.value(spec.name).is_some()) {
             let default = spec.value.map(|value| value(&at_default));
-            all.push(one(spec.name, default.as_deref(), spec.kind, spec.dynamic.is_none(), spec.doc));
+            let form = (spec.kind, spec.dynamic.unwrap_or(Rule::Any));
+            all.push(one(spec.name, default.as_deref(), form, spec.dynamic.is_none(), spec.doc));
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
@@ -334,29 +343,31 @@ pub(super) fn group_kind(name: &str) -> Option<ConfigKind> {
     GROUP_CONFIGS.iter().find(|spec| spec.name == name).map(|spec| spec.kind)
 }
 
-/// Every setting of a group that set these.
-pub(super) fn describe_group(set: &BTreeMap<String, String>) -> Vec<DescribedConfig> {
-    let one = |spec: &GroupSpec| {
-        let own = set.get(spec.name).map(|value| (spec.name, value.as_str(), ConfigSource::Group));
-        let all = own.into_iter().chain([(spec.broker_name, spec.default, ConfigSource::Default)]);
-        let synonyms: Vec<_> =
-            all.map(|(name, value, source)| ConfigSynonym { name: name.to_owned(), value: value.to_owned(), source }).collect();
-        DescribedConfig {
-            name: spec.name.to_owned(),
-            value: synonyms.first().map(|nearest| nearest.value.clone()),
-            source: synonyms.first().map_or(ConfigSource::Default, |nearest| nearest.source),
-            read_only: false,
-            kind: spec.kind,
-            doc: spec.doc,
-            synonyms,
-        }
-    };
-    GROUP_CONFIGS.iter().map(one).collect()
+impl BrokerConfig {
+    /// Every setting of a group that set these.
+    pub(super) fn describe_group(&self, set: &BTreeMap<String, String>) -> Vec<DescribedConfig> {
+        let one = |spec: &GroupSpec| {
+            let own = set.get(spec.name).map(|value| plain(spec.kind, spec.rule, value));
+            let own = own.map(|value| ConfigSynonym { name: spec.name.to_owned(), value, source: ConfigSource::Group });
+            let synonyms: Vec<_> = own.into_iter().chain(self.synonyms(spec.broker_name, Some(spec.default))).collect();
+            DescribedConfig {
+                name: spec.name.to_owned(),
+                value: synonyms.first().map(|nearest| plain(spec.kind, spec.rule, &nearest.value)),
+                source: synonyms.first().map_or(ConfigSource::Default, |nearest| nearest.source),
+                read_only: false,
+                kind: spec.kind,
+                doc: spec.doc,
+                synonyms,
+            }
+        };
+        GROUP_CONFIGS.iter().map(one).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::config::DynamicConfigs;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -382,7 +393,6 @@ mod tests {
 
     #[test]
     fn the_broker_tells_what_it_was_started_with_and_what_was_set_since() {
-        use crate::broker::config::DynamicConfigs;
         let base = BrokerConfig { default_partitions: 7, ..BrokerConfig::default() };
         let all = base.describe_broker();
         assert!(all.windows(2).all(|two| two[0].name < two[1].name), "in order, none twice");
@@ -413,7 +423,43 @@ mod tests {
         }
         assert!(GROUP_CONFIGS.windows(2).all(|two| two[0].name < two[1].name));
         check_group(&GROUP_CONFIGS.iter().map(|spec| (spec.name.to_owned(), spec.default.to_owned())).collect()).unwrap();
-        let told = told(&describe_group(&map(&[("consumer.session.timeout.ms", "50000")])), "consumer.session.timeout.ms");
-        assert_eq!(told, "\"50000\" from 8: consumer.session.timeout.ms=50000 (8), group.consumer.session.timeout.ms=45000 (5)");
+        let broker = BrokerConfig::default();
+        let all = broker.describe_group(&map(&[("consumer.session.timeout.ms", " 50000")]));
+        assert_eq!(
+            told(&all, "consumer.session.timeout.ms"),
+            "\"50000\" from 8: consumer.session.timeout.ms=50000 (8), group.consumer.session.timeout.ms=45000 (5)"
+        );
+        assert_eq!(told(&all, "share.isolation.level"), "\"read_uncommitted\" from 5: share.isolation.level=read_uncommitted (5)");
+        let for_all = map(&[("group.consumer.assignment.interval.ms", "0")]);
+        let set = BrokerConfig { dynamic: DynamicConfigs::new(map(&[]), for_all), ..broker };
+        assert_eq!(
+            told(&set.describe_group(&map(&[])), "consumer.assignment.interval.ms"),
+            "\"0\" from 3: group.consumer.assignment.interval.ms=0 (3), group.consumer.assignment.interval.ms=1000 (5)"
+        );
+    }
+
+    #[test]
+    fn a_list_is_told_with_each_word_once_and_numbers_as_they_were_read() {
+        let broker = BrokerConfig::default();
+        let set = map(&[
+            ("cleanup.policy", "delete, delete"),
+            ("min.cleanable.dirty.ratio", "0.10"),
+            ("retention.ms", "+7"),
+            ("preallocate", "TRUE"),
+        ]);
+        let config = TopicConfig::read(set, &broker).unwrap();
+        assert_eq!(config.set["cleanup.policy"], "delete, delete", "what is kept is what came");
+        let all = broker.describe_topic(&config);
+        for (name, value) in
+            [("cleanup.policy", "delete"), ("min.cleanable.dirty.ratio", "0.1"), ("retention.ms", "7"), ("preallocate", "true")]
+        {
+            let one = all.iter().find(|one| one.name == name).unwrap();
+            assert_eq!((one.value.as_deref(), one.synonyms[0].value.as_str()), (Some(value), value), "{name}");
+        }
+        let set = BrokerConfig { dynamic: DynamicConfigs::new(map(&[("log.cleanup.policy", "delete,delete")]), map(&[])), ..broker };
+        let synonyms = "log.cleanup.policy=delete,delete (2), log.cleanup.policy=delete (5)";
+        assert_eq!(told(&set.describe_broker(), "log.cleanup.policy"), format!("\"delete\" from 2: {synonyms}"));
+        let topic = set.describe_topic(&TopicConfig::read(map(&[]), &set).unwrap());
+        assert_eq!(told(&topic, "cleanup.policy"), format!("\"delete\" from 2: {synonyms}"));
     }
 }

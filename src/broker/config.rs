@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use super::broker_configs::{check_dynamic, start_value};
 use super::config_spec::{ConfigSource, ConfigSynonym};
 use super::error::BrokerError;
-use super::group::GroupConfig;
+use super::group::{ConsumerConfig, GroupConfig};
 use super::security::SecurityTerms;
 use super::topic_config::topic_config_spec;
 use super::txn::TxnConfig;
@@ -41,6 +41,8 @@ pub struct BrokerConfig {
     pub group_initial_rebalance_delay: Duration,
     /// The shortest and longest session timeout a group member may ask for.
     pub group_session_timeout: (Duration, Duration),
+    /// The shortest time between two assignments of a group of the consumer protocol, where the group does not say.
+    pub group_assignment_interval: Duration,
     /// How long offsets are kept after their group became empty.
     pub offsets_retention: Duration,
     /// The longest time a transaction may be open.
@@ -124,6 +126,7 @@ impl Default for BrokerConfig {
             // Kafka waits 3 s; a person at a keyboard should not.
             group_initial_rebalance_delay: Duration::from_millis(500),
             group_session_timeout: (Duration::from_secs(6), Duration::from_secs(30 * 60)),
+            group_assignment_interval: Duration::from_secs(1),
             offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
             transaction_max_timeout: Duration::from_secs(15 * 60),
             transactional_id_expiration: Duration::from_secs(7 * 24 * 60 * 60),
@@ -143,24 +146,30 @@ impl BrokerConfig {
     #[must_use]
     pub fn groups(&self) -> GroupConfig {
         let session = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX);
+        let consumer = ConsumerConfig { assignment_interval_ms: session(self.group_assignment_interval), ..ConsumerConfig::default() };
         GroupConfig {
             initial_rebalance_delay_ms: ms(self.group_initial_rebalance_delay),
             min_session_timeout_ms: session(self.group_session_timeout.0),
             max_session_timeout_ms: session(self.group_session_timeout.1),
             offsets_retention_ms: ms(self.offsets_retention),
+            consumer,
             ..GroupConfig::default()
         }
     }
 
     fn with_dynamic(&self, mut dynamic: DynamicConfigs) -> Result<Self, BrokerError> {
-        const PRODUCERS: &str = "producer.id.expiration.ms";
         for (name, value) in dynamic.cluster.iter().chain(&dynamic.broker) {
             check_dynamic(name, value)?;
         }
         let mut config = Self { dynamic: DynamicConfigs::default(), ..self.clone() };
-        if let Some(span) = dynamic.value(PRODUCERS).and_then(|ms| ms.trim().parse().ok()) {
-            dynamic.start.insert(PRODUCERS, ms(self.producer_expiration).to_string());
-            config.producer_expiration = Duration::from_millis(span);
+        for (name, place) in [
+            ("producer.id.expiration.ms", &mut config.producer_expiration),
+            ("group.consumer.assignment.interval.ms", &mut config.group_assignment_interval),
+        ] {
+            if let Some(span) = dynamic.value(name).and_then(|ms| ms.trim().parse().ok()) {
+                dynamic.start.insert(name, ms(*place).to_string());
+                *place = Duration::from_millis(span);
+            }
         }
         config.dynamic = dynamic;
         Ok(config)
@@ -241,12 +250,21 @@ mod tests {
         assert_eq!(start_value(&live.get(), "producer.id.expiration.ms").as_deref(), Some("86400000"));
         live.set(live.with(DynamicConfigs::default()).unwrap());
         assert_eq!(live.get().producer_expiration, BrokerConfig::default().producer_expiration);
+        live.set(live.with(DynamicConfigs::new(map(&[]), map(&[("group.consumer.assignment.interval.ms", "0")]))).unwrap());
+        assert_eq!(live.get().groups().consumer.assignment_interval_ms, 0);
+        assert_eq!(start_value(&live.get(), "group.consumer.assignment.interval.ms").as_deref(), Some("1000"));
     }
 
     #[test]
     fn what_cannot_change_while_the_broker_runs_is_refused() {
         let live = LiveConfig::new(BrokerConfig::default());
-        for (name, value) in [("num.partitions", "3"), ("no.such.setting", "1"), ("message.max.bytes", "x"), ("message.max.bytes", "-1")] {
+        for (name, value) in [
+            ("num.partitions", "3"),
+            ("no.such.setting", "1"),
+            ("message.max.bytes", "x"),
+            ("message.max.bytes", "-1"),
+            ("group.consumer.assignment.interval.ms", "15001"),
+        ] {
             assert!(live.with(DynamicConfigs::new(map(&[(name, value)]), map(&[]))).is_err(), "{name}={value}");
         }
     }

@@ -1,8 +1,8 @@
 //! How settings are described and checked, whatever they belong to: kinds of values, rules, lists, sources.
 //!
 //! Always: a value that [`check`] lets through can be read as its kind says. Blanks around a value do not
-//! count, as in Kafka; what is kept and told again is the text as it came. Used by the tables of topic, broker
-//! and group settings.
+//! count, as in Kafka; what is kept is the text as it came, and what is told is what it was read as ([`plain`]).
+//! Used by the tables of topic, broker and group settings.
 
 /// What a setting's value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,17 +106,58 @@ pub(super) fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).take(count)
 }
 
-/// A list with words added that it does not have, or taken away.
+/// A list with words added that it does not have, or each taken away once. As in Kafka the words are compared as they
+/// stand, blanks and all: blanks and words that are there twice are judged when the list is read.
 pub(super) fn changed_list(list: &str, change: &str, append: bool) -> String {
-    let mut all: Vec<&str> = words(list).collect();
-    for word in words(change) {
-        if !append {
-            all.retain(|one| *one != word);
-        } else if !all.contains(&word) {
-            all.push(word);
+    let mut all: Vec<&str> = list.split(',').filter(|word| !word.is_empty()).collect();
+    for word in split(change) {
+        let at = all.iter().position(|one| *one == word);
+        match at {
+            Some(at) if !append => drop(all.remove(at)),
+            None if append => all.push(word),
+            _ => {}
         }
     }
     all.join(",")
+}
+
+/// The parts between commas as Java's `split` gives them: without the empty ones at the end, and an empty text is one part.
+fn split(text: &str) -> Vec<&str> {
+    match text.trim_end_matches(',') {
+        kept if kept == text => kept.split(',').collect(),
+        "" => Vec::new(),
+        kept => kept.split(',').collect(),
+    }
+}
+
+/// A value as Kafka tells it: what it was read as, written anew. A list whose words are checked has each of them once.
+pub(super) fn plain(kind: ConfigKind, rule: Rule, value: &str) -> String {
+    let text = value.trim();
+    match kind {
+        ConfigKind::Bool => truth(text).map(|truth| truth.to_string()),
+        ConfigKind::Int | ConfigKind::Long => text.parse::<i64>().ok().map(|n| n.to_string()),
+        ConfigKind::Double => fraction(text).map(java_double),
+        ConfigKind::List => {
+            let mut all: Vec<&str> = Vec::new();
+            for word in words(text) {
+                if !matches!(rule, Rule::ListOf(_)) || !all.contains(&word) {
+                    all.push(word);
+                }
+            }
+            Some(all.join(","))
+        }
+        ConfigKind::Text => None,
+    }
+    .unwrap_or_else(|| text.to_owned())
+}
+
+/// A number with a fraction as Java writes it: with a power of ten where it is far from 1.
+fn java_double(n: f64) -> String {
+    if n == 0.0 || (1e-3..1e7).contains(&n.abs()) {
+        return format!("{n:?}");
+    }
+    let text = format!("{n:E}");
+    if text.contains('.') { text } else { text.replacen('E', ".0E", 1) }
 }
 
 /// Whether a text is true, where it is a truth at all.
@@ -207,9 +248,41 @@ mod tests {
     #[test]
     fn words_join_and_leave_a_list() {
         assert_eq!(changed_list("delete", "compact", true), "delete,compact");
-        assert_eq!(changed_list("delete, compact", "compact,delete", true), "delete,compact");
+        assert_eq!(changed_list("delete,compact", "compact,delete", true), "delete,compact");
         assert_eq!(changed_list("delete,compact", "delete", false), "compact");
         assert_eq!(changed_list("compact", "compact", false), "");
         assert_eq!(changed_list("", "compact", true), "compact");
+        // In Kafka's way: nothing is a word too, which no list may have, and of a word that is there twice one goes.
+        assert_eq!(changed_list("delete", "", true), "delete,");
+        assert_eq!(changed_list("", "", true), "");
+        assert_eq!(changed_list("delete", ",,", true), "delete");
+        assert_eq!(changed_list("delete", ",compact,", true), "delete,,compact");
+        assert_eq!(changed_list("delete,delete", "delete", false), "delete");
+        assert_eq!(changed_list("delete, compact", "compact", true), "delete, compact,compact");
+    }
+
+    #[test]
+    fn a_value_is_told_as_it_was_read() {
+        use ConfigKind::{Bool, Double, Int, List, Long, Text};
+        let policies = Rule::ListOf(&["delete", "compact"]);
+        for (kind, rule, value, told) in [
+            (List, policies, "delete,delete", "delete"),
+            (List, policies, " compact , delete,compact ", "compact,delete"),
+            (List, policies, " ", ""),
+            (List, Rule::Replicas, "0:1, 0:1", "0:1,0:1"),
+            (Bool, Rule::Any, " TRUE ", "true"),
+            (Int, Rule::Any, "+05", "5"),
+            (Long, Rule::Any, " -1", "-1"),
+            (Double, Rule::Fraction, "0.50", "0.5"),
+            (Double, Rule::Fraction, "1", "1.0"),
+            (Double, Rule::Fraction, "1e-1f", "0.1"),
+            (Double, Rule::Fraction, "0.0001", "1.0E-4"),
+            (Double, Rule::Fraction, "0.00025", "2.5E-4"),
+            (Double, Rule::Fraction, "0", "0.0"),
+            (Text, Rule::OneOf(&["lz4"]), " lz4 ", "lz4"),
+        ] {
+            assert_eq!(check(kind, rule, value), Ok(()), "{value:?}");
+            assert_eq!(plain(kind, rule, value), told, "{value:?}");
+        }
     }
 }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::Broker;
-use super::broker_configs::{check_group, describe_group, dynamic_kind, group_kind};
+use super::broker_configs::{check_group, dynamic_kind, group_kind, list_default};
 use super::catalogue::internal_id;
 use super::config::{DynamicConfigs, LiveConfig};
 use super::config_spec::{ConfigKind, DescribedConfig, changed_list};
 use super::error::BrokerError;
+use super::group::GroupConfig;
 use super::journal::Journal;
+use super::topic_config::topic_config_spec;
 use crate::log::Log;
 use crate::record::TopicName;
 use crate::time::Clock;
@@ -79,12 +81,13 @@ pub enum ConfigEdit {
 }
 
 impl ConfigEdit {
-    /// What is set afterwards. `described` tells what holds where nothing is set, which a list grows from.
+    /// What is set afterwards. `default` tells what a list grows from where nobody has set it: in Kafka that is its own
+    /// default, whatever the broker has been given for all.
     fn apply(
         self,
         set: &BTreeMap<String, String>,
         kind: impl Fn(&str) -> Option<ConfigKind>,
-        described: impl Fn(&str) -> Option<String>,
+        default: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<BTreeMap<String, String>, BrokerError> {
         let changes = match self {
             Self::Replace(all) => return Ok(all),
@@ -107,8 +110,9 @@ impl ConfigEdit {
             if kind(&name) != Some(ConfigKind::List) {
                 return Err(BrokerError::InvalidConfig(format!("{name} is not a list, to which words could be added or taken away")));
             }
-            let before = set.get(&name).cloned().or_else(|| described(&name)).unwrap_or_default();
-            set.insert(name, changed_list(&before, &words, append));
+            let before = set.get(&name).map(String::as_str).or_else(|| default(&name)).unwrap_or_default();
+            let after = changed_list(before, &words, append);
+            set.insert(name, after);
         }
         Ok(set)
     }
@@ -172,19 +176,11 @@ impl Settings {
         DynamicConfigs::new(of(ConfigOwner::Broker), of(ConfigOwner::Cluster))
     }
 
-    fn described(&self, owner: &ConfigOwner, name: &str) -> Option<String> {
-        let all = match owner {
-            ConfigOwner::Group(_) => describe_group(&self.of(owner)),
-            ConfigOwner::Cluster | ConfigOwner::Broker => self.live.get().describe_broker(),
-        };
-        all.into_iter().find(|one| one.name == name)?.value
-    }
-
     /// Changes them. Answers whether the broker's own settings are others now.
     async fn alter(&self, owner: ConfigOwner, edit: ConfigEdit, only_check: bool) -> Result<bool, BrokerError> {
         let _one = self.change.lock().await;
         let before = self.of(&owner);
-        let after = edit.apply(&before, |name| owner.kind(name), |name| self.described(&owner, name))?;
+        let after = edit.apply(&before, |name| owner.kind(name), list_default)?;
         let config = match owner {
             ConfigOwner::Group(_) => {
                 check_group(&after)?;
@@ -210,6 +206,11 @@ impl Settings {
         Ok(is_broker)
     }
 
+    /// What holds for the groups that do not say otherwise.
+    pub(super) fn groups(&self) -> GroupConfig {
+        self.live.get().groups()
+    }
+
     /// One setting of a group as a number, where the group sets it.
     pub(super) fn group_number(&self, group: &str, name: &str) -> Option<i64> {
         self.set.read().get(&ConfigOwner::Group(group.to_owned()))?.get(name)?.trim().parse().ok()
@@ -226,9 +227,9 @@ fn changed_names<'a>(before: &'a BTreeMap<String, String>, after: &'a BTreeMap<S
 impl Broker {
     /// Changes the settings of a topic. What concerns the log is in effect at once, retention with its next round.
     pub async fn alter_topic(&self, name: &TopicName, edit: ConfigEdit, only_check: bool) -> Result<(), BrokerError> {
-        let kind = |name: &str| super::topic_config::topic_config_spec(name).map(|spec| spec.kind);
-        let config = self.config();
-        let apply = |set: &BTreeMap<String, String>| edit.clone().apply(set, kind, |name| config.topic_default(name));
+        let kind = |name: &str| topic_config_spec(name).map(|spec| spec.kind);
+        let default = |name: &str| topic_config_spec(name).map(|spec| spec.default);
+        let apply = |set: &BTreeMap<String, String>| edit.clone().apply(set, kind, default);
         self.catalogue().alter(name, apply, only_check).await
     }
 
@@ -244,7 +245,7 @@ impl Broker {
     /// Every setting of a group.
     #[must_use]
     pub fn describe_group_configs(&self, group: &str) -> Vec<DescribedConfig> {
-        describe_group(&self.settings().of(&ConfigOwner::Group(group.to_owned())))
+        self.config().describe_group(&self.settings().of(&ConfigOwner::Group(group.to_owned())))
     }
 
     /// The groups that have settings of their own.
@@ -344,6 +345,30 @@ mod tests {
         assert!(broker.groups_with_configs().is_empty());
     }
 
+    #[tokio::test]
+    async fn nothing_is_no_word_that_a_list_could_get() {
+        let broker = TestDisk::default().broker().await;
+        let topic = broker.create_topic(NewTopic::named(name("t"))).await.unwrap();
+        let append = |words: &str| ConfigEdit::Change(vec![("cleanup.policy".to_owned(), ConfigChange::Append(words.to_owned()))]);
+        let refused = broker.alter_topic(&name("t"), append(""), false).await;
+        assert!(matches!(refused, Err(BrokerError::InvalidConfig(_))), "{refused:?}");
+        broker.alter_topic(&name("t"), append("compact,compact"), false).await.unwrap();
+        assert_eq!(topic.config().set["cleanup.policy"], "delete,compact");
+        broker.alter_topic(&name("t"), set(&[("cleanup.policy", "")]), false).await.unwrap();
+        broker.alter_topic(&name("t"), append(""), false).await.unwrap();
+        assert_eq!(topic.config().set["cleanup.policy"], "");
+    }
+
+    #[tokio::test]
+    async fn a_list_grows_from_its_own_default_whatever_the_broker_has_been_given() {
+        let broker = TestDisk::default().broker().await;
+        let topic = broker.create_topic(NewTopic::named(name("t"))).await.unwrap();
+        broker.alter_configs(ConfigOwner::Cluster, set(&[("log.cleanup.policy", "compact")]), false).await.unwrap();
+        let append = ConfigEdit::Change(vec![("cleanup.policy".to_owned(), ConfigChange::Append("delete".to_owned()))]);
+        broker.alter_topic(&name("t"), append, false).await.unwrap();
+        assert_eq!(topic.config().set["cleanup.policy"], "delete");
+    }
+
     #[test]
     fn an_owner_is_its_key() {
         for owner in [ConfigOwner::Cluster, ConfigOwner::Broker, ConfigOwner::Group(String::new()), ConfigOwner::Group("a/b".to_owned())] {
@@ -358,13 +383,14 @@ mod tests {
         let kind = |name: &str| Some(if name == "list" { ConfigKind::List } else { ConfigKind::Int });
         let after = |changes: &[(&str, ConfigChange)]| {
             let changes = changes.iter().map(|(name, change)| ((*name).to_owned(), change.clone())).collect();
-            let after = ConfigEdit::Change(changes).apply(&set, kind, |name| (name == "list").then(|| "x".to_owned()));
+            let after = ConfigEdit::Change(changes).apply(&set, kind, |name| (name == "list").then_some("x"));
             after.map(|set| set.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")).map_err(|e| e.to_string())
         };
         let text = |t: &str| t.to_owned();
         assert_eq!(after(&[("b", ConfigChange::Set(text("2")))]).unwrap(), "a=1 b=2");
         assert_eq!(after(&[("a", ConfigChange::Remove), ("never", ConfigChange::Remove)]).unwrap(), "");
         assert_eq!(after(&[("list", ConfigChange::Append(text("y")))]).unwrap(), "a=1 list=x,y");
+        assert_eq!(after(&[("list", ConfigChange::Append(text("")))]).unwrap(), "a=1 list=x,", "which is no good list");
         assert_eq!(after(&[("list", ConfigChange::Subtract(text("x")))]).unwrap(), "a=1 list=");
         assert!(after(&[("a", ConfigChange::Append(text("y")))]).unwrap_err().contains("not a list"));
         let replaced = ConfigEdit::Replace(BTreeMap::new()).apply(&set, kind, |_| None).unwrap();

@@ -92,8 +92,9 @@ fn partitions_asked(topic: &CreatableTopic, default: i32) -> i64 {
 
 fn created_configs(caller: &Caller, config: &TopicConfig) -> Vec<CreatableTopicConfigs> {
     let told = |one: DescribedConfig| CreatableTopicConfigs {
+        // What the client has set is told here as it came, as in Kafka.
+        value: config.set.get(&one.name).cloned().or(one.value),
         name: one.name,
-        value: one.value,
         read_only: one.read_only,
         config_source: one.source as i8,
         is_sensitive: false,

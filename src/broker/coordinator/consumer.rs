@@ -39,7 +39,7 @@ impl Coordinator {
 
     /// What is set for a group, and else for all.
     fn consumer_config(&self, id: &GroupId) -> ConsumerConfig {
-        let all = self.config.consumer;
+        let all = self.settings.groups().consumer;
         let set = |name, default| {
             let value = self.settings.group_number(id.as_str(), name);
             value.and_then(|value| i32::try_from(value).ok()).unwrap_or(default)
