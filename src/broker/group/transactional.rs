@@ -40,8 +40,10 @@ impl TxnCommitPlan {
 impl Group {
     /// Checks a commit inside a transaction (KIP-447). The caller appends the plan's records and then calls
     /// [`Group::txn_commit_placed`], under the same lock. An error refuses the commit as a whole.
-    pub fn plan_txn_commit(&self, now: Timestamp, request: &TxnCommitRequest) -> Result<TxnCommitPlan, i16> {
+    pub fn plan_txn_commit(&mut self, now: Timestamp, request: &TxnCommitRequest) -> Result<TxnCommitPlan, i16> {
         self.check_txn_committer(request)?;
+        // As in Kafka the group is there from now on, whatever becomes of the transaction.
+        self.is_made = true;
         let mut plan = TxnCommitPlan { producer_id: request.producer_id, accepted: Vec::new(), refused: Vec::new(), records: Vec::new() };
         for CommitOffset { of, offset, leader_epoch, metadata } in &request.offsets {
             let metadata = metadata.clone().unwrap_or_default();

@@ -335,6 +335,20 @@ async fn offsets_are_a_groups_exactly_if_the_transaction_is_committed() {
 }
 
 #[tokio::test]
+async fn a_group_that_a_transaction_made_is_there_also_after_it_was_aborted() {
+    let broker = open(&TestDisk::default()).await;
+    let group = GroupId::new("g").unwrap();
+    let one = Producer::new(&broker, "one").await;
+    assert_eq!(told(broker.transactions().add_offsets("one", one.who).await), "ok");
+    assert_eq!((one.commit_offset(5).await, one.end(false).await), ("ok".to_owned(), "ok".to_owned()));
+    let listed = broker.groups().list();
+    let listed: Vec<_> = listed.iter().map(|one| (one.id.as_str(), one.protocol_type.as_str(), one.state.to_string())).collect();
+    assert_eq!(listed, [("g", "", "Empty".to_owned())]);
+    assert_eq!(broker.groups().delete(&group).await, error_code::NONE);
+    assert_eq!(broker.groups().delete(&group).await, error_code::GROUP_ID_NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_deleted_topic_does_not_keep_a_transaction_from_ending() {
     let disk = TestDisk::default();
     let broker = open(&disk).await;
