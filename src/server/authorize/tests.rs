@@ -207,6 +207,11 @@ async fn of_two_topics_the_one_that_is_allowed_is_served_and_the_other_is_not() 
     ] {
         assert_eq!(told(key).await, want, "{}", key.name());
     }
+    // What no topic can be called is told to be such to whoever asks.
+    let topics = ["b", "sl/ash"].map(|name| DescribeProducersTopicRequest { name: name.to_owned(), partition_indexes: vec![0] });
+    let Some(Response::DescribeProducers(told)) = client.ask(0, DescribeProducersRequest { topics: topics.into() }).await else { panic!() };
+    let told: Vec<_> = told.topics.iter().map(|topic| (topic.name.as_str(), topic.partitions[0].error_code)).collect();
+    assert_eq!(told, [("sl/ash", 17), ("b", 29)]);
     let Some(Response::Metadata(told)) = client.ask(10, request(ApiKey::Metadata, 10)).await else { panic!() };
     let seen: Vec<_> = told.topics.iter().map(|topic| (topic.name.as_deref().unwrap(), topic.error_code)).collect();
     assert_eq!(seen, [("a", 0), ("b", 29)]);
