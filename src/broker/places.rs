@@ -108,7 +108,8 @@ impl Broker {
         if partition.of().topic.is_written_by_node_alone() {
             return Err(error_code::TOPIC_AUTHORIZATION_FAILED);
         }
-        if self.catalogue().topic(topic).is_some_and(|t| !t.config().cleanup.delete) {
+        // A topic with neither policy keeps its records until somebody deletes them.
+        if self.catalogue().topic(topic).map(|t| t.config().cleanup).is_some_and(|policy| policy.compact && !policy.delete) {
             return Err(error_code::POLICY_VIOLATION);
         }
         let log = partition.log();

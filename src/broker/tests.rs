@@ -408,6 +408,17 @@ async fn places_are_found_by_time_and_by_end() {
 }
 
 #[tokio::test]
+async fn records_of_a_topic_that_is_only_compacted_cannot_be_deleted() {
+    let broker = TestDisk::default().broker().await;
+    topic(&broker, "t", 1).await;
+    for (policy, outcome) in [("compact", Err(error_code::POLICY_VIOLATION)), ("compact,delete", Ok(0)), ("delete", Ok(0)), ("", Ok(0))] {
+        let edit = ConfigEdit::Replace([("cleanup.policy".to_owned(), policy.to_owned())].into());
+        broker.alter_topic(&TopicName::new("t").unwrap(), edit, false).await.unwrap();
+        assert_eq!(broker.delete_records("t", 0, -1).await, outcome, "{policy:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_producers_id_is_never_given_twice() {
     let mut disk = TestDisk::default();
     let mut seen = std::collections::BTreeSet::new();
