@@ -359,7 +359,8 @@ fn the_batch(records: &Bytes, terms: ProduceTerms) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Everything Kafka's `LogValidator` asks of a client's batch.
+/// Everything Kafka's `LogValidator` asks of a client's batch, and before it the log: where it begins, how long it is, and
+/// whether its bytes are those that were sent.
 fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, now: Timestamp) -> Result<Checked, Refusal> {
     let invalid = |why: &str| Refusal::new(error_code::INVALID_RECORD, why);
     if topic.name().is_written_by_node_alone() {
@@ -368,6 +369,12 @@ fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, now: Timestam
     if records.get(..8).is_some_and(|base| base != [0; 8]) {
         return Err(invalid("a batch on its way to the broker begins at offset 0"));
     }
+    let fits = |size: usize, how: &str| {
+        let limit = config.max_message_bytes;
+        let why = || format!("the batch has {size} bytes {how} and max.message.bytes of topic \"{}\" is {limit}", topic.name());
+        if size > limit { Err(Refusal::new(error_code::MESSAGE_TOO_LARGE, why())) } else { Ok(()) }
+    };
+    fits(records.len(), "as it was sent")?;
     let batch = Batch::parse(records.clone()).map_err(|e| batch_refusal(&e))?;
     let header = *batch.header();
     if header.is_control() {
@@ -375,11 +382,6 @@ fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, now: Timestam
     }
     if header.has_producer() && header.base_sequence < 0 {
         return Err(invalid("a producer's batch has no sequence number"));
-    }
-    if batch.len_bytes() > config.max_message_bytes {
-        let (size, limit) = (batch.len_bytes(), config.max_message_bytes);
-        let why = format!("the batch has {size} bytes and max.message.bytes of topic \"{}\" is {limit} (per batch, as sent)", topic.name());
-        return Err(Refusal::new(error_code::MESSAGE_TOO_LARGE, why));
     }
     let codec = header.codec().map_err(|e| batch_refusal(&e))?;
     let survey = survey_records(&batch).map_err(|e| batch_refusal(&e))?;
@@ -400,7 +402,11 @@ fn check_one(records: &Bytes, config: &TopicConfig, topic: &Topic, now: Timestam
         }
     };
     let batch = match config.codec {
-        Some(wanted) if wanted != codec => repacked(&batch, wanted).map_err(|e| batch_refusal(&e))?,
+        Some(wanted) if wanted != codec => {
+            let batch = repacked(&batch, wanted).map_err(|e| batch_refusal(&e))?;
+            fits(batch.len_bytes(), "in the topic's codec")?;
+            batch
+        }
         _ => batch,
     };
     let batch = match append_time {
@@ -532,6 +538,21 @@ mod tests {
     fn the_limits_of_the_topic_hold() {
         let plain = || batch(|b| b, &[(0, None)]);
         assert_eq!(refused(&[("max.message.bytes", "20")], &plain()).0, "MESSAGE_TOO_LARGE");
+        // How long it is is judged before what is in it, and where it begins before that.
+        let spoilt = |at: usize| {
+            let mut bytes = plain().to_vec();
+            bytes[at] ^= 1;
+            Bytes::from(bytes)
+        };
+        let (base, checksum) = (7, 20);
+        assert_eq!(refused(&[("max.message.bytes", "20")], &spoilt(base)).0, "INVALID_RECORD");
+        assert_eq!(refused(&[("max.message.bytes", "20")], &spoilt(checksum)).0, "MESSAGE_TOO_LARGE");
+        assert_eq!(refused(&[], &spoilt(checksum)).0, "CORRUPT_MESSAGE");
+        let mut packed = BatchBuilder::new().with_codec(Codec::Gzip);
+        packed.push(NOW.0, None, Some(&[0; 1000]), &[]);
+        let packed = packed.finish().to_bytes();
+        assert!(check_with(&[("max.message.bytes", "500")], TERMS, &packed).is_ok());
+        assert_eq!(refused(&[("max.message.bytes", "500"), ("compression.type", "uncompressed")], &packed).0, "MESSAGE_TOO_LARGE");
         let mixed = batch(|b| b, &[(0, Some("k")), (0, None), (0, Some("k")), (0, None)]);
         assert_eq!(refused(&[("cleanup.policy", "compact")], &mixed), ("INVALID_RECORD".to_owned(), vec![1, 3]));
         let ahead = batch(|b| b, &[(0, None), (3_600_001, None)]);

@@ -139,7 +139,7 @@ pub static TOPIC_CONFIGS: &[TopicConfigSpec] = &[
         Int,
         "1048588",
         Rule::Least(0),
-        "The largest batch a client may write, as it is sent, compressed or not.",
+        "The largest batch a client may write, as it is sent and as the topic's codec packs it.",
     ),
     spec(
         "message.timestamp.after.max.ms",
