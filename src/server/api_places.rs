@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::api_fetch;
 use super::dispatch::Caller;
+use crate::broker::Isolation;
 use crate::wire::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, EpochEndOffset,
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse, OffsetForLeaderEpochRequest,
@@ -22,9 +23,15 @@ const fn oldest_version(timestamp: i64) -> i16 {
     }
 }
 
+/// Only a consumer can ask for what is committed. Whoever says to be a replica, or -2 for a tool, is told where the log ends.
+const fn isolation(replica_id: i32, level: i8) -> Isolation {
+    const CONSUMER: i32 = -1;
+    if replica_id == CONSUMER { api_fetch::isolation(level) } else { Isolation::ReadUncommitted }
+}
+
 pub(super) async fn list_offsets(caller: &Caller, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let broker = &caller.peer.broker;
-    let isolation = api_fetch::isolation(request.isolation_level);
+    let isolation = isolation(request.replica_id, request.isolation_level);
     let mut seen = BTreeSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -89,4 +96,18 @@ pub(super) async fn delete_records(caller: &Caller, request: DeleteRecordsReques
         topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
     }
     DeleteRecordsResponse { topics, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_consumer_can_ask_for_what_is_committed() {
+        let of = |replica_id| [0, 1, 7].map(|level| isolation(replica_id, level));
+        assert_eq!(of(-1), [Isolation::ReadUncommitted, Isolation::ReadCommitted, Isolation::ReadUncommitted]);
+        for replica_id in [-2, 0, 5] {
+            assert_eq!(of(replica_id), [Isolation::ReadUncommitted; 3], "{replica_id}");
+        }
+    }
 }
