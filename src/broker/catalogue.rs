@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -54,6 +55,8 @@ pub(super) struct Catalogue {
     cluster_id: String,
     is_new: bool,
     topics: RwLock<Topics>,
+    /// How often topics came, went, or got partitions.
+    changes: AtomicU64,
     /// Held across a change, which waits for the disk: two of them would read each other's half-made state.
     change: tokio::sync::Mutex<()>,
 }
@@ -178,6 +181,7 @@ impl Catalogue {
             journal,
             producers,
             topics: RwLock::default(),
+            changes: AtomicU64::new(0),
             change: tokio::sync::Mutex::default(),
         };
         catalogue.clear_remains(&stored)?;
@@ -211,7 +215,17 @@ impl Catalogue {
         )?;
         let topic = Topic::new(partition.of().topic.clone(), partition.key().topic, config, vec![Arc::clone(partition)]);
         self.topics.write().insert(Arc::new(topic));
+        self.changed();
         Ok(())
+    }
+
+    /// How often topics came, went, or got partitions: whoever looked at them looks again when this has changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Removes partitions on disk that no topic owns.
@@ -316,6 +330,7 @@ impl Catalogue {
             Ok(partitions) => {
                 let topic = Arc::new(Topic::new(stored.name, id, config, partitions));
                 self.topics.write().insert(Arc::clone(&topic));
+                self.changed();
                 tracing::info!(topic = %topic.name(), partitions = count, "topic made");
                 Ok(topic)
             }
@@ -336,6 +351,7 @@ impl Catalogue {
             topics.by_name.remove(name);
             topics.by_id.remove(&topic.id());
         }
+        self.changed();
         let partitions = topic.partitions();
         partitions.iter().for_each(|partition| partition.delete());
         self.remove_files(topic.id(), 0..topic.partition_count()).await;
@@ -387,6 +403,7 @@ impl Catalogue {
         let more = blocking(move || me.open_partitions(&owned, id, &config, has..count, &mut BTreeMap::new())).await??;
         self.journal.append(&[(topic.id().0.to_vec(), Some(stored.to_bytes()))]).await?;
         topic.widen(more);
+        self.changed();
         tracing::info!(topic = %name, partitions = count, "topic widened");
         Ok(topic)
     }

@@ -21,6 +21,10 @@ impl Topics for Catalogue {
         let is_seen = |name: &TopicName| !name.is_internal() || name.as_str() == "__consumer_offsets";
         self.topics().iter().filter(|topic| is_seen(topic.name())).map(|topic| topic.name().as_str().to_owned()).collect()
     }
+
+    fn version(&self) -> u64 {
+        self.changes()
+    }
 }
 
 impl Coordinator {

@@ -8,18 +8,15 @@ use super::message::{ASSIGNORS, Topics};
 use crate::record::TopicId;
 use crate::time::Timestamp;
 
-/// How often the topics are looked at for a group that nothing else happens in.
-const LOOK_EVERY_MS: i64 = 1_000;
-
 impl ConsumerGroup {
-    /// Looks at the topics where it is time or `changed` says that the members want something else; a change
-    /// gives the group its next epoch.
+    /// Looks at the topics where there are others than the last time, or `changed` says that the members want something
+    /// else; each change gives the group its next epoch.
     pub(super) fn look_at_topics(&mut self, now: Timestamp, changed: bool, topics: &dyn Topics) {
-        let due = self.looked_at.is_none_or(|at| now.since(at) >= LOOK_EVERY_MS);
-        if !changed && !due && self.patterns.are_resolved() {
+        let version = topics.version();
+        if !changed && self.looked_at == Some(version) && self.patterns.are_resolved() {
             return;
         }
-        self.looked_at = Some(now);
+        self.looked_at = Some(version);
         let resolved = self.patterns.resolve(topics);
         for (pattern, topics) in &resolved {
             self.record_pattern(now, pattern, topics);
@@ -27,11 +24,8 @@ impl ConsumerGroup {
         let hash = self.hash_topics(topics);
         let differs = hash != self.metadata_hash || !resolved.is_empty();
         self.metadata_hash = hash;
-        if changed || (differs && self.epoch <= self.target_epoch) {
+        if changed || differs {
             self.bump();
-        } else if differs {
-            // The next target is still to be made, and will see what has changed.
-            self.record_group();
         }
     }
 

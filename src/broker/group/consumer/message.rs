@@ -16,6 +16,8 @@ pub trait Topics {
     fn name_of(&self, id: TopicId) -> Option<String>;
     /// The names of all topics that a pattern may match.
     fn names(&self) -> Vec<String>;
+    /// Another number whenever something that the other functions answer has changed.
+    fn version(&self) -> u64;
 }
 
 /// A member's heartbeat: that it lives, what it wants and what it has.

@@ -67,8 +67,8 @@ pub(super) struct ConsumerGroup {
     epoch: i32,
     /// Of the topics that are subscribed to: their names, ids and partition counts.
     metadata_hash: i64,
-    /// When the topics were last looked at.
-    looked_at: Option<Timestamp>,
+    /// The version of the topics that were last looked at.
+    looked_at: Option<u64>,
     /// The epoch of the group that the target was made for.
     target_epoch: i32,
     /// When the target was made; 0 before the first.

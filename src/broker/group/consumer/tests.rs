@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use expect_test::{Expect, expect};
 
@@ -33,6 +34,12 @@ impl Topics for Table {
 
     fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
+    }
+
+    fn version(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -456,6 +463,26 @@ fn more_partitions_and_other_wishes_are_a_new_epoch() {
             A 3 =
             A 3 []
             A 4 [u0]
+            A 4 =
+            consumer Stable 4
+        "#]],
+    );
+}
+
+#[test]
+fn each_change_of_the_topics_is_an_epoch_at_the_next_heartbeat_and_at_no_other() {
+    check(
+        "A join t | A follows | topic t 5 | A | state | topic t 6 | topic u 1 | A | state | A | state | after 1000 | A | A follows | state",
+        expect![[r#"
+            A 2 [t0 t1 t2 t3]
+            A 2 =
+            A 2 =
+            consumer Assigning 3
+            A 2 =
+            consumer Assigning 4
+            A 2 =
+            consumer Assigning 4
+            A 4 [t0 t1 t2 t3 t4 t5]
             A 4 =
             consumer Stable 4
         "#]],
