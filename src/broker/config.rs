@@ -121,7 +121,7 @@ impl Default for BrokerConfig {
             max_partitions: 20_000,
             segment_bytes: 1 << 30,
             max_message_bytes: 1_048_588,
-            fetch_max_bytes: 55 << 20,
+            fetch_max_bytes: 8 << 20,
             producer_expiration: Duration::from_secs(24 * 60 * 60),
             // Kafka waits 3 s; a person at a keyboard should not.
             group_initial_rebalance_delay: Duration::from_millis(500),

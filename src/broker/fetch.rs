@@ -108,6 +108,8 @@ impl Broker {
     pub async fn fetch(&self, spec: &FetchSpec) -> Vec<FetchedPart> {
         let found: Vec<_> = spec.parts.iter().map(|part| self.find(part)).collect();
         let deadline = tokio::time::Instant::now() + spec.max_wait;
+        // More than an answer may hold would never be there.
+        let enough = spec.min_bytes.min(self.config().fetch_max_bytes);
         let partitions: Vec<&Arc<Partition>> = found.iter().flatten().map(|(_, partition)| partition).collect();
         loop {
             // Watched before it is read: what comes in between wakes us.
@@ -115,7 +117,7 @@ impl Broker {
             watches.iter_mut().for_each(|watch| drop(watch.borrow_and_update()));
             let (answer, bytes) = self.gather(spec, &found).await;
             let failed = answer.iter().any(|part| part.error != error_code::NONE || part.diverging.is_some());
-            if failed || bytes >= spec.min_bytes || partitions.is_empty() || spec.max_wait.is_zero() {
+            if failed || bytes >= enough || partitions.is_empty() || spec.max_wait.is_zero() {
                 return self.count_out(answer, &found);
             }
             let woken = partitions.iter().zip(&mut watches).map(|(partition, watch)| {
@@ -141,33 +143,35 @@ impl Broker {
     }
 
     async fn gather(&self, spec: &FetchSpec, found: &[Found]) -> (Vec<FetchedPart>, usize) {
-        let mut left = spec.max_bytes.min(self.config().fetch_max_bytes);
-        let mut total = 0;
-        let mut answer = Vec::with_capacity(found.len());
+        let mut wanted = Vec::with_capacity(found.len());
         for (part, found) in spec.parts.iter().zip(found) {
             // What a topic is said to keep in zstd, not what a producer once sent, decides whether older versions get it: as in Kafka.
             let refused = |topic: &Topic| {
                 (!spec.knows_zstd && topic.config().codec == Some(Codec::Zstd)).then_some(error_code::UNSUPPORTED_COMPRESSION_TYPE)
             };
             let found = found.as_ref().map_err(|code| *code).and_then(|(topic, partition)| refused(topic).map_or(Ok(partition), Err));
-            let partition = match found {
-                Ok(partition) => partition,
-                Err(code) => {
-                    answer.push(FetchedPart::failed(code));
-                    continue;
-                }
-            };
-            let room = Room { bytes: part.max_bytes.min(left), even_if_larger: total == 0 };
-            let one = match partition.read_back(self.clock().now()).await {
-                Ok(()) => read_part(partition, part, room, spec).await,
-                Err(error) => FetchedPart::failed(error.code()),
-            };
-            let bytes: usize = one.records.iter().map(Bytes::len).sum();
-            left = left.saturating_sub(bytes);
-            total += bytes;
-            answer.push(one);
+            wanted.push(match found {
+                Err(code) => Err(code),
+                Ok(partition) => match partition.read_back(self.clock().now()).await {
+                    Err(error) => Err(error.code()),
+                    Ok(()) => Ok(Wanted {
+                        partition: Arc::clone(partition),
+                        from: Offset(part.offset),
+                        max_bytes: part.max_bytes,
+                        last_fetched_epoch: part.last_fetched_epoch,
+                    }),
+                },
+            });
         }
-        (answer, total)
+        let (room, isolation) = (spec.max_bytes.min(self.config().fetch_max_bytes), spec.isolation);
+        if wanted.iter().flatten().all(Wanted::is_at_hand) {
+            return read_all(&wanted, room, isolation);
+        }
+        // One trip to the threads that may wait for the disk, however many partitions are read.
+        let count = wanted.len();
+        let read = tokio::task::spawn_blocking(move || read_all(&wanted, room, isolation)).await;
+        // The thread is gone only when the node stops.
+        read.unwrap_or_else(|_| (vec![FetchedPart::failed(error_code::NOT_LEADER_OR_FOLLOWER); count], 0))
     }
 
     fn count_out(&self, answer: Vec<FetchedPart>, found: &[Found]) -> Vec<FetchedPart> {
@@ -189,8 +193,41 @@ struct Room {
     even_if_larger: bool,
 }
 
-async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spec: &FetchSpec) -> FetchedPart {
-    let from = Offset(part.offset);
+/// What is wanted of a partition there is.
+struct Wanted {
+    partition: Arc<Partition>,
+    from: Offset,
+    max_bytes: usize,
+    last_fetched_epoch: i32,
+}
+
+impl Wanted {
+    /// Whether it can be read without the disk.
+    fn is_at_hand(&self) -> bool {
+        self.partition.log().read_is_cached(self.from)
+    }
+}
+
+/// Reads part by part, as far as there is room, and says how many bytes that is. May wait for the disk.
+fn read_all(wanted: &[Result<Wanted, i16>], room: usize, isolation: Isolation) -> (Vec<FetchedPart>, usize) {
+    let mut total = 0;
+    let read = |wanted: &Result<Wanted, i16>| {
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(code) => return FetchedPart::failed(*code),
+        };
+        let room = Room { bytes: wanted.max_bytes.min(room.saturating_sub(total)), even_if_larger: total == 0 };
+        let one = read_part(wanted, room, isolation);
+        total += one.records.iter().map(Bytes::len).sum::<usize>();
+        one
+    };
+    let answer = wanted.iter().map(read).collect();
+    (answer, total)
+}
+
+fn read_part(wanted: &Wanted, room: Room, isolation: Isolation) -> FetchedPart {
+    let Wanted { partition, from, last_fetched_epoch, .. } = wanted;
+    let from = *from;
     if partition.is_gone() {
         return FetchedPart::failed(error_code::UNKNOWN_TOPIC_OR_PARTITION);
     }
@@ -202,11 +239,11 @@ async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spe
         let (high_watermark, last_stable, log_start) = (visible.0, stable.0, log.start().0);
         FetchedPart { error, high_watermark, last_stable, log_start, records: Vec::new(), aborted: Vec::new(), diverging: None }
     };
-    if part.last_fetched_epoch > LEADER_EPOCH {
+    if *last_fetched_epoch > LEADER_EPOCH {
         return FetchedPart::failed(error_code::OFFSET_OUT_OF_RANGE);
     }
     // The one epoch there is ends where the log does: whoever has read further of it must go back (KIP-595).
-    if part.last_fetched_epoch == LEADER_EPOCH && from > log.end() {
+    if *last_fetched_epoch == LEADER_EPOCH && from > log.end() {
         return FetchedPart { diverging: Some((LEADER_EPOCH, log.end().0)), ..empty(error_code::NONE) };
     }
     if from == visible || (from > visible && from <= log.end()) {
@@ -215,7 +252,7 @@ async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spe
     if from < start || from > visible {
         return FetchedPart::failed(error_code::OFFSET_OUT_OF_RANGE);
     }
-    let end = match spec.isolation {
+    let end = match isolation {
         Isolation::ReadUncommitted => visible,
         Isolation::ReadCommitted => stable,
     };
@@ -224,17 +261,7 @@ async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spe
     }
     let mut at = from;
     let fetched = loop {
-        let fetched = if log.read_is_cached(at) {
-            log.read(at, room.bytes)
-        } else {
-            let log = Arc::clone(log);
-            let read = tokio::task::spawn_blocking(move || log.read(at, room.bytes)).await;
-            match read {
-                Ok(fetched) => fetched,
-                // The thread is gone only when the node stops.
-                Err(_) => return empty(error_code::NOT_LEADER_OR_FOLLOWER),
-            }
-        };
+        let fetched = log.read(at, room.bytes);
         match &fetched {
             // A gap, which a client could not get over by itself.
             Ok(nothing) if nothing.chunks.is_empty() && nothing.next > at => at = nothing.next,
@@ -250,7 +277,7 @@ async fn read_part(partition: &Arc<Partition>, part: &FetchPart, room: Room, spe
             if bytes > room.bytes && !room.even_if_larger {
                 return empty(error_code::NONE);
             }
-            let aborted = match spec.isolation {
+            let aborted = match isolation {
                 Isolation::ReadUncommitted => Vec::new(),
                 Isolation::ReadCommitted => partition.aborted_between(from, next.min(end)),
             };
