@@ -81,6 +81,8 @@ pub const SETTINGS: &[Setting] = &[
         "a commit without output waits this long for company; on a Kafka cluster 500ms unless it is set",
     ),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
+    setting("sql.memory", "268435456", "bytes that SELECTs over stored data may hold together; one that needs more fails"),
+    setting("sql.spill_bytes", "0", "bytes that they may put on the disk instead, under data_dir; 0 for none"),
     setting("log.segment_bytes", "1073741824", "default segment.bytes of a topic"),
     setting("log.cache_bytes", "33554432", "recent records kept in memory for readers, over all partitions"),
     setting("log.min_free_bytes", "268435456", "below this much free disk, writes are refused (retriable) and reads go on"),
@@ -195,6 +197,10 @@ pub struct Config {
     pub commit_interval: Duration,
     /// How often a busy query snapshots its state.
     pub snapshot_interval: Duration,
+    /// Bytes that SELECTs over stored data may hold together.
+    pub select_memory: usize,
+    /// Bytes that they may put on the disk instead.
+    pub spill_bytes: u64,
     /// Default `segment.bytes`.
     pub segment_bytes: u64,
     /// The tail cache's budget.
@@ -269,6 +275,8 @@ impl Config {
             engine_threads: read.within("engine.threads", 1, 256)? as usize,
             commit_interval: read.duration("engine.commit_interval")?,
             snapshot_interval: read.duration("engine.snapshot_interval")?,
+            select_memory: read.within("sql.memory", 16 << 20, 1 << 40)? as usize,
+            spill_bytes: read.within("sql.spill_bytes", 0, 1 << 50)?,
             segment_bytes: read.within("log.segment_bytes", 1 << 14, 1 << 40)?,
             cache_bytes: read.within("log.cache_bytes", 1 << 20, 1 << 40)?,
             min_free_bytes: read.within("log.min_free_bytes", 0, 1 << 50)?,

@@ -29,7 +29,7 @@ use crate::log::{Log, LogConfig, RealDisk};
 use crate::metrics::{Metrics, raise};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
 use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls, listen as listen_at};
-use crate::sql::{Engine, EngineOptions, Outcome, SqlError, parse_script};
+use crate::sql::{Engine, EngineOptions, Outcome, Spill, SqlError, Workspace, parse_script};
 use crate::time::{Clock, Timestamp};
 
 /// How many partitions the alerts topic gets.
@@ -205,6 +205,7 @@ impl Node {
             snapshot_interval: config.snapshot_interval,
             default_partitions: config.default_partitions,
             topic_configs: engine_topic_configs(),
+            workspace: workspace(&config)?,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
             .await
@@ -397,6 +398,16 @@ impl Node {
 /// Topics that VitalSQL makes keep thirty days, counted from when a record was received.
 fn engine_topic_configs() -> BTreeMap<String, String> {
     BTreeMap::from([("retention.ms".to_owned(), "2592000000".to_owned())])
+}
+
+/// What SELECTs work in. Where nothing can be put on the disk they do without.
+fn workspace(config: &Config) -> Result<Workspace, NodeError> {
+    let spill = (config.spill_bytes > 0).then(|| Spill { dir: config.data_dir.join("spill"), bytes: config.spill_bytes });
+    let opened = Workspace::open(config.select_memory, spill.as_ref()).or_else(|error| {
+        tracing::warn!(%error, "SELECTs have no room on the disk: what needs more than sql.memory fails");
+        Workspace::open(config.select_memory, None)
+    });
+    opened.map_err(|e| inside("could not set memory for SELECTs aside")(e.to_string()))
 }
 
 fn query_files(config: &Config, mut files: Vec<QueryFile>) -> Result<Vec<QueryFile>, NodeError> {

@@ -5,6 +5,8 @@
 //! moment of asking, so that the same text gives the same rows as the continuous query. What stands above such
 //! a part (ORDER BY, LIMIT, a join) is DataFusion's again. Called by the engine.
 
+#[cfg(test)]
+mod bounds;
 mod read;
 #[cfg(test)]
 mod recorded;
@@ -39,6 +41,7 @@ use super::session::Session;
 use super::statement::{Name, Select};
 use super::types::sql_type;
 use super::windows::{AbsentTable, GapTable, WindowTable};
+use super::workspace::Workspace;
 use crate::bus::Bus;
 use crate::time::Timestamp;
 
@@ -53,14 +56,21 @@ pub struct History {
     pub rows: Rows,
 }
 
-/// Answers a SELECT over what is stored at this moment, which for `now()` is `now`.
-pub async fn select_history(select: &Select, catalog: &Catalog, bus: &Arc<dyn Bus>, now: Timestamp) -> Result<History, SqlError> {
+/// Answers a SELECT over what is stored at this moment, which for `now()` is `now`, within what the workspace has.
+pub async fn select_history(
+    select: &Select,
+    catalog: &Catalog,
+    bus: &Arc<dyn Bus>,
+    now: Timestamp,
+    workspace: &Workspace,
+) -> Result<History, SqlError> {
     let mut stored = BTreeMap::new();
     for name in &select.reads {
         let relation = catalog.relation_or_error(name)?;
         stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
     }
     let (session, plan) = plan_history(select, &stored, now)?;
+    let session = session.within(workspace);
     let physical = session.state().create_physical_plan(&plan).await?;
     let schema = physical.schema();
     let rows = execute_stream(physical, session.context().task_ctx())?;

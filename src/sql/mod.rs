@@ -22,6 +22,7 @@ mod show;
 mod statement;
 mod types;
 mod windows;
+mod workspace;
 
 pub use batch::{History, Rows as HistoryRows, explain_history, insert_values, select_history};
 pub use catalog::{CATALOG_TOPIC, Catalog, CatalogRecord, Change, Entry, Existing, RecordError, StreamDef, same_text};
@@ -41,3 +42,4 @@ pub use statement::{
     Parsed, Select, Show, Statement, Watermark,
 };
 pub use types::{arrow_type, interval_millis, quoted, sql_type};
+pub use workspace::{Spill, Workspace};

@@ -29,6 +29,7 @@ use super::asof::RecogniseAsOf;
 use super::error::{Code, SqlError};
 use super::functions;
 use super::windows::WindowPlanner;
+use super::workspace::Workspace;
 use crate::time::Timestamp;
 
 /// Everything sessions share: building it takes a few milliseconds, copying it almost nothing.
@@ -81,6 +82,12 @@ impl Session {
     pub fn at(mut self, now: Timestamp) -> Self {
         self.state.execution_props_mut().query_execution_start_time = DateTime::<Utc>::from_timestamp_millis(now.millis());
         self
+    }
+
+    /// The same session, whose plans run in this workspace.
+    #[must_use]
+    pub fn within(self, workspace: &Workspace) -> Self {
+        Self { state: SessionStateBuilder::new_from_existing(self.state).with_runtime_env(workspace.runtime()).build() }
     }
 
     /// What expressions are planned with.

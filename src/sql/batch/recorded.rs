@@ -16,6 +16,7 @@ use crate::bus::{Bus, partition_for_key};
 use crate::sql::catalog::{Catalog, Existing};
 use crate::sql::parse_statement;
 use crate::sql::statement::Statement;
+use crate::sql::workspace::Workspace;
 use crate::time::Timestamp;
 
 const VITALS: [&str; 4] = ["heart_rate", "pulse_rate", "resp_rate", "spo2"];
@@ -55,8 +56,10 @@ fn ask(folder: &Path, window: &str) -> BTreeMap<(String, String, String), Row> {
         panic!("{sql}")
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let batches: Vec<RecordBatch> =
-        runtime.block_on(async { select_history(&select, &catalog, &log, Timestamp(0)).await.unwrap().rows.try_collect().await.unwrap() });
+    let workspace = Workspace::open(64 << 20, None).unwrap();
+    let batches: Vec<RecordBatch> = runtime.block_on(async {
+        select_history(&select, &catalog, &log, Timestamp(0), &workspace).await.unwrap().rows.try_collect().await.unwrap()
+    });
     let mut found = BTreeMap::new();
     for batch in &batches {
         for row in 0..batch.num_rows() {

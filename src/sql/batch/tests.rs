@@ -145,7 +145,7 @@ const RECORDS: &str = r#"
     patient 0 p3 -
 "#;
 
-fn catalog() -> Catalog {
+pub(super) fn catalog() -> Catalog {
     let mut catalog = Catalog::new();
     for text in DEFINITIONS {
         let parsed = parse_statement(text).unwrap_or_else(|e| panic!("{}", e.render(text)));
@@ -155,12 +155,16 @@ fn catalog() -> Catalog {
     catalog
 }
 
+fn workspace() -> Workspace {
+    Workspace::open(64 << 20, None).unwrap()
+}
+
 fn ask(sql: &str, log: Memory) -> Result<String, SqlError> {
     let Statement::Select(select) = parse_statement(sql)?.statement else { panic!("not a SELECT") };
     let bus: Arc<dyn Bus> = Arc::new(log);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let history = select_history(&select, &catalog(), &bus, Timestamp(65_000)).await?;
+        let history = select_history(&select, &catalog(), &bus, Timestamp(65_000), &workspace()).await?;
         let batches: Vec<RecordBatch> = history.rows.try_collect().await?;
         let batches: Vec<RecordBatch> = batches.into_iter().filter(|b| b.num_rows() > 0).collect();
         Ok(pretty_format_batches(&batches)
@@ -450,7 +454,7 @@ fn functions_over_frames_gaps_and_rankings_give_over_history_what_they_give_as_i
         let Statement::Select(select) = parse_statement(sql).unwrap_or_else(|e| panic!("{}", e.render(sql))).statement else { panic!() };
         let bus: Arc<dyn Bus> = Arc::new(Memory::of(&disordered()));
         let answer: Vec<RecordBatch> = runtime.block_on(async {
-            let history = select_history(&select, &catalog(), &bus, Timestamp(65_000)).await.unwrap_or_else(|e| panic!("{}", e.render(sql)));
+            let history = select_history(&select, &catalog(), &bus, Timestamp(65_000), &workspace()).await.unwrap_or_else(|e| panic!("{}", e.render(sql)));
             history.rows.try_collect().await.unwrap()
         });
         let streamed = runtime.block_on(continuously(&select, &bus));

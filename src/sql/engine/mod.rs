@@ -37,6 +37,7 @@ use super::catalog::{CATALOG_TOPIC, Catalog, Entry, Existing};
 use super::error::{Code, SqlError};
 use super::parse::parse_script;
 use super::statement::{Kind, Parsed};
+use super::workspace::Workspace;
 use crate::bus::{Bus, BusError, TopicBatch, TopicSpec};
 use crate::record::{BatchBuilder, PartitionId, TopicName, TopicPartition};
 use crate::stream::Feed;
@@ -57,6 +58,8 @@ pub struct EngineOptions {
     pub default_partitions: i32,
     /// Configs of topics that the engine makes.
     pub topic_configs: BTreeMap<String, String>,
+    /// What SELECTs over stored data work in.
+    pub workspace: Workspace,
 }
 
 /// What a statement came to.

@@ -184,7 +184,7 @@ impl Engine {
             let def = Arc::clone(catalog.relation_or_error(name)?);
             self.topic_of(&def).await?;
         }
-        let history = select_history(select, &catalog, &self.bus, self.clock.now()).await?;
+        let history = select_history(select, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await?;
         let (tx, rows_rx) = mpsc::channel(BACKLOG);
         let mut found = history.rows;
         self.runtime.spawn(async move {

@@ -11,6 +11,7 @@ use crate::broker::{Broker, TestDisk};
 use crate::bus::{Bus, EmbeddedBus, TopicBatch};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use crate::sql::parse::parse_script;
+use crate::sql::workspace::Workspace;
 use crate::stream::{Operator, Sink, StreamError};
 use crate::time::Clock;
 
@@ -64,6 +65,7 @@ impl Bench {
             snapshot_interval: Duration::from_secs(30),
             default_partitions: 1,
             topic_configs: BTreeMap::new(),
+            workspace: Workspace::open(64 << 20, None).unwrap(),
         };
         let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.unwrap();

@@ -121,6 +121,11 @@ fn cut_place(text: &str) -> (&str, Option<Place>) {
 
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
+        // It comes as an error of writing, in whatever was written through.
+        if error.to_string().contains("datafusion.runtime.max_temp_directory_size") {
+            return Self::new(Code::Limit, "it needs more room on the disk than SELECTs have (sql.spill_bytes)")
+                .hint("ask for less at a time (a shorter time range, fewer groups), or raise it");
+        }
         let diagnostic = error.diagnostic();
         let span = diagnostic.and_then(|d| d.span);
         let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -149,9 +154,9 @@ fn from_root(error: &DataFusionError) -> SqlError {
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
         DataFusionError::Plan(text) => from_plan(text),
         DataFusionError::NotImplemented(text) => SqlError::not_supported(&tidy(text)),
-        DataFusionError::ResourcesExhausted(text) => {
-            SqlError::new(Code::Limit, tidy(text)).hint("ask for less at a time: a shorter time range, fewer groups")
-        }
+        DataFusionError::ResourcesExhausted(text) => SqlError::new(Code::Limit, "it needs more memory than SELECTs have (sql.memory)")
+            .hint("ask for less at a time (a shorter time range, fewer groups), raise it, or give room on the disk (sql.spill_bytes)")
+            .note(tidy(text)),
         DataFusionError::Execution(text) => SqlError::new(Code::Execution, tidy(text)),
         DataFusionError::ArrowError(inner, _) => SqlError::new(Code::Execution, tidy(&inner.to_string())),
         DataFusionError::External(inner) => match inner.downcast_ref::<SqlError>() {

@@ -1,8 +1,9 @@
 //! Functions beyond DataFusion's: the clinic's, and those that remember a key's past.
 //!
-//! Owns their registration. `scalar` and `scores` wrap room `clinical`, where the numbers and their sources are; `stateful`
+//! Owns their registration. `bounded` stands before those of DataFusion's that make much out of little. `scalar` and `scores` wrap room `clinical`, where the numbers and their sources are; `stateful`
 //! ones are planned here and run by `stream`. Called by `session`, once.
 
+mod bounded;
 mod cells;
 mod scalar;
 mod scores;
@@ -21,6 +22,9 @@ use super::asof::markers;
 /// Makes every function known.
 pub(super) fn register(state: &mut SessionState) -> DfResult<()> {
     for function in scalar::all().into_iter().chain(scores::all()).chain(markers()) {
+        state.register_udf(function)?;
+    }
+    for function in bounded::all(|name| state.udf(name).ok()) {
         state.register_udf(function)?;
     }
     for function in stateful::all() {

@@ -91,3 +91,32 @@ fn a_pseudonym_needs_the_sites_key_and_hides_the_id() {
     let text = |at: usize| made.column(at).as_string::<i32>().value(0).to_owned();
     assert!(text(0).starts_with("PSN") && text(0) == text(1) && text(0) != text(2) && !text(0).contains("MRN"));
 }
+
+#[test]
+fn what_makes_much_out_of_little_is_refused_before_it_is_made() {
+    check(
+        "SELECT repeat('ab', 3) AS a, lpad('x', 4, '-') AS b, replace('aba', 'a', 'cc') AS c, array_repeat(7, 2) AS d, range(0, 10, 4) AS e, repeat('x', NULL) AS f",
+        expect![[r#"
+            | ababab | ---x | ccbcc | [7, 7] | [0, 4, 8] |   |
+        "#]],
+    );
+    let refused = |call: &str| batch(&format!("SELECT {call} AS x")).expect_err(call);
+    for call in [
+        "repeat('x', 2000000000)",
+        "lpad('x', 2000000000)",
+        "rpad('x', 2000000000, 'ab')",
+        "replace(repeat('a', 10000000), 'a', repeat('b', 1000))",
+        "array_repeat('a long text', 2000000000)",
+        "array_resize([1], 2000000000, 0)",
+        "range(2000000000)",
+        "generate_series(0, 9000000000000000000)",
+        "generate_series(TIMESTAMP '1970-01-01', TIMESTAMP '2070-01-01', INTERVAL '1' SECOND)",
+        "range(DATE '2000-01-01', DATE '1000-01-01', INTERVAL '-1' MILLISECOND)",
+    ] {
+        let error = refused(call);
+        assert!(error.contains("larger than 16 MiB"), "{call}: {error}");
+    }
+    // Many values, none of them too large.
+    let error = batch("SELECT repeat('x', n) AS x FROM (SELECT unnest(range(1000000, 1000100)) AS n)").expect_err("a batch");
+    assert!(error.contains("the values of one batch of rows larger than 64 MiB"), "{error}");
+}

@@ -14,7 +14,7 @@ use vitalsql::bus::{Bus, EmbeddedBus, TopicBatch};
 use vitalsql::format::JsonEncoder;
 use vitalsql::log::{Log, LogConfig, SimDisk};
 use vitalsql::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
-use vitalsql::sql::{Engine, EngineOptions, Outcome, QueryState, RuleFactory, RuleSpec, parse_script};
+use vitalsql::sql::{Engine, EngineOptions, Outcome, QueryState, RuleFactory, RuleSpec, Workspace, parse_script};
 use vitalsql::stream::{Operator, Sink, StreamError};
 use vitalsql::time::Clock;
 
@@ -79,6 +79,7 @@ impl Bench {
             snapshot_interval: Duration::from_secs(30),
             default_partitions: 1,
             topic_configs: BTreeMap::new(),
+            workspace: Workspace::open(256 << 20, None).expect("memory"),
         };
         let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.expect("an engine");
