@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ use crate::wire::{
 
 /// Responses that may wait on one connection.
 const PIPELINE: usize = 512;
+/// Pieces of acknowledgements that are written at once.
+const TOGETHER: usize = 64;
 /// A connection that is silent for so long is closed (Kafka's `connections.max.idle.ms`).
 const IDLE: Duration = Duration::from_secs(600);
 /// How long responses may still be written after the stop.
@@ -397,11 +400,32 @@ async fn write_replies<W: AsyncWrite + Unpin>(
     answers: &Memory,
 ) -> io::Result<()> {
     let (mut write, written) = Counted::new(write);
-    while let Some(reply) = queue.recv().await {
-        let (chunks, held) = match reply {
-            Reply::Ready(chunks, held) => (chunks, held),
-            Reply::Later(later) => (Box::pin(acknowledged(*later, broker)).await, None),
+    // What was taken out of the queue and is not written yet: a reply, or an acknowledgement that is waited for already.
+    let (mut next, mut waiting) = (None, None);
+    loop {
+        let reply = match (waiting.take(), next.take()) {
+            (Some(acknowledgement), _) => (acknowledgement.await, None),
+            (None, next) => match if next.is_some() { next } else { queue.recv().await } {
+                Some(Reply::Ready(chunks, held)) => (chunks, held),
+                Some(Reply::Later(later)) => (Box::pin(acknowledged(*later, broker)).await, None),
+                None => break,
+            },
         };
+        let (mut chunks, held) = reply;
+        // What one sync has acknowledged goes out together.
+        while held.is_none() && chunks.len() < TOGETHER && waiting.is_none() && next.is_none() {
+            match queue.try_recv() {
+                Ok(Reply::Later(later)) => {
+                    let mut acknowledgement = Box::pin(acknowledged(*later, broker));
+                    match futures::poll!(&mut acknowledgement) {
+                        Poll::Ready(more) => chunks.extend(more),
+                        Poll::Pending => waiting = Some(acknowledgement),
+                    }
+                }
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
         let before = written.load(Ordering::Relaxed);
         let writing = tokio::time::timeout(IDLE, async {
             write_chunks(&mut write, chunks).await?;
