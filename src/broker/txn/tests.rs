@@ -230,7 +230,8 @@ async fn who_takes_an_id_over_ends_the_transaction_of_whoever_had_it() {
 async fn a_transaction_whose_time_is_over_is_aborted_also_after_a_restart() {
     let disk = TestDisk::default();
     let broker = open(&disk).await;
-    let mut one = Producer::with_timeout(&broker, "one", 1).await;
+    // Long enough that its record comes in time also where the machine is busy.
+    let mut one = Producer::with_timeout(&broker, "one", 1_000).await;
     one.add(&[0]).await;
     one.send(0, "a").await;
     let aborted = |broker: Arc<Broker>| async move {
@@ -248,7 +249,7 @@ async fn a_transaction_whose_time_is_over_is_aborted_also_after_a_restart() {
     assert_eq!(one.end(true).await, "PRODUCER_FENCED");
     assert_eq!(committed(&broker, 0).await, "");
 
-    let mut two = Producer::with_timeout(&broker, "two", 200).await;
+    let mut two = Producer::with_timeout(&broker, "two", 1_000).await;
     two.add(&[1]).await;
     two.send(1, "b").await;
     let broker = open(&disk.crash()).await;

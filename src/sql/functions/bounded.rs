@@ -95,9 +95,17 @@ impl ScalarUDFImpl for Bounded {
         self.inner.documentation()
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let rows = if args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) { 1 } else { args.number_rows };
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        self.judge(&args.args, if is_constant { 1 } else { args.number_rows })?;
+        self.inner.invoke_with_args(args)
+    }
+}
+
+impl Bounded {
+    /// Whether a call over so many rows may be made.
+    fn judge(&self, args: &[ColumnarValue], rows: usize) -> DfResult<()> {
+        let sizes = self.growth.sizes(args)?;
         let mut sum = 0.0;
-        let sizes = self.growth.sizes(&args.args)?;
         for row in 0..rows {
             let bytes = sizes(row);
             sum += bytes;
@@ -108,10 +116,10 @@ impl ScalarUDFImpl for Bounded {
             } else {
                 continue;
             };
-            let what = format!("{}() would make {of} larger than {} MiB", self.name(), most / f64::from(1 << 20));
+            let what = format!("{}() would make {of} larger than {} MiB", self.inner.name(), most / f64::from(1 << 20));
             return Err(DataFusionError::External(Box::new(SqlError::new(Code::Limit, what).hint("ask it for less"))));
         }
-        self.inner.invoke_with_args(args)
+        Ok(())
     }
 }
 
