@@ -4,6 +4,7 @@ there before the tests are."""
 
 import os
 import sys
+import time
 
 import pytest
 
@@ -48,13 +49,16 @@ def pytest_configure(config):
     fixtures.KafkaFixture.start = lambda self: True
     fixtures.KafkaFixture.dump_logs = lambda self: None
 
-    # A consumer loses a subscription that comes while its first metadata request is under way: it takes that answer, which names no
+    # A consumer loses a subscription that comes while a metadata request of its is under way: it takes that answer, which names no
     # topic, for fresh and asks again after five minutes (the TODO in `set_topics` of kafka/cluster.py). Of 100 consumers of an Apache
-    # Kafka that subscribed up to 10 ms after they were made 7 never read a record. So the consumer waits for that answer first.
+    # Kafka that subscribed up to 10 ms after they were made 7 never read a record. So it is made to ask until it knows its topics.
     subscribe = KafkaConsumer.subscribe
 
-    def subscribe_after_bootstrap(self, *args, **kwargs):
-        self.bootstrap(timeout_ms=30_000)
-        return subscribe(self, *args, **kwargs)
+    def subscribe_and_ask(self, topics=(), *args, **kwargs):
+        subscribe(self, topics, *args, **kwargs)
+        deadline = time.monotonic() + 10
+        while any(self._cluster.partitions_for_topic(topic) is None for topic in topics) and time.monotonic() < deadline:
+            self._cluster.request_update()
+            time.sleep(0.1)
 
-    KafkaConsumer.subscribe = subscribe_after_bootstrap
+    KafkaConsumer.subscribe = subscribe_and_ask
