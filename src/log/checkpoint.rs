@@ -156,6 +156,7 @@ const fn segment((base, next, length, max_timestamp, max_at, first_received, las
         last_received,
         flushed: length,
         dirty: false,
+        taken_over: true,
         index: None,
     }
 }

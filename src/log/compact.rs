@@ -275,7 +275,7 @@ impl PartitionLog {
         let path = source.path(dir);
         // A handle of its own: a long read must not push others out.
         let file = self.shared.disk.open(&path, false).map_err(LogError::io(format!("open {path}")))?;
-        let stored = Stored { file: file.as_ref(), path: &path, length: source.length };
+        let stored = Stored { file: file.as_ref(), path: &path, segment: source };
         stored.batches(|_, batch| {
             self.must_stop()?;
             each(batch, &path)

@@ -172,15 +172,19 @@ fn examine_segment(disk: &dyn Disk, key: PartitionKey, dir: &str, segment: &Segm
         examined.damaged.push((key, dir.to_owned(), segment.clone()));
         return Ok(());
     }
+    gaps += u64::from(expected < segment.next);
     if segment.version == 0 && gaps > 0 {
-        examined.find(&path, format!("{gaps} gaps between its offsets, and it was never compacted: records are missing"), Remedy::Backup);
+        let what = format!("{gaps} gaps between its offsets, and it was never compacted: the records are given up, the file is kept as");
+        examined.find(&path, format!("{what} {path}.{DAMAGED}"), Remedy::Mend);
+        examined.damaged.push((key, dir.to_owned(), segment.clone()));
+        return Ok(());
     }
     if expected > segment.next {
         examined.find(&path, format!("it holds offsets up to {expected} and should end at {}", segment.next), Remedy::Backup);
     }
     let stem = segment.stem(dir);
     let has_index = disk.open(&format!("{stem}.index"), false).is_ok();
-    let stored = Stored { file: file.as_ref(), path: &path, length: segment.length };
+    let stored = Stored { file: file.as_ref(), path: &path, segment };
     let fits = SegmentIndex::load(disk, &stem, segment.length)
         .is_some_and(|index| make_index(disk, &stem, &stored, segment.base, false).is_ok_and(|right| right.begins_as(&index)));
     if has_index && !fits {
@@ -315,7 +319,10 @@ pub fn mend(disk: &Arc<dyn Disk>, examined: &Examined) -> Result<Vec<String>, Lo
                 stored.segments.push(Segment::new(old.next));
             }
             stored.segments[at] = new;
-            done.push(format!("cut {bytes} damaged bytes out of {}", old.path(dir)));
+            done.push(match bytes {
+                0 => format!("gave up the records that are missing in {}", old.path(dir)),
+                _ => format!("cut {bytes} damaged bytes out of {}", old.path(dir)),
+            });
             moved.push(old.path(dir));
             disk.sync_dir(dir).map_err(LogError::io(format!("sync {dir}")))?;
         }

@@ -45,7 +45,7 @@ impl PartitionLog {
     fn segment_at(&self, dir: &str, segment: &Segment, timestamp: i64, start: Offset) -> Result<Option<(Offset, i64)>, LogError> {
         let path = segment.path(dir);
         let file = self.shared.files.open(self.shared.disk.as_ref(), &path, false).map_err(LogError::io(format!("open {path}")))?;
-        let stored = Stored { file: file.as_ref(), path: &path, length: segment.length };
+        let stored = Stored { file: file.as_ref(), path: &path, segment };
         let mut from = self.index_of(dir, segment, true)?.before_time(segment.base, timestamp);
         if from.pos > 0 {
             let mut leads_there = false;
@@ -58,21 +58,29 @@ impl PartitionLog {
             }
         }
         let mut pos = from.pos;
+        let mut reached = false;
         loop {
             let mut hit = None;
             stored.heads(pos, |at, head| {
+                reached |= head.max_timestamp >= timestamp;
                 if head.max_timestamp < timestamp || head.next <= start {
                     return ControlFlow::Continue(());
                 }
-                hit = Some((at, head.length));
+                hit = Some((at, head));
                 ControlFlow::Break(())
             })?;
-            let Some((at, length)) = hit else { return Ok(None) };
-            if let Some(found) = first_at(&stored.batch(at, length)?, timestamp, start, &path)? {
+            let Some((at, head)) = hit else {
+                // One of them did when they were written.
+                return if reached { Ok(None) } else { Err(stored.misses_time(timestamp)) };
+            };
+            if !segment.has_place_for(head.first.max(segment.base), head) {
+                return Err(stored.foreign(at, head));
+            }
+            if let Some(found) = first_at(&stored.batch(at, head.length)?, timestamp, start, &path)? {
                 return Ok(Some(found));
             }
             // Its head promised more than it holds.
-            pos = at + length;
+            pos = at + head.length;
         }
     }
 

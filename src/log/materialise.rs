@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::cache::evict;
 use super::checkpoint::{Checkpoint, StoredPartition};
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::index::SegmentIndex;
 use super::partition::{Inner, PartitionLog, TailBatch};
-use super::segment::{Head, Segment};
+use super::segment::{Head, Segment, Stored, make_index};
 use super::shared::{Shared, Step, Trouble, Work};
 use super::{LogError, PartitionKey, wal};
 use crate::record::{Offset, TopicName};
@@ -186,6 +186,10 @@ impl Closed {
 
 /// Begins a new last segment, whose file is made with its first batch.
 pub(super) fn roll(inner: &mut Inner, base: Offset) -> Closed {
+    if inner.segments.last().is_some_and(|last| last.length == 0 && last.version == 0) {
+        // It has no file yet, and comes to nothing.
+        inner.segments.pop();
+    }
     let dir = inner.dir.as_deref().unwrap_or_default();
     let closed = inner.segments.last_mut().and_then(|last| Some((last.stem(dir), last.index.take()?)));
     inner.segments.push(Segment::new(base));
@@ -212,12 +216,23 @@ fn write_some(shared: &Shared, partition: &PartitionLog) -> Result<bool, Trouble
     }
     let file = shared.files.open(disk, &path, is_new).map_err(Trouble::of(format!("make {path}")))?;
     let there = file.length().map_err(Trouble::of(format!("read {path}")))?;
+    if there < segment.length {
+        let why = format!("it has {there} bytes and should have {}", segment.length);
+        return Err(Trouble::Final(LogError::Corrupt { place: path, why }));
+    }
+    if std::mem::take(&mut segment.taken_over) && !is_new {
+        match take_over(disk, &dir, file.as_ref(), &segment) {
+            Ok(index) => segment.index = Some(index),
+            Err(error) => {
+                tracing::error!(%error, "a segment is not what was written: it stays as it is, and what comes goes into a new one");
+                leave(shared, partition, &segment);
+                return Ok(true);
+            }
+        }
+    }
     if there > segment.length {
         // Bytes of before a crash, which the WAL has replaced, or of a write that found no room.
         file.truncate(segment.length).map_err(Trouble::of(format!("cut {path}")))?;
-    } else if there < segment.length {
-        let why = format!("it has {there} bytes and should have {}", segment.length);
-        return Err(Trouble::Final(LogError::Corrupt { place: path, why }));
     }
     let pieces: Vec<IoSlice<'_>> = batches.iter().flat_map(|t| t.batch.chunks()).map(IoSlice::new).collect();
     file.write_at(&pieces, segment.length).map_err(Trouble::of(format!("write {path}")))?;
@@ -242,6 +257,28 @@ fn write_some(shared: &Shared, partition: &PartitionLog) -> Result<bool, Trouble
         *last = segment;
     }
     Ok(inner.unwritten > 0)
+}
+
+/// Looks at the end of a segment of before the start, before more is written to it: behind damage, or in another's file, it could not be
+/// found again. The start itself looks at no segment, so that it takes as long as the WAL; this is done once for each that is written
+/// to, and gives its index.
+fn take_over(disk: &dyn Disk, dir: &str, file: &dyn DiskFile, segment: &Segment) -> Result<Arc<SegmentIndex>, LogError> {
+    let path = segment.path(dir);
+    let stored = Stored { file, path: &path, segment };
+    let made = || make_index(disk, &segment.stem(dir), &stored, segment.base, true).map(Arc::new);
+    let index = segment.index.clone().map_or_else(made, Ok)?;
+    stored.check_places(index.last(segment.base))?;
+    Ok(index)
+}
+
+/// Closes a segment, which is the last one, as it is.
+fn leave(shared: &Shared, partition: &PartitionLog, segment: &Segment) {
+    let mut inner = partition.inner.lock();
+    if inner.segments.last().is_some_and(|last| last.is_file_of(segment)) {
+        let closed = roll(&mut inner, segment.next);
+        drop(inner);
+        closed.save(shared.disk.as_ref());
+    }
 }
 
 /// What is to be written next, and where.
@@ -271,7 +308,9 @@ fn next_run(shared: &Shared, partition: &PartitionLog) -> Result<Option<Run>, Tr
     let received = inner.tail[first].received;
     let (limit, segment_ms) = (inner.config.segment_bytes, inner.config.segment_ms);
     let is_full = |s: &Segment| s.length > 0 && (s.length >= limit || received.0.saturating_sub(s.first_received) > segment_ms);
-    let closed = if inner.segments.last().is_none_or(is_full) { roll(&mut inner, base) } else { Closed(None) };
+    // Nor is a gap made in one, and what was compacted is named by its end.
+    let is_closed = |s: &Segment| is_full(s) || s.next != base || s.version > 0;
+    let closed = if inner.segments.last().is_none_or(is_closed) { roll(&mut inner, base) } else { Closed(None) };
     let segment = inner.segments.last().expect("there is one now").clone();
     let room = usize::try_from(limit.saturating_sub(segment.length)).unwrap_or(usize::MAX).clamp(1, WRITE_BYTES);
     let mut bytes = 0;

@@ -1,8 +1,9 @@
 //! One segment of a partition: a file of whole batches from a base offset on, in Kafka's layout.
 //!
 //! Owns what is known of the file beyond its bytes: its whole length, the offset behind it, times. Always: bytes
-//! below `length` are whole batches in order of offset; bytes behind it are nothing. Whoever takes batches apart checks their
-//! checksums; finding them needs their heads only.
+//! below `length` are whole batches in order of offset, without a gap where it was never compacted; bytes behind it are nothing. Whoever
+//! takes batches apart checks their checksums; finding them needs their heads only. A checksum does not cover a batch's offset: that a
+//! file is another's is seen by its batches' offsets, by whoever reads it or goes on with it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Segment {
     pub flushed: u64,
     /// Whether it was written to since its last sync.
     pub dirty: bool,
+    /// Whether it is of before the start, and nobody has looked yet whether its file still is what it was.
+    pub taken_over: bool,
     /// Its sparse index, once it was needed.
     pub index: Option<Arc<SegmentIndex>>,
 }
@@ -59,6 +62,7 @@ impl Segment {
             last_received: i64::MIN,
             flushed: 0,
             dirty: false,
+            taken_over: false,
             index: Some(Arc::default()),
         }
     }
@@ -79,6 +83,12 @@ impl Segment {
     /// Whether the other is the same file, in whatever state.
     pub(super) fn is_file_of(&self, other: &Self) -> bool {
         (self.base, self.version) == (other.base, other.version)
+    }
+
+    /// Whether a batch may lie in it behind what ends with `next`. Only compaction leaves gaps.
+    pub(super) fn has_place_for(&self, next: Offset, head: Head) -> bool {
+        let follows = if self.version == 0 { head.first == next } else { head.first >= next };
+        follows && head.next > head.first && head.next <= self.next
     }
 
     /// An empty segment with the base, the version and, where it was compacted, the end that a file's name says.
@@ -160,12 +170,12 @@ impl Head {
     }
 }
 
-/// A segment's file up to a length that was written whole.
+/// A segment's file, as far as it was written whole.
 pub(super) struct Stored<'a> {
     pub file: &'a dyn DiskFile,
     /// Its path, for errors.
     pub path: &'a str,
-    pub length: u64,
+    pub segment: &'a Segment,
 }
 
 impl Stored<'_> {
@@ -173,11 +183,42 @@ impl Stored<'_> {
         LogError::Corrupt { place: format!("{} at {pos}", self.path), why: why.to_owned() }
     }
 
+    /// The error of a batch that is whole, and not of this place.
+    pub(super) fn foreign(&self, pos: u64, head: Head) -> LogError {
+        let why = format!(
+            "the batch here has offsets {}..{}, which have no place here in the segment from {} on: the file, or a part of it, is \
+             another's; run `vitalsql doctor`, or restore the data directory from a backup",
+            head.first, head.next, self.segment.base
+        );
+        self.corrupt(pos, &why)
+    }
+
+    /// The error of a file that was never compacted and ends before its last offset.
+    fn ends_early(&self, end: Offset) -> LogError {
+        let Segment { base, next, length, .. } = self.segment;
+        let why = format!(
+            "the batches of the segment of {base}..{next} end here with {end}: records are missing, or the file is another's; run \
+             `vitalsql doctor`, or restore the data directory from a backup"
+        );
+        self.corrupt(*length, &why)
+    }
+
+    /// The error of a file in which no batch reaches a time that the segment had.
+    pub(super) fn misses_time(&self, timestamp: i64) -> LogError {
+        let Segment { max_timestamp, length, .. } = self.segment;
+        let why = format!(
+            "no batch reaches the time {timestamp}, and the segment had {max_timestamp}: records are missing, or the file is another's; run \
+             `vitalsql doctor`, or restore the data directory from a backup"
+        );
+        self.corrupt(*length, &why)
+    }
+
     fn bytes(&self, pos: u64, most: usize) -> Result<Bytes, LogError> {
-        let mut buf = vec![0; (self.length - pos).min(most as u64) as usize];
+        let length = self.segment.length;
+        let mut buf = vec![0; (length - pos).min(most as u64) as usize];
         let got = self.file.read_at(&mut buf, pos).map_err(LogError::io(format!("read {}", self.path)))?;
         if got < buf.len() {
-            return Err(self.corrupt(pos + got as u64, &format!("it ends here, and should have {} bytes", self.length)));
+            return Err(self.corrupt(pos + got as u64, &format!("it ends here, and should have {length} bytes")));
         }
         Ok(Bytes::from(buf))
     }
@@ -185,11 +226,11 @@ impl Stored<'_> {
     /// Goes from batch to batch, shows their positions and heads. A head that cannot be is an error.
     pub(super) fn heads(&self, from: u64, mut each: impl FnMut(u64, Head) -> ControlFlow<()>) -> Result<(), LogError> {
         let mut pos = from;
-        while pos < self.length {
+        while pos < self.segment.length {
             let window = self.bytes(pos, WALK_BYTES)?;
             let begun = pos;
             while let Some(head) = window.get((pos - begun) as usize..).and_then(Head::read) {
-                if pos + head.length > self.length {
+                if pos + head.length > self.segment.length {
                     return Err(self.corrupt(pos, "the batch here is longer than the segment"));
                 }
                 if each(pos, head).is_break() {
@@ -204,14 +245,34 @@ impl Stored<'_> {
         Ok(())
     }
 
-    /// Reads whole batches from the one that holds `from` on: about `max_bytes`, at least one, none where all lie before. `near` is a
-    /// batch at or before it, by the index; `None` where no such batch is there: then the index is wrong.
+    /// Whether every batch from `from` on is in its place, and the last one ends where the segment does.
+    pub(super) fn check_places(&self, from: Place) -> Result<(), LogError> {
+        let mut next = from.first;
+        let mut wrong = None;
+        self.heads(from.pos, |pos, head| {
+            if !self.segment.has_place_for(next, head) {
+                wrong = Some(self.foreign(pos, head));
+                return ControlFlow::Break(());
+            }
+            next = head.next;
+            ControlFlow::Continue(())
+        })?;
+        match wrong {
+            Some(error) => Err(error),
+            None if self.segment.version == 0 && next != self.segment.next => Err(self.ends_early(next)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads whole batches from the one that holds `from` on: about `max_bytes`, at least one, none where all lie before, as compaction
+    /// may leave it. `near` is a batch at or before it, by the index; `None` where no such batch is there: then the index is wrong.
     pub(super) fn read(&self, near: Place, from: Offset, max_bytes: usize) -> Result<Option<(Bytes, Offset)>, LogError> {
         let mut pos = near.pos;
         // From the index entry to the batch are mostly a few kilobytes: one read serves both.
         let mut want = max_bytes.saturating_add(8192);
         let mut is_first = true;
-        while pos < self.length {
+        let mut before = (near.pos, None::<Head>);
+        while pos < self.segment.length {
             let bytes = self.bytes(pos, want.max(HEADER_BYTES))?;
             let mut skip = 0;
             while let Some(head) = bytes.get(skip..).and_then(Head::read) {
@@ -219,39 +280,51 @@ impl Stored<'_> {
                 if std::mem::take(&mut is_first) && near.pos > 0 && head.first != near.first {
                     return Ok(None);
                 }
-                if pos + skip as u64 + head.length > self.length {
-                    return Err(self.corrupt(pos + skip as u64, "the batch here is longer than the segment"));
+                let at = pos + skip as u64;
+                if at + head.length > self.segment.length {
+                    return Err(self.corrupt(at, "the batch here is longer than the segment"));
                 }
                 if head.next > from {
+                    // Behind what ends with `from`, or holding it.
+                    if !self.segment.has_place_for(head.first.min(from).max(self.segment.base), head) {
+                        return Err(self.foreign(at, head));
+                    }
                     let length = head.length as usize;
                     if skip + length > bytes.len() {
                         want = length.max(max_bytes);
                         break;
                     }
-                    return Ok(Some(whole(&bytes, skip, max_bytes)));
+                    return Ok(Some(whole(self.segment, &bytes, skip, max_bytes)));
                 }
+                before = (at, Some(head));
                 skip = skip.saturating_add(head.length as usize);
             }
             if std::mem::take(&mut is_first) {
                 // No head where the index leads.
                 return if near.pos == 0 { Err(self.corrupt(pos, "no batch begins here")) } else { Ok(None) };
             }
-            if skip == 0 && (want <= bytes.len() || pos + bytes.len() as u64 >= self.length) {
+            if skip == 0 && (want <= bytes.len() || pos + bytes.len() as u64 >= self.segment.length) {
                 return Err(self.corrupt(pos, "no batch begins here"));
             }
             pos += skip as u64;
         }
-        Ok(Some((Bytes::new(), from)))
+        match before {
+            (at, Some(head)) if head.first < self.segment.base => Err(self.foreign(at, head)),
+            // Without compaction there is no gap.
+            (_, head) if self.segment.version == 0 => Err(self.ends_early(head.map_or(self.segment.base, |head| head.next))),
+            _ => Ok(Some((Bytes::new(), from))),
+        }
     }
 
-    /// Goes from batch to batch, each checked, with its position.
+    /// Goes from batch to batch, each checked and in its place, with its position.
     pub(super) fn batches<E: From<LogError>>(&self, mut each: impl FnMut(u64, Batch) -> Result<(), E>) -> Result<(), E> {
         let mut pos = 0;
+        let mut next = self.segment.base;
         let mut window = Bytes::new();
-        while pos < self.length {
+        while pos < self.segment.length {
             let need = Head::read(&window).map_or(HEADER_BYTES, |head| usize::try_from(head.length).unwrap_or(usize::MAX));
             if window.len() < need {
-                if pos + need as u64 > self.length {
+                if pos + need as u64 > self.segment.length {
                     return Err(self.corrupt(pos, "the batch here is longer than the segment").into());
                 }
                 window = self.bytes(pos, need.max(WALK_BYTES))?;
@@ -261,10 +334,15 @@ impl Stored<'_> {
                 continue;
             }
             let batch = Batch::parse(window.split_to(need)).map_err(LogError::batch(format!("{} at {pos}", self.path)))?;
+            let head = Head::of(&batch);
+            if !self.segment.has_place_for(next, head) {
+                return Err(self.foreign(pos, head).into());
+            }
+            next = head.next;
             each(pos, batch)?;
             pos += need as u64;
         }
-        Ok(())
+        if self.segment.version == 0 && next != self.segment.next { Err(self.ends_early(next).into()) } else { Ok(()) }
     }
 
     /// The one batch at `pos`, checked.
@@ -276,12 +354,12 @@ impl Stored<'_> {
 
 /// Cuts whole batches out of `bytes` from `skip` on, where one begins: about `max_bytes`, at least one. One that does not follow the one
 /// before ends it.
-fn whole(bytes: &Bytes, skip: usize, max_bytes: usize) -> (Bytes, Offset) {
+fn whole(segment: &Segment, bytes: &Bytes, skip: usize, max_bytes: usize) -> (Bytes, Offset) {
     let mut end = skip;
     let mut next = Offset::ZERO;
     while let Some(head) = bytes.get(end..).and_then(Head::read) {
         let length = head.length as usize;
-        if end + length > bytes.len() || (end > skip && (head.first < next || end + length - skip > max_bytes)) {
+        if end + length > bytes.len() || (end > skip && (!segment.has_place_for(next, head) || end + length - skip > max_bytes)) {
             break;
         }
         end += length;
@@ -292,7 +370,7 @@ fn whole(bytes: &Bytes, skip: usize, max_bytes: usize) -> (Bytes, Offset) {
 
 /// Makes the index of a segment: what is on the disk, as far as it goes, and from there on the segment itself.
 pub(super) fn make_index(disk: &dyn Disk, stem: &str, stored: &Stored<'_>, base: Offset, trust: bool) -> Result<SegmentIndex, LogError> {
-    let loaded = if trust { SegmentIndex::load(disk, stem, stored.length) } else { None };
+    let loaded = if trust { SegmentIndex::load(disk, stem, stored.segment.length) } else { None };
     let mut index = loaded.unwrap_or_default();
     let (from, last) = (index.resume(base), index.last(base));
     let mut largest: Option<(i64, Offset)> = None;
@@ -319,13 +397,16 @@ pub(super) fn make_index(disk: &dyn Disk, stem: &str, stored: &Stored<'_>, base:
     }
 }
 
-/// Walks a segment's file from its beginning and checks every batch: what is whole in it, to the first batch that is torn, wrong
-/// or out of order. Called where nothing else is known.
+/// Walks a segment's file from its beginning and checks every batch: what is whole in it, to the first batch that is torn or wrong. One
+/// that is whole and out of its place no crash leaves: the file is another's. Called where nothing else is known.
 pub(super) fn walk(disk: &dyn Disk, path: &str, named: &Segment) -> Result<(Segment, u64), LogError> {
     let file = disk.open(path, false).map_err(LogError::io(format!("open {path}")))?;
     let length = file.length().map_err(LogError::io(format!("read {path}")))?;
     let received = file.modified_ms().map_err(LogError::io(format!("read {path}")))?;
-    let stored = Stored { file: file.as_ref(), path, length };
+    // Where it ends without having been compacted, nothing says.
+    let end = if named.version == 0 { Offset(i64::MAX) } else { named.next };
+    let all = Segment { next: end, length, ..named.clone() };
+    let stored = Stored { file: file.as_ref(), path, segment: &all };
     let mut segment = Segment { next: named.base, ..named.clone() };
     let mut window = Bytes::new();
     while segment.length < length {
@@ -341,10 +422,11 @@ pub(super) fn walk(disk: &dyn Disk, path: &str, named: &Segment) -> Result<(Segm
             continue;
         }
         let Ok(batch) = Batch::parse(window.split_to(need)) else { break };
-        if batch.base_offset() < segment.next {
-            break;
+        let head = Head::of(&batch);
+        if !all.has_place_for(segment.next, head) {
+            return Err(stored.foreign(segment.length, head));
         }
-        segment.grew(Head::of(&batch), received);
+        segment.grew(head, received);
     }
     segment.next = segment.next.max(named.next);
     Ok((segment, length))

@@ -1,10 +1,11 @@
 //! The log against a plain model and a hostile disk. `crash` cuts the power at every operation, `faults` has failing syncs, full disks and
-//! damage, `reads` what readers see, `simulation` everything at once.
+//! damage, `places` has files in each other's place, `reads` what readers see, `simulation` everything at once.
 
 mod compaction;
 mod crash;
 mod durability;
 mod faults;
+mod places;
 mod reads;
 mod simulation;
 mod upkeep;
