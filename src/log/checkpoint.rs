@@ -3,12 +3,14 @@
 //! Written by `materialise` after what it speaks of was synced, read by `recovery`. Always whole or the one before; one whose
 //! checksum is wrong is no checkpoint (see `rebuild`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::PartitionKey;
 use super::disk::{Disk, read_file, replace_file};
+use super::materialise::DIR;
+use super::rebuild::key_of;
 use super::segment::Segment;
 use super::shared::Trouble;
 use crate::record::{Offset, PartitionId, TopicId};
@@ -66,6 +68,19 @@ struct PartitionLine {
     versions: Vec<(i64, u32)>,
 }
 
+impl PartitionLine {
+    const fn key(&self) -> PartitionKey {
+        PartitionKey { topic: TopicId(self.topic), partition: PartitionId(self.partition) }
+    }
+
+    /// Whether its folder is one of this partition. Without one it has no segments.
+    fn has_its_folder(&self) -> bool {
+        let Some(dir) = &self.dir else { return self.segments.is_empty() };
+        let name = dir.strip_prefix(DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/'));
+        name.and_then(key_of) == Some(self.key())
+    }
+}
+
 /// `(base, next, length, largest timestamp, where it is, first received, last received)`.
 type SegmentLine = (i64, i64, u64, i64, i64, i64, i64);
 
@@ -117,9 +132,15 @@ impl Checkpoint {
             return Err("it fails its checksum".to_owned());
         }
         let lines: Lines = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        // Whoever believes it writes into these folders, and deletes them.
+        let mut keys = BTreeSet::new();
+        if let Some(wrong) = lines.partitions.iter().find(|line| !line.has_its_folder() || !keys.insert(line.key())) {
+            let PartitionKey { topic, partition } = wrong.key();
+            return Err(format!("it has a wrong folder for partition {partition} of topic {topic}, or the partition twice"));
+        }
         let versions = |line: &PartitionLine| line.versions.iter().copied().collect::<BTreeMap<i64, u32>>();
         let partitions = lines.partitions.into_iter().map(|line| (versions(&line), line)).map(|(versions, line)| StoredPartition {
-            key: PartitionKey { topic: TopicId(line.topic), partition: PartitionId(line.partition) },
+            key: line.key(),
             dir: line.dir,
             start: Offset(line.start),
             clean_to: Offset(line.clean_to),

@@ -91,7 +91,7 @@ fn newest(mut files: Vec<Segment>) -> Vec<Segment> {
 }
 
 /// The partition whose folder is named so: `<topic>-<partition>.<id>`.
-fn key_of(name: &str) -> Option<PartitionKey> {
+pub(super) fn key_of(name: &str) -> Option<PartitionKey> {
     let (rest, id) = name.rsplit_once('.')?;
     let (_, partition) = rest.rsplit_once('-')?;
     let mut topic = [0; 16];

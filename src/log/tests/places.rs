@@ -172,6 +172,38 @@ fn without_a_checkpoint_too_a_last_segment_with_anothers_content_is_not_taken_fo
 }
 
 #[test]
+fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
+    let healthy = written(true);
+    let known = bytes(&healthy, checkpoint::FILE);
+    let text = std::str::from_utf8(&known[4..]).expect("text").to_owned();
+    let name = &DIR["partitions/".len()..];
+    let stranger = name.replace("t-0.07", "t-0.08");
+    let line = &text[text.find("[{").expect("the list") + 1..text.rfind(']').expect("its end")];
+    let none = text.replace(&format!("\"{DIR}\""), "null");
+    for wrong in [
+        text.replace(DIR, &DIR.replace('/', "")),
+        text.replace(DIR, "../t-0.07070707070707070707070707070707"),
+        text.replace(DIR, &format!("partitions/x/{name}")),
+        text.replace(DIR, &format!("partitions/{stranger}")),
+        text.replace(DIR, &DIR.replace("t-0", "t-1")),
+        text.replace(line, &format!("{line},{line}")),
+        none,
+    ] {
+        assert!(Checkpoint::read(&known).is_ok() && wrong != text);
+        let sealed = [&crc32c::crc32c(wrong.as_bytes()).to_be_bytes(), wrong.as_bytes()].concat();
+        assert!(Checkpoint::read(&sealed).is_err(), "{wrong}");
+        let disk = healthy.crash(|_| 0);
+        replace(&disk, checkpoint::FILE, &sealed);
+        let mut still = Still::open(&disk, small()).expect("the segments have everything");
+        assert_eq!(values(&still.log, 0).len(), 150, "{wrong}");
+        drop(submit(&still.log, &[(0, vec![1000])]).expect("taken"));
+        still.close();
+        assert_eq!(still.log.shared.failure(), None);
+        assert_eq!(disk.list("").expect("listed"), healthy.list("").expect("listed"));
+    }
+}
+
+#[test]
 fn the_doctor_gives_up_what_is_missing_and_readers_go_on_behind_it() {
     let healthy = written(true);
     let bases = bases(&healthy);
