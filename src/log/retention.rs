@@ -61,8 +61,9 @@ impl PartitionLog {
                 self.shared.work.lock().urgent = true;
                 self.shared.work_wake.notify_one();
             }
-        } else if inner.segments.last().is_some_and(|last| must_roll(last, segment_ms, ages, limits)) {
-            let next = self.durable_end();
+        } else if let Some(last) = inner.segments.last().filter(|last| must_roll(last, segment_ms, ages, limits)) {
+            // Not the end that is visible: what is behind it may be in the segment already.
+            let next = last.next.max(inner.start);
             let closed = roll(&mut inner, next);
             drop(inner);
             closed.save(self.shared.disk.as_ref());

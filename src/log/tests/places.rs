@@ -237,3 +237,21 @@ fn the_doctor_gives_up_what_is_missing_and_readers_go_on_behind_it() {
     let fetched = partition(&still.log, 0).read(Offset(150), 1).expect("a gap");
     assert_eq!((fetched.next, fetched.chunks.len()), (Offset(155), 0));
 }
+
+#[test]
+fn a_segment_begins_where_the_one_before_ends_also_where_that_is_not_yet_visible() {
+    let disk = SimDisk::new(1 << 40);
+    let mut still = Still::open(&disk, small()).expect("opens");
+    drop(submit(&still.log, &[(0, vec![1])]).expect("taken"));
+    still.commit();
+    let one = partition(&still.log, 0);
+    // As between the two moves of the WAL's thread.
+    one.keep(batch_of(&[2], Offset(1)), Timestamp(0));
+    still.log.shared.work.lock().dirty.insert(one.key());
+    still.settle();
+    assert_eq!((one.durable_end(), one.inner.lock().segments[0].next), (Offset(1), Offset(2)));
+    let week = PartitionConfig::default().segment_ms;
+    still.log.enforce_retention(&Ages::at(Timestamp(week + 1)), |_| RetentionLimits::default()).expect("enforced");
+    let ends: Vec<(Offset, Offset)> = one.inner.lock().segments.iter().map(|s| (s.base, s.next)).collect();
+    assert_eq!(ends, [(Offset(0), Offset(2)), (Offset(2), Offset(2))]);
+}
