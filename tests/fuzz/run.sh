@@ -6,7 +6,8 @@
 #   run.sh TARGET minimise     makes the corpus anew: the fewest inputs that reach what is reached by now
 #
 # Targets: requests, batches, recovery. FUZZ_WORK is target/fuzz of the project without a word. Needs a C++ compiler for libFuzzer.
-# A corpus is one archive, corpus/TARGET.tar.gz, since it is of many files of a few bytes.
+# A corpus is one archive, corpus/TARGET.tar.gz, since it is of many files of a few bytes. Those named found-* once found something: they
+# stay, whatever else reaches the same.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if ! command -v c++ >/dev/null; then echo "fuzz: skipped, there is no C++ compiler to build libFuzzer with"; exit 0; fi
@@ -40,6 +41,7 @@ case "${2:-once}" in
     rm -rf "$work/$1.small"
     mkdir "$work/$1.small"
     run "$1" -set_cover_merge=1 -use_counters=0 -max_len=2048 "$work/$1.small" "$work/$1"
+    find "$work/$1" -name 'found-*' -exec cp {} "$work/$1.small" \;
     tar -C "$work/$1.small" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - . | gzip -9n >"$here/corpus/$1.tar.gz"
     ;;
   *)
