@@ -75,7 +75,7 @@ impl PartitionLine {
 
     /// Whether its folder is one of this partition. Without one it has no segments.
     fn has_its_folder(&self) -> bool {
-        let Some(dir) = &self.dir else { return self.segments.is_empty() };
+        let Some(dir) = &self.dir else { return self.segments.is_empty() && self.partition >= 0 };
         let name = dir.strip_prefix(DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/'));
         name.and_then(key_of) == Some(self.key())
     }

@@ -266,6 +266,7 @@ fn take_i64(from: &mut Bytes) -> Option<i64> {
 
 fn take_key(from: &mut Bytes) -> Option<PartitionKey> {
     let topic = TopicId(take(from, 16)?.as_ref().try_into().ok()?);
-    let partition = PartitionId(i32::from_le_bytes(take(from, 4)?.as_ref().try_into().ok()?));
-    Some(PartitionKey { topic, partition })
+    let partition = i32::from_le_bytes(take(from, 4)?.as_ref().try_into().ok()?);
+    // There are none below zero: their folder's name would be another's.
+    (partition >= 0).then_some(PartitionKey { topic, partition: PartitionId(partition) })
 }

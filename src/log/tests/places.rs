@@ -188,6 +188,10 @@ fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
         text.replace(DIR, &DIR.replace("t-0", "t-1")),
         text.replace(line, &format!("{line},{line}")),
         none,
+        text.replace(
+            line,
+            &format!("{line},{}", r#"{"topic":[9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9],"partition":-1,"dir":null,"start":0,"segments":[]}"#),
+        ),
     ] {
         assert!(Checkpoint::read(&known).is_ok() && wrong != text);
         let sealed = [&crc32c::crc32c(wrong.as_bytes()).to_be_bytes(), wrong.as_bytes()].concat();
@@ -201,6 +205,20 @@ fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
         assert_eq!(still.log.shared.failure(), None);
         assert_eq!(disk.list("").expect("listed"), healthy.list("").expect("listed"));
     }
+}
+
+#[test]
+fn an_entry_of_a_partition_below_zero_is_no_entry() {
+    let disk = SimDisk::new(1 << 40);
+    let mut still = Still::open(&disk, small()).expect("opens");
+    for n in [0, -1, 0] {
+        drop(submit(&still.log, &[(n, vec![1])]).expect("taken"));
+        still.commit();
+    }
+    drop(still);
+    // It is not a torn end: something was confirmed after it.
+    let error = Still::open(&disk.crash(|_| 0), small()).err().expect("refused").to_string();
+    assert!(error.contains("damaged, and one that was confirmed after it"), "{error}");
 }
 
 #[test]
