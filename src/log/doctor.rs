@@ -262,7 +262,7 @@ fn batch_at(file: &dyn DiskFile, pos: u64, segment: &Segment, next: Offset) -> R
 }
 
 /// Where the next whole batch begins, at or behind `from`.
-fn next_batch(file: &dyn DiskFile, from: u64, segment: &Segment, next: Offset) -> Result<Option<u64>, LogError> {
+pub(super) fn next_batch(file: &dyn DiskFile, from: u64, segment: &Segment, next: Offset) -> Result<Option<u64>, LogError> {
     const WINDOW: usize = 1 << 20;
     let mut at = from;
     while at < segment.length {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, StoredPartition};
 use super::disk::Disk;
+use super::doctor::next_batch;
 use super::materialise::{DIR, GONE};
 use super::segment::{Segment, walk};
 use super::shared::{Shared, Trouble};
@@ -36,7 +37,7 @@ pub(super) fn rebuild(shared: &Arc<Shared>, run: Option<u64>, folders: &[String]
             tracing::warn!(name, "a folder among the partitions that is none of ours");
             continue;
         };
-        partitions.push(partition(disk, key, &format!("{DIR}/{name}"))?);
+        partitions.push(partition(disk, key, &format!("{DIR}/{name}"), run.is_none())?);
     }
     // The first entry may be any: what the segments have is passed over.
     // Never the first file again: a WAL that begins with it is believed to have everything.
@@ -48,7 +49,8 @@ pub(super) fn rebuild(shared: &Arc<Shared>, run: Option<u64>, folders: &[String]
     Ok(checkpoint)
 }
 
-fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str) -> Result<StoredPartition, LogError> {
+/// `closed`: there is no WAL that has again what is cut off.
+fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str, closed: bool) -> Result<StoredPartition, LogError> {
     let names = disk.list(dir).map_err(LogError::io(format!("list {dir}")))?;
     let files = newest(names.iter().filter_map(|name| Segment::named(name)).collect());
     let mut segments: Vec<Segment> = Vec::new();
@@ -64,6 +66,14 @@ fn partition(disk: &dyn Disk, key: PartitionKey, dir: &str) -> Result<StoredPart
         }
         let file = disk.open(&path, false).map_err(LogError::io(format!("open {path}")))?;
         file.sync().map_err(LogError::io(format!("sync {path}")))?;
+        if closed && segment.length < there {
+            // What a crash tears is in the WAL. Here it is damage: it must not take with it what lies whole behind it.
+            let all = Segment { next: Offset(i64::MAX), length: there, ..segment.clone() };
+            if let Some(behind) = next_batch(file.as_ref(), segment.length + 1, &all, segment.next)? {
+                let why = format!("the batch here is damaged, and whole ones follow at {behind}: restore the data directory from a backup");
+                return Err(LogError::Corrupt { place: format!("{path} at {}", segment.length), why });
+            }
+        }
         if segment.length < there {
             tracing::warn!(path, kept = segment.length, bytes = there, "a segment ends in the middle of a batch");
         }

@@ -169,6 +169,12 @@ fn without_a_checkpoint_too_a_last_segment_with_anothers_content_is_not_taken_fo
     let whole = bytes(&disk, &path(last));
     replace(&disk, &path(last), &whole[..whole.len() - 5]);
     assert_eq!(values(&Still::open(&disk, small()).expect("opens").log, 0).len(), 148);
+    // But not with whole batches behind it, which nothing has again.
+    let disk = healthy.crash(|_| 0);
+    disk.remove_dir("wal").expect("removed");
+    disk.open(&path(last), false).expect("there").write_at(&[IoSlice::new(&[0x55])], 70).expect("written");
+    let error = Still::open(&disk, small()).err().expect("refused").to_string();
+    assert!(error.contains(&format!("{} at 0", path(last))) && error.contains("whole ones follow"), "{error}");
 }
 
 #[test]
