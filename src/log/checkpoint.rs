@@ -79,6 +79,12 @@ impl PartitionLine {
         let name = dir.strip_prefix(DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/'));
         name.and_then(key_of) == Some(self.key())
     }
+
+    /// Whether its segments are in order, each from its base on: what it ends with is then behind all of them.
+    fn is_in_order(&self) -> bool {
+        let each = self.segments.iter().all(|(base, next, ..)| (0..=*next).contains(base));
+        each && self.segments.windows(2).all(|two| two[0].1 <= two[1].0)
+    }
 }
 
 /// `(base, next, length, largest timestamp, where it is, first received, last received)`.
@@ -137,6 +143,10 @@ impl Checkpoint {
         if let Some(wrong) = lines.partitions.iter().find(|line| !line.has_its_folder() || !keys.insert(line.key())) {
             let PartitionKey { topic, partition } = wrong.key();
             return Err(format!("it has a wrong folder for partition {partition} of topic {topic}, or the partition twice"));
+        }
+        if let Some(wrong) = lines.partitions.iter().find(|line| !line.is_in_order()) {
+            let PartitionKey { topic, partition } = wrong.key();
+            return Err(format!("it has the segments of partition {partition} of topic {topic} out of order"));
         }
         let versions = |line: &PartitionLine| line.versions.iter().copied().collect::<BTreeMap<i64, u32>>();
         let partitions = lines.partitions.into_iter().map(|line| (versions(&line), line)).map(|(versions, line)| StoredPartition {

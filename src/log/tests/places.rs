@@ -178,7 +178,7 @@ fn without_a_checkpoint_too_a_last_segment_with_anothers_content_is_not_taken_fo
 }
 
 #[test]
-fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
+fn a_checkpoint_that_names_anothers_folder_or_has_segments_out_of_order_is_not_believed() {
     let healthy = written(true);
     let known = bytes(&healthy, checkpoint::FILE);
     let text = std::str::from_utf8(&known[4..]).expect("text").to_owned();
@@ -186,6 +186,7 @@ fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
     let stranger = name.replace("t-0.07", "t-0.08");
     let line = &text[text.find("[{").expect("the list") + 1..text.rfind(']').expect("its end")];
     let none = text.replace(&format!("\"{DIR}\""), "null");
+    let first = format!("[[0,{},", bases(&healthy)[1]);
     for wrong in [
         text.replace(DIR, &DIR.replace('/', "")),
         text.replace(DIR, "../t-0.07070707070707070707070707070707"),
@@ -194,6 +195,9 @@ fn a_checkpoint_that_names_anothers_folder_is_not_believed() {
         text.replace(DIR, &DIR.replace("t-0", "t-1")),
         text.replace(line, &format!("{line},{line}")),
         none,
+        // One that ends within the next, and one that begins behind its end.
+        text.replace(&first, "[[0,140,"),
+        text.replace(&first, &first.replace("[[0", "[[200")),
         text.replace(
             line,
             &format!("{line},{}", r#"{"topic":[9,9,9,9,9,9,9,9,9,9,9,9,9,9,9,9],"partition":-1,"dir":null,"start":0,"segments":[]}"#),
