@@ -8,6 +8,7 @@
 //! A failed sync is final for the process. Called by `broker`, which gives the batches their offsets.
 
 mod backup;
+mod buffers;
 mod cache;
 mod checkpoint;
 mod clean;

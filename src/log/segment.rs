@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::LogError;
+use super::buffers::lease;
 use super::disk::{Disk, DiskFile};
 use super::index::{Place, SegmentIndex};
 use super::shared::Shared;
@@ -215,12 +216,12 @@ impl Stored<'_> {
 
     fn bytes(&self, pos: u64, most: usize) -> Result<Bytes, LogError> {
         let length = self.segment.length;
-        let mut buf = vec![0; (length - pos).min(most as u64) as usize];
+        let mut buf = lease((length - pos).min(most as u64) as usize);
         let got = self.file.read_at(&mut buf, pos).map_err(LogError::io(format!("read {}", self.path)))?;
         if got < buf.len() {
             return Err(self.corrupt(pos + got as u64, &format!("it ends here, and should have {length} bytes")));
         }
-        Ok(Bytes::from(buf))
+        Ok(buf.into_bytes())
     }
 
     /// Goes from batch to batch, shows their positions and heads. A head that cannot be is an error.
