@@ -192,6 +192,7 @@ impl RuleOperator {
             times: told.iter().map(|(_, at)| *at).collect(),
             before: vec![i64::MIN; n].into(),
             heard: None,
+            gone: false,
         });
     }
 

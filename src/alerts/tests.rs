@@ -31,6 +31,7 @@ fn rows(readings: &[(i64, i64, bool)]) -> Rows {
         times: readings.iter().map(|(at, ..)| *at).collect(),
         before: vec![i64::MIN; readings.len()].into(),
         heard: Some(readings.iter().map(|(_, heard, _)| *heard).collect()),
+        gone: false,
     }
 }
 

@@ -418,7 +418,7 @@ fn recognise(aggregate: &Aggregate, rows: Stripped) -> DfResult<LogicalPlan> {
 }
 
 /// The call in terms that are exact, and what its value is then cast back to.
-fn in_exact_terms(call: Expr, schema: &DFSchema) -> DfResult<(Expr, Option<DataType>)> {
+pub(super) fn in_exact_terms(call: Expr, schema: &DFSchema) -> DfResult<(Expr, Option<DataType>)> {
     let promised = call.get_type(schema)?;
     let Expr::AggregateFunction(AggregateFunction { func, mut params }) = call else { return Ok((call, None)) };
     let func = match func.name() {

@@ -36,7 +36,7 @@ use super::catalog::Catalog;
 use super::error::{Code, SqlError};
 use super::functions::stateful;
 use super::lower::join::compares_times;
-use super::lower::{Source, frames, lower, over};
+use super::lower::{How, Source, frames, lower, over};
 use super::session::Session;
 use super::statement::{Name, Select};
 use super::types::sql_type;
@@ -155,7 +155,7 @@ impl Cutter<'_> {
         if !holds_time(plan) {
             return Ok(plan.clone());
         }
-        let refused = match lower(self.session, plan, &|name: &str| (self.sources)(name)) {
+        let refused = match lower(self.session, plan, &|name: &str| (self.sources)(name), How::HISTORY) {
             Ok(part) => return self.results(plan, &part),
             Err(refused) => refused,
         };

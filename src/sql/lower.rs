@@ -16,8 +16,11 @@ mod source;
 mod step;
 #[cfg(test)]
 mod tests;
+mod union;
+mod update;
 mod walk;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,7 @@ pub use source::{RECORD_TIME, Shape, Source, SourceColumn, Sources};
 
 use self::flow::Flow;
 use self::step::Step;
+pub(super) use self::update::How;
 use self::walk::{Chain, Walk};
 use super::error::{Code, SqlError};
 use super::expr::{cast_column, null_column};
@@ -84,6 +88,8 @@ pub struct QueryPlan {
     pub key_columns: Vec<String>,
     /// After how long of silence the clock moves a partition on.
     pub timeout: Option<Duration>,
+    /// How often results that change are told; with every commit where nothing is said.
+    pub every: Option<Duration>,
     /// Whether anything in it keeps state, and so waits for time to pass.
     pub waits: bool,
     flow: Arc<Flow>,
@@ -93,6 +99,22 @@ impl QueryPlan {
     /// Fresh operators for one task.
     pub fn chain(&self, scope: Scope) -> Result<OperatorChain, SqlError> {
         self.flow.chain(scope).map_err(|e| SqlError::new(Code::Plan, e.to_string()))
+    }
+
+    /// Whether its rows take the place of those with the same key that came before.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.flow.changes.is_some()
+    }
+
+    /// The columns as whoever watches sees them: a row that says that its key is gone has nothing but the key.
+    #[must_use]
+    pub fn watched_schema(&self) -> SchemaRef {
+        if !self.is_changing() {
+            return Arc::clone(&self.schema);
+        }
+        let nullable = self.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        Arc::new(Schema::new(nullable.collect::<Vec<_>>()))
     }
 
     /// The same query, its results in the columns of a stream that is there already: by position, or as `listed`
@@ -141,6 +163,7 @@ impl QueryPlan {
         }
         let as_is = self.schema == *target;
         let mut flow = self.flow.as_ref().clone();
+        flow.changes = flow.changes.map(|keys| keys.into_iter().filter_map(|(from, key)| Some((*places.get(from)?, key))).collect());
         if !as_is {
             flow.steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
         }
@@ -167,6 +190,9 @@ impl QueryPlan {
         // Writing to a String cannot fail.
         if let Some(timeout) = self.timeout {
             let _ = writeln!(out, "timeout  {timeout:?}");
+        }
+        if let Some(every) = self.every {
+            let _ = writeln!(out, "every    {every:?}");
         }
         if !self.key_columns.is_empty() {
             let _ = writeln!(out, "key      {}", self.key_columns.join(", "));
@@ -225,11 +251,14 @@ pub fn plan(select: &Select, sources: &dyn Sources, purpose: Purpose) -> Result<
     let logical = session.logical(&query)?;
     check::continuous(&logical, purpose)?;
     let optimized = session.optimize(&logical)?;
-    let plan = lower(&session, &optimized, sources)?;
+    let plan = lower(&session, &optimized, sources, How::of(select, purpose))?;
     check::names(&plan.schema)?;
+    update::check(&plan, select, purpose)?;
     let mut plan = signed(plan)?;
-    if let Emit::WindowClose { timeout } = select.emit {
-        plan.timeout = timeout;
+    match select.emit {
+        Emit::WindowClose { timeout, .. } => plan.timeout = timeout,
+        Emit::Update { every } => plan.every = every,
+        Emit::Unstated | Emit::Changes => {}
     }
     Ok(plan)
 }
@@ -254,19 +283,25 @@ fn signed(plan: QueryPlan) -> Result<QueryPlan, SqlError> {
 }
 
 /// Lowers an optimized plan.
-pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources) -> Result<QueryPlan, SqlError> {
-    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)? }.lower(optimized)?;
+pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources, how: How) -> Result<QueryPlan, SqlError> {
+    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)?, how, top: Cell::new(true) }.lower(optimized)?;
     let Chain { fork, steps, columns, local, partitions, inputs, .. } = chain;
     let schema = Arc::clone(optimized.schema().inner());
     let placement = if local || partitions == 1 { Placement::Partition } else { Placement::Merged };
     let keys = columns.iter().zip(schema.fields()).filter(|(lineage, _)| lineage.key);
-    let flow = Flow { fork, steps };
+    if steps.iter().any(|step| matches!(step, Step::Top { limit: None | Some(0), .. })) {
+        return Err(frames::endless_ranking());
+    }
+    let changing = steps.iter().any(Step::is_changing);
+    let parts = columns.iter().enumerate().filter_map(|(at, lineage)| Some((at, lineage.change?)));
+    let flow = Flow { fork, changes: changing.then(|| parts.collect()), steps };
     let plan = QueryPlan {
         inputs,
         placement,
         key_columns: keys.map(|(_, field)| field.name().clone()).collect(),
         schema,
         timeout: None,
+        every: None,
         waits: flow.is_stateful(),
         flow: Arc::new(flow),
     };

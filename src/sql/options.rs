@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use table::{ALERT_OPTIONS, Kind, OptionSpec, QUERY_OPTIONS, STREAM_OPTIONS, TABLE_OPTIONS};
 
 use super::error::{Code, Place, SqlError, did_you_mean};
+use super::statement::StateTtl;
 use crate::record::TopicName;
 use crate::time::{Timestamp, parse_duration};
 
@@ -167,6 +168,8 @@ pub struct QueryOptions {
     pub start: Start,
     /// The longest an output waits for its commit; the node's default where none is given.
     pub commit_interval: Option<Duration>,
+    /// How long state is kept for which no row comes.
+    pub state_ttl: StateTtl,
     /// What was written.
     pub given: Options,
 }
@@ -338,6 +341,10 @@ impl QueryOptions {
             delivery: Delivery::ExactlyOnce,
             start: given.start(Start::Earliest),
             commit_interval: given.duration_or_none("commit.interval"),
+            state_ttl: match given.value("state.ttl") {
+                None => StateTtl::Unstated,
+                Some(_) => given.duration_or_none("state.ttl").map_or(StateTtl::Forever, StateTtl::For),
+            },
             given,
         })
     }

@@ -15,7 +15,7 @@ use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
 use super::dialect::{Piece, asof, emit, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
-use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
+use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement};
 
 /// How deep brackets and subqueries may lie in one another.
 const RECURSION_LIMIT: usize = 50;
@@ -166,8 +166,9 @@ fn rest(tokens: &[TokenWithSpan], skip: usize) -> Parser<'static> {
 
 fn select_alone(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let select = select(tokens)?;
-    if let Emit::WindowClose { .. } = select.emit {
-        let error = SqlError::not_supported("EMIT ON WINDOW CLOSE in a SELECT typed by hand").at(select.emit_place);
+    if let Emit::WindowClose { .. } | Emit::Update { .. } = select.emit {
+        let clause = if let Emit::Update { .. } = select.emit { "EMIT ON UPDATE" } else { "EMIT ON WINDOW CLOSE" };
+        let error = SqlError::not_supported(&format!("{clause} in a SELECT typed by hand")).at(select.emit_place);
         return Err(error.hint("write EMIT CHANGES to go on, or nothing to read what is stored"));
     }
     if select.emit == Emit::Changes {
@@ -192,7 +193,7 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     windows::normalize(&mut query)?;
     refuse::in_query(&query)?;
     let reads = relations(&query);
-    Ok(Select { query, emit, emit_place, reads })
+    Ok(Select { query, emit, emit_place, state_ttl: StateTtl::Unstated, reads })
 }
 
 /// The relations a query reads, once each, without the names of its own WITH.

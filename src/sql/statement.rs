@@ -291,6 +291,8 @@ pub struct Select {
     pub emit: Emit,
     /// Where EMIT stands.
     pub emit_place: Option<Place>,
+    /// How long state is kept for which no row comes.
+    pub state_ttl: StateTtl,
     /// The relations it reads, once each, in order of first mention; names of its own WITH are left out.
     pub reads: Vec<Name>,
 }
@@ -300,13 +302,32 @@ pub struct Select {
 pub enum Emit {
     /// Nothing was written: on window close where there are windows, else as rows come; over stored data where typed by hand.
     Unstated,
-    /// `EMIT ON WINDOW CLOSE [TIMEOUT i]`.
+    /// `EMIT ON WINDOW CLOSE [WITH GRACE i] [TIMEOUT i]`.
     WindowClose {
+        /// How long behind its end a window still takes late rows, and is written once more for each.
+        grace: Option<Duration>,
         /// After how long of silence a partition's windows close by the clock.
         timeout: Option<Duration>,
     },
+    /// `EMIT ON UPDATE [EVERY i]`, `EMIT EVERY i`.
+    Update {
+        /// How often by the clock; with every commit where nothing is said.
+        every: Option<Duration>,
+    },
     /// `EMIT CHANGES`.
     Changes,
+}
+
+/// How long state is kept for which no row comes: the option `state.ttl` of the statement around a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateTtl {
+    /// Nothing was said.
+    #[default]
+    Unstated,
+    /// For ever.
+    Forever,
+    /// So long, in event time.
+    For(Duration),
 }
 
 /// `CREATE QUERY .. AS INSERT INTO .. SELECT ..`.

@@ -108,6 +108,25 @@ impl Chain {
         Ok(at)
     }
 
+    /// Whether an operator has results that it tells only when it is asked. None stands before a join.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.operators.iter().any(|operator| operator.has_changes())
+    }
+
+    /// Asks for what has changed. Answers whether there is more than one commit should hold.
+    pub fn flush(&mut self, out: &mut Output) -> Result<bool, StreamError> {
+        let mut has_more = false;
+        let mut behind = self.operators.as_mut_slice();
+        while let Some((first, rest)) = behind.split_first_mut() {
+            let mut made = Output::default();
+            has_more |= first.flush(&mut made)?;
+            hand_on(rest, made, out)?;
+            behind = rest;
+        }
+        Ok(has_more)
+    }
+
     /// A step from outside: every operator is offered it.
     pub fn external(&mut self, body: &str, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
         if let Some(fork) = &mut self.fork {

@@ -66,6 +66,9 @@ pub struct CommitRecord {
     /// Rows of this commit that were far ahead of the clock, by input.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub far: BTreeMap<i32, Vec<i64>>,
+    /// Whether it told what had changed of results that are kept up to date, behind its rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 impl CommitRecord {

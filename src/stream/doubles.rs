@@ -261,6 +261,7 @@ impl Partition {
             times: times.into(),
             before: marks[..readings.len()].iter().copied().collect(),
             heard: None,
+            gone: false,
         };
         Self { rows, marks }
     }

@@ -31,6 +31,9 @@ pub struct Rows {
     /// When each row counts as heard: its event time; for a row ahead of the clock what the clock said when it
     /// came, or the watermark if that is later. `None` where no row was ahead.
     pub heard: Option<ScalarBuffer<i64>>,
+    /// Whether these rows say that their keys are gone from results that are kept up to date: then only the key columns
+    /// have a value.
+    pub gone: bool,
 }
 
 impl Rows {
@@ -61,6 +64,7 @@ impl Rows {
             times: of(&self.times),
             before: of(&self.before),
             heard: self.heard.as_ref().map(of),
+            gone: self.gone,
         }
     }
 

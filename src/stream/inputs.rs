@@ -13,7 +13,7 @@ use crate::record::{Offset, PartitionId};
 use crate::time::Timestamp;
 
 /// Below this bit of an input's number stands its partition, above it its source.
-const SOURCE_BIT: u32 = 20;
+pub(super) const SOURCE_BIT: u32 = 20;
 
 /// One source of a task, in the order in which the query reads them.
 #[derive(Clone)]
@@ -35,6 +35,11 @@ pub struct SourceSpec {
 /// The number of an input, by the place of its source and its partition.
 pub(super) const fn number(source: usize, partition: PartitionId) -> i32 {
     ((source as i32) << SOURCE_BIT) | partition.0
+}
+
+/// The partition of a number: rows that have come through a union carry their source above it.
+pub(super) const fn partition_of(number: PartitionId) -> PartitionId {
+    PartitionId(number.0 & ((1 << SOURCE_BIT) - 1))
 }
 
 /// One input partition as the task sees it.

@@ -5,6 +5,7 @@
 //! carries the letters together with the positions they came from, so that each is written once.
 
 use super::element::{Aside, AsideRow, FailedRow};
+use super::inputs::partition_of;
 use super::sink::Outputs;
 use super::source::Chunk;
 use crate::record::{Header, Offset, PartitionId, RecordRef, TopicName, TopicPartition};
@@ -69,15 +70,17 @@ pub fn write(letters: &Letters, aside: &[AsideRow], failed: &[FailedRow], chunk:
                 Aside::Late => "late: every window it belongs to was closed",
                 Aside::FarAhead => "its event time is more than a day ahead of the clock",
             };
-            let to = late.place(row.partition);
-            let letter = Letter { to, from: &letters.query, reason, source: &letters.source, partition: row.partition };
+            let partition = partition_of(row.partition);
+            let to = late.place(partition);
+            let letter = Letter { to, from: &letters.query, reason, source: &letters.source, partition };
             post(&letter, row.offset, chunk, None, now, out);
         }
     }
     if let Some(box_) = &letters.failed {
         for row in failed {
-            let to = box_.place(row.partition);
-            let letter = Letter { to, from: &letters.query, reason: &row.reason, source: &letters.source, partition: row.partition };
+            let partition = partition_of(row.partition);
+            let to = box_.place(partition);
+            let letter = Letter { to, from: &letters.query, reason: &row.reason, source: &letters.source, partition };
             post(&letter, row.offset, chunk, row.row.as_deref(), now, out);
         }
     }

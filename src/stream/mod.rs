@@ -25,6 +25,7 @@ mod source;
 mod stateless;
 mod stats;
 mod task;
+mod update;
 mod window;
 
 pub use absent::{Absent, AbsentColumn, AbsentSpec};
@@ -34,11 +35,11 @@ pub use element::{Aside, AsideRow, Deletion, FailedRow, NO_OFFSET, NO_TIME, Outp
 pub use gap::{GapColumn, GapFill, GapSpec};
 pub use inputs::SourceSpec;
 pub use intake::{BadRecords, Intake};
-pub use join::{AsOf, AsOfSpec, Interval, IntervalSpec, Join, JoinKind, Side, TableSide};
+pub use join::{AsOf, AsOfSpec, Interval, IntervalSpec, Join, JoinKind, Side, TableSide, Union};
 pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
 pub use letters::{HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters};
 pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
-pub use over::{Lead, LeadCall, LeadSpec, Over, OverArgument, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec};
+pub use over::{Ahead, AheadSpec, Lead, LeadCall, LeadSpec, Over, OverArgument, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec};
 pub use rank::{Rank, RankOrder, RankSpec};
 pub use session::{SessionAggregate, SessionSpec};
 pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
@@ -46,4 +47,5 @@ pub use source::{AheadJudge, AheadRows, Chunk, FAR_AHEAD_MS, Feed, Piece, Stampe
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, TaskCounts, TaskStats};
 pub use task::{Control, Pace, StartAt, Task, TaskSpec, checkpoint_place, start_of};
+pub use update::{GroupEmit, GroupLife, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
 pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

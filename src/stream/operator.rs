@@ -67,6 +67,16 @@ pub trait Operator: Send {
         let _ = now;
         None
     }
+    /// Whether it has results that it tells only when it is asked.
+    fn has_changes(&self) -> bool {
+        false
+    }
+    /// Asked once a commit, or as often as the query says: tells what has changed since it was last asked. Answers whether
+    /// there is more than one commit should hold.
+    fn flush(&mut self, out: &mut Output) -> Result<bool, StreamError> {
+        let _ = out;
+        Ok(false)
+    }
     /// Something from outside that steps the operator (a person acknowledges an alert), at the clock's time
     /// `at`. It is part of the commit it fell into and comes again on a replay. Every operator of a chain is
     /// offered it; most have nothing to do.

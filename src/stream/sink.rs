@@ -12,6 +12,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
 use super::element::{FailedRow, NO_TIME, Rows};
+use super::inputs::partition_of;
 use super::operator::StreamError;
 use crate::bus::{TopicBatch, partition_for_key};
 use crate::format::JsonEncoder;
@@ -93,6 +94,7 @@ pub struct TopicSink {
     partitions: i32,
     encoder: JsonEncoder,
     keys: Vec<usize>,
+    upserts: bool,
 }
 
 impl TopicSink {
@@ -100,7 +102,23 @@ impl TopicSink {
     /// of the columns `keys`: one column as text, several as a JSON array, none as no key.
     #[must_use]
     pub const fn new(topic: TopicName, partitions: i32, encoder: JsonEncoder, keys: Vec<usize>) -> Self {
-        Self { topic, partitions, encoder, keys }
+        Self { topic, partitions, encoder, keys, upserts: false }
+    }
+
+    /// The same for rows that take the place of those written before them: each has a key, which is `[]` where it is made
+    /// of no column and `[null]` where its column is NULL; and a row that is gone is a null value under its key.
+    #[must_use]
+    pub const fn upserts(mut self) -> Self {
+        self.upserts = true;
+        self
+    }
+
+    fn gone(&self, rows: &Rows, keys: &[Option<Vec<u8>>], now: Timestamp, out: &mut Outputs) {
+        for (row, key) in keys.iter().enumerate() {
+            let to = TopicPartition::new(self.topic.clone(), self.place(key.as_deref(), rows));
+            let at = if rows.times[row] == NO_TIME { now.0 } else { rows.times[row] };
+            out.push(&to, at, key.as_deref(), None, &[]);
+        }
     }
 
     /// The record key of each row, made of these columns: one as text, several as a JSON array, none as no key.
@@ -111,15 +129,23 @@ impl TopicSink {
     fn place(&self, key: Option<&[u8]>, rows: &Rows) -> PartitionId {
         match key {
             Some(key) => partition_for_key(key, self.partitions),
-            None => PartitionId(rows.partition.0.rem_euclid(self.partitions.max(1))),
+            None => PartitionId(partition_of(rows.partition).0.rem_euclid(self.partitions.max(1))),
         }
     }
 }
 
 impl Sink for TopicSink {
     fn rows(&mut self, rows: &Rows, now: Timestamp, out: &mut Outputs) -> Result<Vec<FailedRow>, StreamError> {
+        let mut keys = record_keys(&rows.batch, &self.keys)?;
+        if self.upserts {
+            let without: &[u8] = if self.keys.is_empty() { b"[]" } else { b"[null]" };
+            keys.iter_mut().filter(|key| key.is_none()).for_each(|key| *key = Some(without.to_vec()));
+        }
+        if rows.gone {
+            self.gone(rows, &keys, now, out);
+            return Ok(Vec::new());
+        }
         let encoded = self.encoder.encode(&rows.batch);
-        let keys = record_keys(&rows.batch, &self.keys)?;
         let mut failed = Vec::new();
         for (row, key) in keys.iter().enumerate() {
             let value = match encoded.row(row) {

@@ -343,7 +343,7 @@ impl Stamper {
             }
         }
         let heard = heard.map(ScalarBuffer::from).filter(|heard| heard[..] != times[..]);
-        Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into(), heard })
+        Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into(), heard, gone: false })
     }
 
     fn judge(&self, now: Timestamp, times: &ScalarBuffer<i64>, offsets: &ScalarBuffer<i64>) -> AheadRows {

@@ -69,6 +69,8 @@ pub struct TaskSpec {
     pub scope: Scope,
     /// The query's TIMEOUT.
     pub timeout: Option<Duration>,
+    /// How often results that are kept up to date are told; with every commit where nothing is said.
+    pub every: Option<Duration>,
     /// Tells this plan's state from another's.
     pub fingerprint: String,
     /// A checkpoint of another plan: keep its positions and start with empty state (a replaced query),
@@ -107,6 +109,8 @@ pub struct Task {
     outputs: Outputs,
     pending: CommitRecord,
     uncommitted_since: Option<Instant>,
+    /// When results that are kept up to date were last told.
+    told_at: Timestamp,
     since_snapshot: usize,
     snapshot_at: Instant,
 }
@@ -152,6 +156,7 @@ impl Task {
         committer: Option<Box<dyn Committer>>,
     ) -> Self {
         let inputs = inputs_of(&spec.sources);
+        let told_at = clock.now();
         Self {
             spec,
             bus,
@@ -166,6 +171,7 @@ impl Task {
             outputs: Outputs::default(),
             pending: CommitRecord::default(),
             uncommitted_since: None,
+            told_at,
             since_snapshot: 0,
             snapshot_at: Instant::now(),
         }
@@ -239,6 +245,10 @@ impl Task {
         } else {
             self.pin();
         }
+        if self.spec.every.is_none() && self.chain.has_changes() {
+            // It ended between two commits that belong together.
+            self.uncommitted_since = Some(Instant::now());
+        }
         self.note_progress();
         Ok(())
     }
@@ -268,7 +278,10 @@ impl Task {
                 self.discard(out)?;
             }
         }
-        let out = self.advance_merged()?;
+        let mut out = self.advance_merged()?;
+        if commit.told {
+            self.chain.flush(&mut out)?;
+        }
         self.discard(out)?;
         self.epoch = commit.epoch;
         Ok(())
@@ -355,7 +368,11 @@ impl Task {
             });
             idle.into_iter().chain(timeout).min()
         });
-        commit.into_iter().chain(quiet).min().map(|wait| wait.max(Duration::from_millis(1)))
+        let telling = self.spec.every.filter(|_| self.chain.has_changes()).map(|every| {
+            let left_ms = self.told_at.plus(every.as_millis() as i64).since(now).max(0);
+            self.clock.real(Duration::from_millis(left_ms as u64))
+        });
+        commit.into_iter().chain(quiet).chain(telling).min().map(|wait| wait.max(Duration::from_millis(1)))
     }
 
     /// One look at every input. Answers whether any had something.
@@ -551,18 +568,44 @@ impl Task {
         Ok(())
     }
 
+    /// Whether results that are kept up to date have changed, and it is time to tell.
+    fn is_to_tell(&self) -> bool {
+        let is_time = |every: Duration| self.clock.now().since(self.told_at) >= every.as_millis() as i64;
+        self.chain.has_changes() && self.spec.every.is_none_or(is_time)
+    }
+
     fn must_commit(&self) -> bool {
+        if self.spec.every.is_some() && self.is_to_tell() {
+            return true;
+        }
         let Some(since) = self.uncommitted_since else { return false };
         !self.outputs.is_empty() || since.elapsed() >= self.spec.pace.commit_interval
     }
 
-    /// Writes what is pending: outputs, positions, decisions, together or not at all.
+    /// Writes what is pending: outputs, positions, decisions, together or not at all. What has changed and is more than one
+    /// commit should hold goes in several.
     async fn commit(&mut self) -> Result<(), StreamError> {
-        if self.uncommitted_since.is_none() {
-            return Ok(());
+        let mut has_more = self.spec.every.is_some() && self.is_to_tell();
+        while has_more || self.uncommitted_since.is_some() {
+            has_more = self.commit_once(has_more).await?;
         }
+        self.note_progress();
+        Ok(())
+    }
+
+    /// One commit, which tells what has changed where that is due, or where an earlier one has begun to. Answers whether
+    /// there is more to tell.
+    async fn commit_once(&mut self, goes_on: bool) -> Result<bool, StreamError> {
         let out = self.advance_merged()?;
         self.put(out, None)?;
+        let mut has_more = false;
+        if goes_on || self.is_to_tell() {
+            let mut out = Output::default();
+            has_more = self.chain.flush(&mut out)?;
+            self.put(out, None)?;
+            self.pending.told = true;
+            self.told_at = self.clock.now();
+        }
         let outputs = self.outputs.take();
         self.uncommitted_since = None;
         self.epoch += 1;
@@ -575,8 +618,7 @@ impl Task {
             committer.commit(Commit { outputs, checkpoint: Some(checkpoint) }).await?;
             self.stats.committed();
         }
-        self.note_progress();
-        Ok(())
+        Ok(has_more)
     }
 
     fn snapshot_due(&self) -> bool {

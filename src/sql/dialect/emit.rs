@@ -13,7 +13,7 @@ use crate::sql::statement::Emit;
 use crate::sql::types::interval_millis;
 
 /// What EMIT can say, for messages.
-const FORMS: &str = "EMIT ON WINDOW CLOSE [TIMEOUT INTERVAL i] or EMIT CHANGES";
+const FORMS: &str = "EMIT ON WINDOW CLOSE [WITH GRACE INTERVAL i] [TIMEOUT INTERVAL i], EMIT ON UPDATE [EVERY INTERVAL i], EMIT EVERY INTERVAL i or EMIT CHANGES";
 
 /// Takes the EMIT clause off the end of a statement.
 pub fn cut(tokens: &mut Vec<TokenWithSpan>) -> Result<(Emit, Option<Place>), SqlError> {
@@ -84,14 +84,13 @@ fn read(clause: &[TokenWithSpan]) -> Result<Emit, SqlError> {
     if words_at(clause, 1, &["CHANGES"]) {
         return end(clause, 2).map(|()| Emit::Changes);
     }
-    if words_at(clause, 1, &["ON", "UPDATE"]) {
-        return refuse(
-            if words_at(clause, 3, &["EVERY"]) { "EMIT ON UPDATE EVERY" } else { "EMIT ON UPDATE" },
-            "write EMIT ON WINDOW CLOSE",
-        );
+    let every = if words_at(clause, 1, &["ON", "UPDATE"]) { 3 } else { 1 };
+    if words_at(clause, every, &["EVERY"]) {
+        let (length, next) = read_interval(clause, every + 1, "EVERY")?;
+        return end(clause, next).map(|()| Emit::Update { every: Some(length) });
     }
-    if words_at(clause, 1, &["EVERY"]) {
-        return refuse("EMIT EVERY", "write EMIT ON WINDOW CLOSE");
+    if every == 3 {
+        return end(clause, 3).map(|()| Emit::Update { every: None });
     }
     for word in ["FINAL", "AFTER", "PERIODIC", "CHANGELOG", "STREAM"] {
         if words_at(clause, 1, &[word]) {
@@ -108,31 +107,28 @@ fn read(clause: &[TokenWithSpan]) -> Result<Emit, SqlError> {
             .hint(near.unwrap_or_else(|| format!("write {FORMS}"))));
     }
     let mut at = 4;
-    let mut timeout = None;
+    let (mut grace, mut timeout) = (None, None);
     while at < clause.len() {
-        if words_at(clause, at, &["WITH", "GRACE"]) {
-            return Err(SqlError::not_supported("EMIT ON WINDOW CLOSE WITH GRACE")
-                .at(Place::of(clause[at].span))
-                .hint("leave the grace out; late rows go to 'late.topic'"));
-        }
-        if !words_at(clause, at, &["TIMEOUT"]) || timeout.is_some() {
+        let (what, word, from) =
+            if words_at(clause, at, &["WITH", "GRACE"]) { (&mut grace, "GRACE", at + 2) } else { (&mut timeout, "TIMEOUT", at + 1) };
+        if what.is_some() || (word == "TIMEOUT" && !words_at(clause, at, &["TIMEOUT"])) {
             return end(clause, at).map(|()| Emit::Unstated);
         }
-        let (length, next) = read_interval(clause, at + 1)?;
-        timeout = Some(length);
+        let (length, next) = read_interval(clause, from, word)?;
+        *what = Some(length);
         at = next;
     }
-    Ok(Emit::WindowClose { timeout })
+    Ok(Emit::WindowClose { grace, timeout })
 }
 
 /// An INTERVAL from `at` on, and where the next thing begins.
-fn read_interval(clause: &[TokenWithSpan], at: usize) -> Result<(Duration, usize), SqlError> {
+fn read_interval(clause: &[TokenWithSpan], at: usize, word: &str) -> Result<(Duration, usize), SqlError> {
     let place = clause.get(at).or(clause.last()).and_then(|t| Place::of(t.span));
-    let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(clause[at..].to_vec());
-    let expr = parser.parse_expr().map_err(|e| SqlError::from(e).at(place).hint("write TIMEOUT INTERVAL '10' SECOND"))?;
+    let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(clause.get(at..).unwrap_or_default().to_vec());
+    let expr = parser.parse_expr().map_err(|e| SqlError::from(e).at(place).hint(format!("write {word} INTERVAL '10' SECOND")))?;
     let millis = interval_millis(&expr).map_err(|e| e.at(place))?;
     let length = u64::try_from(millis).ok().filter(|ms| *ms > 0);
-    let length = length.ok_or_else(|| SqlError::syntax("a timeout is a positive interval").at(place))?;
+    let length = length.ok_or_else(|| SqlError::syntax(format!("{word} takes a positive interval")).at(place))?;
     Ok((Duration::from_millis(length), at + parser.get_current_index() + 1))
 }
 

@@ -39,7 +39,7 @@ impl Checker {
     fn statement(&mut self, parsed: &Parsed) -> Result<(), SqlError> {
         match &parsed.statement {
             Statement::CreateQuery(query) => {
-                let planned = self.plan(&query.select)?;
+                let planned = self.plan(&query.select, Purpose::ExactlyOnce)?;
                 if self.catalog.relation(&query.insert_into.text).is_none() {
                     let made = super::statements::derived_options(&planned, PARTITIONS, None);
                     let made: Vec<(&str, &str)> = made.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -48,10 +48,14 @@ impl Checker {
                         self.create(&derived)?;
                     }
                 }
+                if let Some(def) = self.catalog.relation(&query.insert_into.text) {
+                    super::launch::check_upserts(&planned, def, &query.insert_columns)?;
+                }
                 self.create(parsed)
             }
             Statement::CreateAlert(alert) => {
-                let planned = self.plan(&alert.select)?;
+                let planned = self.plan(&alert.select, Purpose::ExactlyOnce)?;
+                planned.check_alert()?;
                 self.rules.check(&planned.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
                 self.create(parsed)
             }
@@ -65,7 +69,9 @@ impl Checker {
                 }
                 Ok(())
             }
-            Statement::Select(select) if select.emit == crate::sql::statement::Emit::Changes => self.plan(select).map(|_| ()),
+            Statement::Select(select) if select.emit == crate::sql::statement::Emit::Changes => {
+                self.plan(select, Purpose::Watch).map(|_| ())
+            }
             Statement::Select(select) => {
                 for name in &select.reads {
                     self.catalog.relation_or_error(name)?;
@@ -87,11 +93,11 @@ impl Checker {
         Ok(())
     }
 
-    fn plan(&self, select: &Select) -> Result<QueryPlan, SqlError> {
+    fn plan(&self, select: &Select, purpose: Purpose) -> Result<QueryPlan, SqlError> {
         let mut sources: BTreeMap<String, Source> = BTreeMap::new();
         for name in &select.reads {
             sources.insert(name.text.clone(), self.catalog.relation_or_error(name)?.source(PARTITIONS));
         }
-        plan(select, &|name: &str| sources.get(name).cloned(), Purpose::ExactlyOnce)
+        plan(select, &|name: &str| sources.get(name).cloned(), purpose)
     }
 }

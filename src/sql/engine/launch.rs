@@ -1,6 +1,6 @@
 //! Starting a query or alert: its topics, its feeds, its tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -189,10 +189,11 @@ impl Engine {
                 let partitions = self.topic_of(&def).await?;
                 let schema = sink_schema(&planned.plan, &def, &query.insert_columns)?;
                 let keys = key_columns(&planned.plan, &def, &schema);
-                let topic = def.topic.clone();
+                check_upserts(&planned.plan, &def, &query.insert_columns)?;
+                let (topic, upserts) = (def.topic.clone(), planned.plan.is_changing());
                 let make: MakeSink = Arc::new(move || {
-                    Box::new(TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone()))
-                        as Box<dyn Sink>
+                    let sink = TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone());
+                    Box::new(if upserts { sink.upserts() } else { sink }) as Box<dyn Sink>
                 });
                 Ok((query.insert_into.text.clone(), make))
             }
@@ -263,6 +264,7 @@ impl Engine {
                     sources: own.clone(),
                     scope,
                     timeout: plan.timeout,
+                    every: plan.every,
                     fingerprint: me.fingerprint(&entry, &plan),
                     adopt_positions: replaced,
                     pace,
@@ -417,6 +419,29 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<Sch
         return Err(SqlError::new(Code::BadDefinition, message));
     }
     Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
+}
+
+/// Rows that take the place of earlier ones do so by their key: a stream with a key has this one, a table always.
+pub(super) fn check_upserts(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<(), SqlError> {
+    if !plan.is_changing() || def.key_columns().is_empty() {
+        return Ok(());
+    }
+    let name = |key: &String| match plan.schema.index_of(key).ok().and_then(|at| listed.get(at)) {
+        Some(listed) => listed.text.clone(),
+        None => key.clone(),
+    };
+    let own: BTreeSet<String> = plan.key_columns.iter().map(name).collect();
+    if own == def.key_columns().iter().cloned().collect() {
+        return Ok(());
+    }
+    let shown = |keys: Vec<String>| if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
+    let message = format!(
+        "the results change, and their key is ({}), while the key of \"{}\" is ({})",
+        shown(own.into_iter().collect()),
+        def.name,
+        shown(def.key_columns().to_vec())
+    );
+    Err(SqlError::new(Code::BadDefinition, message).hint("write into a stream or table with the results' key, or without one"))
 }
 
 /// Which columns make the record's key: what the sink's stream promises, else the plan's own key.

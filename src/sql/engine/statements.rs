@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::launch::{Planned, PlannedInput};
+use super::launch::{Planned, PlannedInput, check_upserts};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::format::JsonEncoder;
@@ -67,9 +67,14 @@ impl Engine {
         };
         // Everything that can be wrong is found before anything is written.
         match &*entry.statement {
-            Statement::CreateQuery(q) => drop(self.planned(&q.select, Purpose::ExactlyOnce).await?),
+            Statement::CreateQuery(q) => {
+                let planned = self.planned(&q.select, Purpose::ExactlyOnce).await?;
+                let def = Arc::clone(self.catalog.read().relation_or_error(&q.insert_into)?);
+                check_upserts(&planned.plan, &def, &q.insert_columns)?;
+            }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
+                planned.plan.check_alert()?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
             }
             _ => {
@@ -212,6 +217,7 @@ impl Engine {
                 sources: sources.collect(),
                 scope,
                 timeout: plan.timeout,
+                every: plan.every,
                 fingerprint: String::new(),
                 adopt_positions: false,
                 pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
@@ -244,7 +250,7 @@ impl Engine {
                 }
             }
         });
-        Ok(Outcome::Stream { schema: plan.schema, rows_rx })
+        Ok(Outcome::Stream { schema: plan.watched_schema(), rows_rx })
     }
 
     async fn insert(&self, insert: &Insert) -> Result<Outcome, SqlError> {

@@ -1,5 +1,7 @@
 //! The engine over a real broker on a simulated disk: what a running query does when the ground moves.
 
+mod updates;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

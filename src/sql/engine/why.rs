@@ -46,7 +46,10 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
                 }
             }
         }
-        if plan.timeout.is_none() {
+        if let Some(every) = plan.every {
+            lines.push(format!("its results change, and are told every {every:?}"));
+        }
+        if plan.timeout.is_none() && !plan.is_changing() {
             lines.push("it has no TIMEOUT: the last windows of a silent partition stay open until its next row. EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '10' SECOND closes them by the clock".to_owned());
         }
     }

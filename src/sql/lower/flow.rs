@@ -7,15 +7,21 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+
 use super::step::Step;
 use crate::sql::windows::Length;
-use crate::stream::{AsOf, AsOfSpec, Chain, Expr, Interval, IntervalSpec, Join, JoinKind, Scope, Side, StreamError};
+use crate::stream::{
+    AsOf, AsOfSpec, Chain, Expr, Interval, IntervalSpec, Join, JoinKind, Operator, Scope, Shown, Side, StreamError, Union, WindowColumn,
+};
 
 /// A tree of steps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flow {
     pub fork: Option<Arc<Fork>>,
     pub steps: Vec<Step>,
+    /// Where its rows change: which columns tell them apart, and what each is of the group or ranking below.
+    pub changes: Option<Vec<(usize, WindowColumn)>>,
 }
 
 /// Two flows and how they are joined.
@@ -33,21 +39,47 @@ pub(super) enum JoinStep {
     Interval(IntervalSpec),
     /// With the latest row.
     AsOf(AsOfSpec),
+    /// One beside the other.
+    Union(SchemaRef),
 }
 
 impl Flow {
     /// Fresh operators for one task.
     pub(super) fn chain(&self, scope: Scope) -> Result<Chain, StreamError> {
-        let operators = self.steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>()?;
-        Ok(match &self.fork {
-            None => Chain::new(operators),
-            Some(fork) => Chain::joined(fork.left.chain(scope)?, fork.right.chain(scope)?, fork.join.operator()?, operators),
-        })
+        let Some(fork) = &self.fork else { return Ok(Chain::new(self.operators(scope)?)) };
+        // Behind a union each source's partition is one of several, also where a task has one partition of each.
+        let behind = if matches!(fork.join, JoinStep::Union(_)) { Scope::Merged } else { scope };
+        let left = fork.left.chain(scope)?;
+        let join = fork.join.operator(left.sources())?;
+        Ok(Chain::joined(left, fork.right.chain(scope)?, join, self.operators(behind)?))
+    }
+
+    /// Rows that change go through conditions and columns as part of the step that changes them.
+    fn operators(&self, scope: Scope) -> Result<Vec<Box<dyn Operator>>, StreamError> {
+        let alone = |steps: &[Step]| steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>();
+        let (Some(keys), Some(at)) = (&self.changes, self.steps.iter().position(Step::is_changing)) else { return alone(&self.steps) };
+        let behind = &self.steps[at + 1..];
+        let shown = Shown {
+            steps: behind
+                .iter()
+                .map(Step::filter_project)
+                .collect::<Option<_>>()
+                .ok_or_else(|| StreamError::Limit("rows that change go through conditions and columns alone".to_owned()))?,
+            keys: keys.clone(),
+            schema: Arc::clone(self.steps.last().unwrap_or(&self.steps[at]).schema()),
+        };
+        let mut operators = alone(&self.steps[..at])?;
+        operators.push(self.steps[at].changing(scope, shown)?);
+        Ok(operators)
     }
 
     /// Whether anything in it keeps state between rows.
     pub(super) fn is_stateful(&self) -> bool {
-        self.fork.is_some() || self.steps.iter().any(Step::is_stateful)
+        let joins = self.fork.as_ref().is_some_and(|fork| match fork.join {
+            JoinStep::Interval(_) | JoinStep::AsOf(_) => true,
+            JoinStep::Union(_) => fork.left.is_stateful() || fork.right.is_stateful(),
+        });
+        joins || self.steps.iter().any(Step::is_stateful)
     }
 
     /// The flow as EXPLAIN shows it; `sources` are the lines of its sources, in order.
@@ -79,8 +111,10 @@ impl Flow {
 }
 
 impl JoinStep {
-    fn operator(&self) -> Result<Box<dyn Join>, StreamError> {
+    /// A fresh operator; its left side reads so many sources.
+    fn operator(&self, left: usize) -> Result<Box<dyn Join>, StreamError> {
         Ok(match self {
+            Self::Union(schema) => Box::new(Union::new(left, Arc::clone(schema))),
             Self::Interval(spec) => Box::new(Interval::new(spec.clone())?),
             Self::AsOf(spec) => Box::new(AsOf::new(spec.clone())?),
         })
@@ -89,6 +123,7 @@ impl JoinStep {
     fn explain(&self, out: &mut String) {
         // Writing to a String cannot fail.
         let _ = match self {
+            Self::Union(_) => writeln!(out, "union    the rows of both"),
             Self::Interval(spec) => {
                 let range = match (spec.least_ms, spec.greatest_ms) {
                     (0, 0) => "at the same time".to_owned(),
@@ -111,6 +146,10 @@ impl JoinStep {
     fn fingerprint(&self, out: &mut String) {
         self.explain(out);
         let (inputs, schema) = match self {
+            Self::Union(schema) => {
+                let _ = writeln!(out, "{:?}", schema.fields());
+                return;
+            }
             Self::Interval(spec) => (&spec.inputs, &spec.schema),
             Self::AsOf(spec) => (&spec.inputs, &spec.schema),
         };

@@ -4,7 +4,7 @@
 //! PARTITION BY comes to an end. Everything else is refused by the name of its clause. Called by `walk`.
 
 use datafusion::common::{DFSchemaRef, ScalarValue};
-use datafusion::logical_expr::expr::{NullTreatment, WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::expr::{NullTreatment, Sort, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Expr as LogicalExpr, ExprSchemable, Operator, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
@@ -28,6 +28,10 @@ pub(in crate::sql) enum Family {
     Keyed,
     /// Those over a frame.
     Frame,
+    /// Those over a frame of time that reaches behind the row.
+    AheadInTime,
+    /// Those over a frame of rows that does.
+    AheadInRows,
     /// LEAD.
     Lead,
 }
@@ -35,7 +39,17 @@ pub(in crate::sql) enum Family {
 /// The family of a call.
 pub(in crate::sql) fn family(call: &WindowFunction) -> Family {
     let name = call.fun.name();
+    let frame = &call.params.window_frame;
+    let reaches_ahead = matches!(frame.end_bound, WindowFrameBound::Following(_)) && number(name).is_none();
+    let is_over_frame = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_)) || pick(name).is_some();
     match call.fun {
+        _ if reaches_ahead && is_over_frame => {
+            if frame.units == WindowFrameUnits::Range {
+                Family::AheadInTime
+            } else {
+                Family::AheadInRows
+            }
+        }
         WindowFunctionDefinition::AggregateUDF(_) => Family::Frame,
         WindowFunctionDefinition::WindowUDF(_) if number(name).is_some() || pick(name).is_some() => Family::Frame,
         WindowFunctionDefinition::WindowUDF(_) if name == "lead" => Family::Lead,
@@ -126,17 +140,28 @@ impl Walk<'_> {
     pub(super) fn rank(&self, call: &WindowFunction, input: &DFSchemaRef, columns: &[Lineage]) -> Result<Ranked, SqlError> {
         let WindowFunctionParams { partition_by, order_by, .. } = &call.params;
         let Some(expiry) = expiry(partition_by, input, columns) else {
-            return Err(refused(
-                "ROW_NUMBER() in another order than that of the event time, over partitions without an end,",
-                "add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time",
-            ));
+            return Err(endless_ranking());
         };
+        Ok((self.rank_order(order_by, input)?, expiry))
+    }
+
+    /// What rows are ranked by.
+    pub(super) fn rank_order(&self, order_by: &[Sort], input: &DFSchemaRef) -> Result<Vec<RankOrder>, SqlError> {
         let order = order_by.iter().map(|sort| {
             let (value, of) = (PlannedExpr::plan(self.session, &sort.expr, input)?, sort.expr.get_type(input.as_ref())?);
             Ok(RankOrder { value, of, descending: !sort.asc, nulls_first: sort.nulls_first })
         });
-        Ok((order.collect::<Result<_, SqlError>>()?, expiry))
+        order.collect()
     }
+}
+
+/// A ranking that could only be kept up to date, where that cannot be.
+pub(super) fn endless_ranking() -> SqlError {
+    refused(
+        "ROW_NUMBER() in another order than that of the event time, over partitions without an end,",
+        "keep the first few up to date, with QUALIFY ROW_NUMBER() OVER (..) <= 3 and nothing but conditions and columns above it; or add \
+         window_start, window_end or the event time to its PARTITION BY; or ORDER BY the event time",
+    )
 }
 
 /// What rows are ranked by, and when their partitions end.
@@ -167,50 +192,62 @@ pub(super) fn wanted(condition: &LogicalExpr, is_number: &dyn Fn(&LogicalExpr) -
     split_conjunction(condition).into_iter().filter_map(of).min()
 }
 
-/// The frame, where it ends with the row or before it.
+/// A bound of a frame.
+enum Bound {
+    Unbounded,
+    /// So much before the row; the negative of it where it lies behind.
+    Before(Option<ScalarValue>, bool),
+}
+
+/// The frame, where it ends somewhere.
 fn frame(of: &WindowFrame) -> Result<OverFrame, SqlError> {
-    let follows = || {
-        refused(
-            "a window frame with FOLLOWING",
-            "end it with CURRENT ROW, and look back from the later row: a row's answer is given once the watermark has passed it",
-        )
-    };
     let not_fixed = || {
         refused("a RANGE frame that is no INTERVAL of a fixed length", "write RANGE BETWEEN INTERVAL '5' MINUTE PRECEDING AND CURRENT ROW")
     };
-    let before = |bound: &WindowFrameBound| -> Result<Option<ScalarValue>, SqlError> {
-        match bound {
-            WindowFrameBound::Preceding(value) => Ok(Some(value.clone())),
-            WindowFrameBound::CurrentRow => Ok(None),
-            WindowFrameBound::Following(_) => Err(follows()),
-        }
+    let bound = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::Preceding(value) | WindowFrameBound::Following(value) if value.is_null() => Bound::Unbounded,
+        WindowFrameBound::Preceding(value) => Bound::Before(Some(value.clone()), false),
+        WindowFrameBound::Following(value) => Bound::Before(Some(value.clone()), true),
+        WindowFrameBound::CurrentRow => Bound::Before(None, false),
     };
-    let (from, to) = (before(&of.start_bound)?, before(&of.end_bound)?);
-    let is_unbounded = |bound: &Option<ScalarValue>| bound.as_ref().is_some_and(ScalarValue::is_null);
-    if is_unbounded(&to) {
-        return Err(refused("a window frame that ends with UNBOUNDED PRECEDING", "end it with CURRENT ROW"));
+    if matches!(&of.start_bound, WindowFrameBound::Following(value) if value.is_null()) || matches!(bound(&of.end_bound), Bound::Unbounded)
+    {
+        return Err(match of.end_bound {
+            WindowFrameBound::Preceding(_) => refused("a window frame that ends with UNBOUNDED PRECEDING", "end it with CURRENT ROW"),
+            _ => refused("a window frame with UNBOUNDED FOLLOWING", "say how far it reaches, as in INTERVAL '1' MINUTE FOLLOWING"),
+        });
     }
-    match of.units {
+    let signed = |value: Option<i64>, behind: bool| value.map(|value| if behind { -value } else { value });
+    let made = match of.units {
         WindowFrameUnits::Range => {
-            let length = |bound: Option<ScalarValue>| match bound {
-                None => Ok(0),
-                Some(value) => interval_millis(&value).filter(|ms| *ms >= 0).ok_or_else(not_fixed),
-            };
-            let from_ms = if is_unbounded(&from) { None } else { Some(length(from)?) };
-            Ok(OverFrame::Range { from_ms, to_ms: length(to)? })
-        }
-        WindowFrameUnits::Rows => {
-            let count = |bound: Option<ScalarValue>| match bound {
-                None => Ok(0),
-                Some(ScalarValue::UInt64(Some(rows))) => Ok(rows),
-                Some(_) => {
-                    Err(refused("a ROWS frame that counts no whole number of rows", "write ROWS BETWEEN 9 PRECEDING AND CURRENT ROW"))
+            let length = |bound: Bound| match bound {
+                Bound::Unbounded => Ok(None),
+                Bound::Before(None, _) => Ok(Some(0)),
+                Bound::Before(Some(value), behind) => {
+                    signed(interval_millis(&value).filter(|ms| *ms >= 0), behind).map(Some).ok_or_else(not_fixed)
                 }
             };
-            let from_rows = if is_unbounded(&from) { None } else { Some(count(from)?) };
-            Ok(OverFrame::Rows { from: from_rows, to: count(to)? })
+            OverFrame::Range { from_ms: length(bound(&of.start_bound))?, to_ms: length(bound(&of.end_bound))?.unwrap_or(0) }
         }
-        WindowFrameUnits::Groups => Err(refused("a GROUPS frame", "write ROWS or RANGE")),
+        WindowFrameUnits::Rows => {
+            let no_count = || refused("a ROWS frame that counts no whole number of rows", "write ROWS BETWEEN 9 PRECEDING AND CURRENT ROW");
+            let count = |bound: Bound| match bound {
+                Bound::Unbounded => Ok(None),
+                Bound::Before(None, _) => Ok(Some(0)),
+                Bound::Before(Some(ScalarValue::UInt64(Some(rows))), behind) => {
+                    signed(i64::try_from(rows).ok(), behind).map(Some).ok_or_else(no_count)
+                }
+                Bound::Before(Some(_), _) => Err(no_count()),
+            };
+            OverFrame::Rows { from: count(bound(&of.start_bound))?, to: count(bound(&of.end_bound))?.unwrap_or(0) }
+        }
+        WindowFrameUnits::Groups => return Err(refused("a GROUPS frame", "write ROWS or RANGE")),
+    };
+    match made {
+        OverFrame::Range { from_ms: None, to_ms: ..0 } | OverFrame::Rows { from: None, to: ..0 } => {
+            Err(refused("a window frame from UNBOUNDED PRECEDING to FOLLOWING", "say how far back it begins, or end it with CURRENT ROW"))
+        }
+        _ => Ok(made),
     }
 }
 

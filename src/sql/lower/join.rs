@@ -105,7 +105,7 @@ pub(super) fn check_types(pair: [&LogicalExpr; 2], schemas: &[&DFSchemaRef; 2]) 
 
 /// The chain behind a join.
 pub(super) fn joined(left: Chain, right: Chain, join: JoinStep, local: bool, columns: Vec<Lineage>) -> Chain {
-    let flow = |chain: &mut Chain| Flow { fork: chain.fork.take(), steps: std::mem::take(&mut chain.steps) };
+    let flow = |chain: &mut Chain| Flow { fork: chain.fork.take(), steps: std::mem::take(&mut chain.steps), changes: None };
     let (mut left, mut right) = (left, right);
     let fork = Fork { left: flow(&mut left), right: flow(&mut right), join };
     left.inputs.extend(right.inputs);
@@ -297,6 +297,7 @@ fn lineage(kind: JoinKind, range: Range, local: bool, sides: [&Chain; 2]) -> Vec
             behind_ms: column.behind_ms,
             span_ms: column.span_ms.filter(|_| own),
             rank: false,
+            change: None,
             // Where the side may be missing its times say nothing of the row.
             until: column.until.filter(|_| always).and_then(|until| until.checked_add(younger)),
         }

@@ -9,6 +9,7 @@ use datafusion::common::DFSchemaRef;
 use datafusion::logical_expr::Expr as LogicalExpr;
 
 use crate::sql::windows::Cut;
+use crate::stream::WindowColumn;
 
 /// Where a column comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) struct Lineage {
     pub key: bool,
     /// It is the number of the row in the last ranking.
     pub rank: bool,
+    /// What it is of the group, or of the ranking, whose row changes: it is part of what tells such rows apart.
+    pub change: Option<WindowColumn>,
     /// It is a time, and no row in which it has a value is younger than that value and so many milliseconds.
     pub until: Option<i64>,
 }

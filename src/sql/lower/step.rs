@@ -10,10 +10,10 @@ use arrow::datatypes::SchemaRef;
 
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
-    Absent, AbsentColumn, AbsentSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec, Keyed, KeyedFunction,
-    KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, Operator, Over, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec, Rank,
-    RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, StreamError, WindowAggregate, WindowAggregateSpec, WindowColumn,
-    WindowExpand, WindowRule,
+    Absent, AbsentColumn, AbsentSpec, Ahead, AheadSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec,
+    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, Operator, Over, OverCall, OverExpiry,
+    OverFrame, OverFunction, OverSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown, StreamError, Top, TopSpec,
+    UpdateAggregate, UpdateSpec, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
 };
 
 /// One step.
@@ -25,10 +25,14 @@ pub(super) enum Step {
     Keyed { keys: Vec<Arc<dyn Expr>>, functions: Vec<KeyedFunction>, names: Vec<String>, schema: SchemaRef },
     /// Functions over frames of a key's rows.
     Over { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, expiry: Option<OverExpiry>, schema: SchemaRef },
+    /// Functions over frames that reach behind their rows.
+    Ahead { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, schema: SchemaRef },
     /// Values of a key's later rows.
     Lead { keys: Vec<Arc<dyn Expr>>, calls: Vec<LeadCall>, names: Vec<String>, schema: SchemaRef },
     /// The number of each row in an order, within partitions that come to an end.
     Rank { keys: Vec<Arc<dyn Expr>>, order: Vec<RankOrder>, expiry: OverExpiry, limit: Option<usize>, schema: SchemaRef },
+    /// The first rows of each key in an order, told as they change.
+    Top { keys: Vec<Arc<dyn Expr>>, order: Vec<RankOrder>, limit: Option<usize>, ttl_ms: Option<i64>, schema: SchemaRef },
     /// Rows put into gaps.
     Gaps { columns: Vec<GapColumn>, every_ms: i64, schema: SchemaRef },
     /// Aggregates by key and window.
@@ -39,10 +43,23 @@ pub(super) enum Step {
         folds: Vec<Arc<dyn FoldFactory>>,
         schema: SchemaRef,
     },
+    /// Aggregates by key that are told as they change, or once a time in their key has passed.
+    Update { life: Life, emit: GroupEmit, keys: Vec<Arc<dyn Expr>>, folds: Vec<Arc<dyn FoldFactory>>, schema: SchemaRef },
     /// Each row with every window it lies in.
     Expand { cut: Cut, columns: Vec<ExpandColumn>, schema: SchemaRef },
     /// Silences.
     Absent { keys: Vec<Arc<dyn Expr>>, after_ms: i64, returns: bool, schema: SchemaRef },
+}
+
+/// How long groups live that are told as they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Until no row has come for so long, or for ever.
+    Open(Option<i64>),
+    /// As long as their window and a grace.
+    Window(Cut, i64),
+    /// Until a time in their key.
+    Key(OverExpiry),
 }
 
 /// The rule of windows that lie where the clock says.
@@ -62,10 +79,13 @@ impl Step {
             Self::Map { schema, .. }
             | Self::Keyed { schema, .. }
             | Self::Over { schema, .. }
+            | Self::Ahead { schema, .. }
             | Self::Lead { schema, .. }
             | Self::Gaps { schema, .. }
             | Self::Rank { schema, .. }
+            | Self::Top { schema, .. }
             | Self::Window { schema, .. }
+            | Self::Update { schema, .. }
             | Self::Expand { schema, .. }
             | Self::Absent { schema, .. } => schema,
         }
@@ -80,6 +100,9 @@ impl Step {
             }
             Self::Over { keys, calls, expiry, schema } => {
                 Box::new(Over::new(OverSpec { keys: keys.clone(), calls: calls.clone(), expiry: *expiry, schema: Arc::clone(schema) })?)
+            }
+            Self::Ahead { keys, calls, schema } => {
+                Box::new(Ahead::new(AheadSpec { keys: keys.clone(), calls: calls.clone(), schema: Arc::clone(schema) })?)
             }
             Self::Lead { keys, calls, schema, .. } => {
                 Box::new(Lead::new(LeadSpec { keys: keys.clone(), calls: calls.clone(), schema: Arc::clone(schema) })?)
@@ -118,6 +141,8 @@ impl Step {
                     schema: Arc::clone(schema),
                 })?)
             }
+            Self::Top { .. } => return Err(StreamError::Limit("a ranking that changes does not say what is shown of it".to_owned())),
+            Self::Update { .. } => Box::new(UpdateAggregate::new(self.update(scope, None)?)?),
             Self::Expand { cut, columns, schema } => Box::new(WindowExpand::new(rule(*cut)?, columns.clone(), Arc::clone(schema))),
             Self::Absent { keys, after_ms, returns, schema } => {
                 // `absent_since` of a return is when the key came back: each row's own time.
@@ -157,12 +182,21 @@ impl Step {
                 let until = expiry.map(|expiry| format!(", each {}", shown_end(&keys[expiry.key].text(), expiry.plus_ms)));
                 writeln!(out, "over     [{}] by time{}: {calls}", list(keys), until.unwrap_or_default())
             }
+            Self::Ahead { keys, calls, .. } => {
+                let calls = calls.iter().map(shown_call).collect::<Vec<_>>().join(", ");
+                writeln!(out, "around   [{}] by time: {calls}", list(keys))
+            }
             Self::Lead { keys, names, .. } => writeln!(out, "ahead    [{}] by time: {}", list(keys), names.join(", ")),
             Self::Rank { keys, order, expiry, limit, .. } => {
                 let order = order.iter().map(shown_order).collect::<Vec<_>>().join(", ");
                 let first = limit.map_or_else(|| "all".to_owned(), |limit| format!("first {limit}"));
                 let until = shown_end(&keys[expiry.key].text(), expiry.plus_ms);
                 writeln!(out, "rank     {first} of [{}] by [{order}], each {until}", list(keys))
+            }
+            Self::Top { keys, order, limit, ttl_ms, .. } => {
+                let order = order.iter().map(shown_order).collect::<Vec<_>>().join(", ");
+                let until = ttl_ms.map_or_else(String::new, |ttl| format!(", each until {} without a row", Length(ttl)));
+                writeln!(out, "top      first {} of [{}] by [{order}]{until}", limit.unwrap_or(0), list(keys))
             }
             Self::Gaps { columns, every_ms, schema } => {
                 let of = |what: GapColumn| {
@@ -176,6 +210,19 @@ impl Step {
                 let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
                 writeln!(out, "window   {cut} by [{}]: {folds}", list(keys))
             }
+            Self::Update { life, emit, keys, folds, .. } => {
+                let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
+                let until = match life {
+                    Life::Open(None) => String::new(),
+                    Life::Open(Some(ttl)) => format!(", each until {} without a row", Length(*ttl)),
+                    Life::Window(_, 0) => String::new(),
+                    Life::Window(_, grace) => format!(", late rows for {}", Length(*grace)),
+                    Life::Key(expiry) => format!(", each {}", shown_end(&keys[expiry.key].text(), expiry.plus_ms)),
+                };
+                let of = if let Life::Window(cut, _) = life { format!("{cut} ") } else { String::new() };
+                let when = if *emit == GroupEmit::OnUpdate { "update  " } else { "group   " };
+                writeln!(out, "{when} {of}by [{}]{until}: {folds}", list(keys))
+            }
             Self::Expand { cut, .. } => writeln!(out, "windows  {cut}: each row with every window it lies in"),
             Self::Absent { keys, after_ms, returns, .. } => {
                 let told = if *returns { "silences and returns" } else { "silences" };
@@ -188,10 +235,87 @@ impl Step {
     pub(super) fn fingerprint(&self, out: &mut String) {
         self.explain(out);
         let _ = writeln!(out, "{:?}", self.schema().fields());
-        if let Self::Window { folds, .. } = self {
+        if let Self::Window { folds, .. } | Self::Update { folds, .. } = self {
             for fold in folds {
                 let _ = writeln!(out, "{:?}", fold.state_fields());
             }
+        }
+    }
+
+    /// What an operator of groups that are told as they change is made of.
+    fn update(&self, scope: Scope, shown: Option<Shown>) -> Result<UpdateSpec, StreamError> {
+        let Self::Update { life, emit, keys, folds, schema } = self else {
+            return Err(StreamError::Limit("the step does not change rows".to_owned()));
+        };
+        let window: &[WindowColumn] = match life {
+            Life::Window(..) => &[WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime],
+            Life::Open(_) | Life::Key(_) => &[],
+        };
+        let columns = (0..keys.len()).map(WindowColumn::Key).chain(window.iter().copied()).chain((0..folds.len()).map(WindowColumn::Agg));
+        Ok(UpdateSpec {
+            scope,
+            keys: keys.clone(),
+            folds: folds.clone(),
+            life: match *life {
+                Life::Open(ttl_ms) => GroupLife::Open { ttl_ms },
+                Life::Window(cut, grace_ms) => GroupLife::Window { rule: rule(cut)?, grace_ms },
+                Life::Key(expiry) => GroupLife::Key(expiry),
+            },
+            emit: *emit,
+            columns: columns.collect(),
+            schema: Arc::clone(schema),
+            shown,
+        })
+    }
+
+    /// Whether its rows take the place of those it gave before.
+    pub(super) fn is_changing(&self) -> bool {
+        match self {
+            Self::Update { life, emit, .. } => *emit == GroupEmit::OnUpdate || matches!(life, Life::Window(..)),
+            Self::Top { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What of the key of rows that change is not among these columns.
+    pub(super) fn missing_key(&self, columns: &[(usize, WindowColumn)]) -> Option<String> {
+        let keys = match self {
+            Self::Update { keys, .. } | Self::Top { keys, .. } => keys,
+            _ => return None,
+        };
+        let has = |part: WindowColumn| columns.iter().any(|(_, column)| *column == part);
+        if let Some(missing) = (0..keys.len()).find(|key| !has(WindowColumn::Key(*key))) {
+            return Some(keys[missing].text());
+        }
+        let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd];
+        match self {
+            Self::Update { life: Life::Window(..), .. } if !window.into_iter().any(has) => Some("window_end".to_owned()),
+            Self::Top { limit, .. } if *limit != Some(1) && !has(WindowColumn::Agg(0)) => Some("the ROW_NUMBER".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// A fresh operator whose rows change, and which shows them so.
+    pub(super) fn changing(&self, scope: Scope, shown: Shown) -> Result<Box<dyn Operator>, StreamError> {
+        if let Self::Top { keys, order, limit, ttl_ms, schema } = self {
+            return Ok(Box::new(Top::new(TopSpec {
+                scope,
+                keys: keys.clone(),
+                order: order.clone(),
+                limit: limit.unwrap_or(0),
+                ttl_ms: *ttl_ms,
+                schema: Arc::clone(schema),
+                shown,
+            })?));
+        }
+        Ok(Box::new(UpdateAggregate::new(self.update(scope, Some(shown))?)?))
+    }
+
+    /// The condition and columns that it is, where it is nothing else.
+    pub(super) fn filter_project(&self) -> Option<FilterProject> {
+        match self {
+            Self::Map { filter, columns, schema } => Some(FilterProject::new(filter.clone(), columns.clone(), Arc::clone(schema))),
+            _ => None,
         }
     }
 
@@ -201,10 +325,13 @@ impl Step {
             self,
             Self::Keyed { .. }
                 | Self::Over { .. }
+                | Self::Ahead { .. }
                 | Self::Lead { .. }
                 | Self::Gaps { .. }
                 | Self::Rank { .. }
+                | Self::Top { .. }
                 | Self::Window { .. }
+                | Self::Update { .. }
                 | Self::Absent { .. }
         )
     }
@@ -217,7 +344,11 @@ fn shown_call(call: &OverCall) -> String {
     if matches!(call.function, OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank) {
         return text.clone();
     }
+    let time = |ms: i64| if ms < 0 { format!("{} behind", Length(-ms)) } else { format!("{} before", Length(ms)) };
+    let rows = |rows: i64| if rows < 0 { format!("{} behind", -rows) } else { format!("{rows} before") };
     let frame = match call.frame {
+        OverFrame::Range { from_ms: Some(from), to_ms: to @ ..0 } => format!("{} to {}", time(from), time(to)),
+        OverFrame::Rows { from: Some(from), to: to @ ..0 } => format!("rows {} to {}", rows(from), rows(to)),
         OverFrame::Range { from_ms: None, to_ms: 0 } => "all so far".to_owned(),
         OverFrame::Range { from_ms: Some(0), to_ms: 0 } => "rows of one time".to_owned(),
         OverFrame::Range { from_ms: None, to_ms } => format!("all up to {} before", Length(to_ms)),

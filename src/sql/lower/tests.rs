@@ -5,6 +5,7 @@ mod frames;
 mod gaps;
 mod joins;
 mod refused;
+mod updates;
 mod windows;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Owns [`Walk`], which keeps beside the steps where their columns come from (`lineage`). Always: the steps' last schema
 //! is the plan's. Called by `lower`'s `plan` and by `batch`.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -19,7 +20,8 @@ use super::flow::Fork;
 use super::frames::{Family, expiry, family, is_row_number, wanted};
 use super::lineage::{Lineage, column_of, leave_at, lineage_of, window_lineage};
 use super::source::{Source, Sources};
-use super::step::Step;
+use super::step::{Life, Step};
+use super::update::{How, changing_places, changing_windows};
 use crate::sql::analyze::WindowAggregate;
 use crate::sql::asof::AsOfJoin;
 use crate::sql::error::{Code, SqlError};
@@ -29,7 +31,7 @@ use crate::sql::functions::stateful::{self, Argument};
 use crate::sql::session::Session;
 use crate::sql::types::sql_type;
 use crate::sql::windows::{ABSENT, AbsentTable, Cut, Fill, GapTable, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
-use crate::stream::{ExpandColumn, Expr, FoldFactory, GapColumn, KeyedFunction, KeysFactory};
+use crate::stream::{ExpandColumn, Expr, FoldFactory, GapColumn, GroupEmit, KeyedFunction, KeysFactory};
 
 /// `held_for`'s gap where a query does not say.
 const DEFAULT_MAX_GAP_MS: i64 = 30_000;
@@ -56,6 +58,10 @@ pub(super) struct Walk<'a> {
     pub sources: &'a dyn Sources,
     /// Whether the query asks for the column `absent`, and so for returns beside silences.
     pub returns: bool,
+    /// What the query says of when its rows come.
+    pub how: How,
+    /// Whether nothing but conditions and columns stands above the node that is lowered next.
+    pub top: Cell<bool>,
 }
 
 pub(super) type Lowered = Result<Chain, SqlError>;
@@ -66,17 +72,22 @@ type Neighbour = (Arc<dyn Expr>, usize, Option<Arc<dyn Expr>>);
 impl Walk<'_> {
     /// Lowers a plan.
     pub(super) fn lower(&self, plan: &LogicalPlan) -> Lowered {
+        let passes = matches!(plan, LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_));
+        let is_top = self.top.replace(false);
+        self.top.set(is_top && passes);
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
+            LogicalPlan::Aggregate(aggregate) if !self.how.is_history => self.update(aggregate, is_top),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Projection(projection) => self.project(projection),
-            LogicalPlan::Window(window) => self.over(window),
+            LogicalPlan::Window(window) => self.over(window, is_top),
             LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Extension(Extension { node }) => {
                 let node = node.as_any();
                 if let Some(aggregate) = node.downcast_ref::<WindowAggregate>() {
-                    self.aggregate(aggregate)
+                    self.aggregate(aggregate, is_top)
                 } else if let Some(table) = node.downcast_ref::<WindowTable>() {
                     self.expand(table)
                 } else if let Some(table) = node.downcast_ref::<AbsentTable>() {
@@ -148,7 +159,7 @@ impl Walk<'_> {
         // Only the first rows of a ranking are kept where no others are wanted.
         if let Some(limit) = wanted(&filter.predicate, &|expr| lineage_of(expr, schema, &chain.columns).rank) {
             let last = chain.steps.iter_mut().rev().find(|step| step.is_stateful());
-            if let Some(Step::Rank { limit: known, .. }) = last {
+            if let Some(Step::Rank { limit: known, .. } | Step::Top { limit: known, .. }) = last {
                 *known = Some(known.map_or(limit, |known| known.min(limit)));
             }
         }
@@ -196,12 +207,12 @@ impl Walk<'_> {
     }
 
     /// Notes that a step with state goes by these keys.
-    fn keyed_by(chain: &mut Chain, keys: &[LogicalExpr], schema: &DFSchemaRef) {
+    pub(super) fn keyed_by(chain: &mut Chain, keys: &[LogicalExpr], schema: &DFSchemaRef) {
         let placed = keys.iter().any(|key| lineage_of(key, schema, &chain.columns).placed);
         chain.local &= placed;
     }
 
-    fn aggregate(&self, node: &WindowAggregate) -> Lowered {
+    fn aggregate(&self, node: &WindowAggregate, is_top: bool) -> Lowered {
         let mut chain = self.lower(&node.input)?;
         let input = node.input.schema();
         self.check_time(&node.time, input, &chain)?;
@@ -223,6 +234,15 @@ impl Walk<'_> {
         // The rows' time is the window's last millisecond, and they lie in no window any more.
         lineage.extend(window_lineage(node.cut).map(|window| Lineage { time: true, span_ms: None, ..window }));
         lineage.resize(schema.fields().len(), Lineage::default());
+        if is_top && let Some((emit, grace_ms)) = self.how.changes_windows() {
+            if let Cut::Session { .. } = node.cut {
+                let clause = if emit == GroupEmit::OnUpdate { "EMIT ON UPDATE" } else { "WITH GRACE" };
+                return Err(refused(&format!("{clause} of SESSION windows"), "write EMIT ON WINDOW CLOSE: a session is known at its end"));
+            }
+            chain.columns = changing_windows(node.keys.len(), node.cut, &lineage);
+            chain.steps.push(Step::Update { life: Life::Window(node.cut, grace_ms), emit, keys, folds, schema });
+            return Ok(chain);
+        }
         chain.columns = lineage;
         chain.steps.push(Step::Window { cut: node.cut, keys, keys_factory, folds, schema });
         Ok(chain)
@@ -292,7 +312,7 @@ impl Walk<'_> {
         Ok(chain)
     }
 
-    fn over(&self, window: &Window) -> Lowered {
+    fn over(&self, window: &Window, is_top: bool) -> Lowered {
         let mut chain = self.lower(&window.input)?;
         let input = window.input.schema();
         let calls = window.window_expr.iter().map(window_call).collect::<Result<Vec<_>, _>>()?;
@@ -320,6 +340,13 @@ impl Walk<'_> {
             let fields: Vec<_> = window.schema.fields().iter().take(width + from + run).cloned().collect();
             let schema = Arc::new(Schema::new(fields));
             let names = || run_calls.iter().map(|call| call_text(call, input)).collect();
+            if ranked && calls.len() == 1 && is_top && self.changes(&params.partition_by, input, &chain) {
+                let order = self.rank_order(&params.order_by, input)?;
+                let ttl_ms = self.ttl_of(&params.partition_by, &[], input, &chain)?;
+                chain.columns = changing_places(&params.partition_by, input, &chain.columns);
+                chain.steps.push(Step::Top { keys, order, limit: None, ttl_ms, schema });
+                return Ok(chain);
+            }
             if ranked {
                 let (order, expiry) = self.rank(calls[from], input, &chain.columns)?;
                 let end = column_of(&params.partition_by[expiry.key], input);
@@ -334,6 +361,11 @@ impl Walk<'_> {
                     let mut exprs = Exprs::default();
                     let calls = run_calls.iter().map(|call| self.over_call(call, input, &mut exprs)).collect::<Result<Vec<_>, _>>()?;
                     Step::Over { keys, calls, expiry: expiry(&params.partition_by, input, &chain.columns), schema }
+                }
+                Family::AheadInTime | Family::AheadInRows => {
+                    let mut exprs = Exprs::default();
+                    let calls = run_calls.iter().map(|call| self.over_call(call, input, &mut exprs)).collect::<Result<Vec<_>, _>>()?;
+                    Step::Ahead { keys, calls, schema }
                 }
                 Family::Lead => {
                     let calls = run_calls.iter().map(|call| self.lead_call(call, input)).collect::<Result<Vec<_>, _>>()?;
@@ -532,7 +564,6 @@ fn refuse(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Sort(_) => refused("ORDER BY", "leave it out: rows come as time goes on"),
         LogicalPlan::Limit(_) => refused("LIMIT", "leave it out: a stream has no end"),
         LogicalPlan::Distinct(_) => refused("DISTINCT", "GROUP BY the columns in a window"),
-        LogicalPlan::Union(_) => refused("UNION", "write one query for each, with INSERT INTO the same stream"),
         LogicalPlan::Subquery(_) => refused("a subquery in an expression", STORED),
         LogicalPlan::Unnest(_) => refused("UNNEST", STORED),
         LogicalPlan::RecursiveQuery(_) => refused("WITH RECURSIVE", STORED),

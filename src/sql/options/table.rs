@@ -118,7 +118,12 @@ pub static QUERY_OPTIONS: &[OptionSpec] = &[
         None,
         "the longest a result waits for its commit; the node's commit interval where it is not given",
     ),
-    option("state.ttl", Kind::Later, None, "how long state without new rows is kept"),
+    option(
+        "state.ttl",
+        Kind::DurationOrNone,
+        None,
+        "how long, in event time, a group or key without new rows is kept where nothing else ends it; none keeps it for ever",
+    ),
 ];
 
 /// Options of `CREATE ALERT`.

@@ -316,7 +316,8 @@ fn create_query(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) 
     }
     let insert_into = super::name(p, "stream")?;
     let insert_columns = column_list(p)?;
-    let select = select(tokens.get(p.index()..).unwrap_or_default())?;
+    let mut select = select(tokens.get(p.index()..).unwrap_or_default())?;
+    select.state_ttl = options.state_ttl;
     refuse::on_streams(&select.query)?;
     reads_something(&select.reads, &name, "query")?;
     if select.reads.contains(&insert_into) {
@@ -337,8 +338,13 @@ fn create_alert(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) 
     let options = AlertOptions::read(with_options(p)?)?;
     expect_as(p, &format!("write CREATE ALERT {name} AS SELECT patient_id AS subject, ts, spo2 AS value, spo2 < 88 AS breach FROM .."))?;
     let select = select(tokens.get(p.index()..).unwrap_or_default())?;
-    if select.emit == Emit::Changes {
-        return Err(SqlError::not_supported("EMIT CHANGES in an alert")
+    if let Emit::Changes | Emit::Update { .. } | Emit::WindowClose { grace: Some(_), .. } = select.emit {
+        let clause = match select.emit {
+            Emit::Changes => "EMIT CHANGES",
+            Emit::Update { .. } => "EMIT ON UPDATE",
+            _ => "WITH GRACE",
+        };
+        return Err(SqlError::not_supported(&format!("{clause} in an alert"))
             .at(select.emit_place)
             .hint("leave it out: an alert takes every row"));
     }

@@ -40,7 +40,9 @@ fn emit(select: &Select) -> String {
     match select.emit {
         Emit::Unstated => "unstated".to_owned(),
         Emit::Changes => "changes".to_owned(),
-        Emit::WindowClose { timeout } => format!("close {timeout:?}"),
+        Emit::WindowClose { grace: None, timeout } => format!("close {timeout:?}"),
+        Emit::WindowClose { grace: Some(grace), timeout } => format!("close grace {grace:?} {timeout:?}"),
+        Emit::Update { every } => format!("update {every:?}"),
     }
 }
 
@@ -161,6 +163,34 @@ fn the_relations_of_a_query_leave_out_its_own_names() {
 }
 
 #[test]
+fn emit_says_when_rows_come() {
+    for (emit, expected) in [
+        ("EMIT CHANGES", "changes"),
+        ("EMIT ON UPDATE", "update None"),
+        ("emit on update every interval '10' second", "update Some(10s)"),
+        ("EMIT EVERY INTERVAL '1' MINUTE", "update Some(60s)"),
+        ("EMIT ON WINDOW CLOSE", "close None"),
+        ("EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '5' SECOND", "close grace 5s None"),
+        ("EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '5' SECOND TIMEOUT INTERVAL '1' MINUTE", "close grace 5s Some(60s)"),
+        ("EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '1' MINUTE WITH GRACE INTERVAL '5' SECOND", "close grace 5s Some(60s)"),
+    ] {
+        let text = format!("CREATE QUERY q WITH ('state.ttl' = '1d') AS INSERT INTO o SELECT k, count(*) FROM s GROUP BY k {emit}");
+        check(&text, &format!("query q into o from s | {expected}"));
+    }
+    for (emit, wrong) in [
+        ("EMIT ON UPDATE EVERY", "sql parser error"),
+        ("EMIT EVERY INTERVAL '0' SECOND", "EVERY takes a positive interval"),
+        ("EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '-1' SECOND", "GRACE takes a positive interval"),
+        ("EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '1' SECOND WITH GRACE INTERVAL '1' SECOND", "expected the end of the statement"),
+        ("EMIT ON UPDATE TIMEOUT INTERVAL '1' SECOND", "expected the end of the statement"),
+    ] {
+        let error = parse_statement(&format!("CREATE QUERY q AS INSERT INTO o SELECT k FROM s {emit}")).expect_err(emit);
+        assert!(error.message.contains(wrong) || wrong == "sql parser error", "{emit}: {}", error.message);
+        assert!(error.place.is_some(), "{emit}");
+    }
+}
+
+#[test]
 fn the_short_statements_are_read() {
     for (text, expected) in [
         ("INSERT INTO s VALUES ('a', 1), ('b', -2)", "insert s columns 0 VALUES ('a', 1), ('b', -2)"),
@@ -239,16 +269,11 @@ fn what_is_not_built_is_refused_by_name() {
             "EXCLUDE in a window frame",
         ),
         ("SELECT sum(x) OVER (w ORDER BY ts) FROM s WINDOW w AS (PARTITION BY p)", "a named window inside OVER (..)"),
-        ("SELECT * FROM s EMIT ON UPDATE", "EMIT ON UPDATE"),
-        ("SELECT * FROM s EMIT ON UPDATE EVERY INTERVAL '1' SECOND", "EMIT ON UPDATE EVERY"),
-        ("SELECT * FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT EVERY"),
+        ("SELECT * FROM s EMIT ON UPDATE", "EMIT ON UPDATE in a SELECT typed by hand"),
+        ("SELECT * FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT ON UPDATE in a SELECT typed by hand"),
         ("SELECT * FROM s EMIT FINAL", "EMIT FINAL"),
         ("SELECT * FROM (SELECT * FROM s EMIT CHANGES) AS x", "EMIT inside a subquery"),
         ("SELECT * FROM s EMIT ON WINDOW CLOSE", "EMIT ON WINDOW CLOSE in a SELECT typed by hand"),
-        (
-            "CREATE QUERY q AS INSERT INTO o SELECT 1 FROM s EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '5' SECOND",
-            "EMIT ON WINDOW CLOSE WITH GRACE",
-        ),
         ("CREATE QUERY q AS INSERT INTO o SELECT * FROM s ORDER BY ts", "ORDER BY over a stream that goes on"),
         ("CREATE QUERY q AS INSERT INTO o SELECT * FROM s LIMIT 5", "LIMIT and OFFSET over a stream that goes on"),
         ("CREATE QUERY q AS INSERT INTO o SELECT * FROM (SELECT * FROM s LIMIT 5) AS x", "LIMIT and OFFSET over a stream that goes on"),
@@ -256,6 +281,8 @@ fn what_is_not_built_is_refused_by_name() {
         ("SELECT * FROM s LIMIT 5 EMIT CHANGES", "LIMIT and OFFSET over a stream that goes on"),
         ("CREATE QUERY q AS INSERT INTO s SELECT * FROM s", "a query that reads what it writes"),
         ("CREATE ALERT a AS SELECT 1 FROM s EMIT CHANGES", "EMIT CHANGES in an alert"),
+        ("CREATE ALERT a AS SELECT 1 FROM s EMIT ON UPDATE", "EMIT ON UPDATE in an alert"),
+        ("CREATE ALERT a AS SELECT 1 FROM s EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '5' SECOND", "WITH GRACE in an alert"),
         ("CREATE ALERT a WITH ('escalate.after' = '2m') AS SELECT 1 FROM s", "option 'escalate.after' of an alert"),
         ("CREATE STREAM s (a INT) WITH ('connector' = 'kafka')", "option 'connector' of a stream"),
         ("CREATE TABLE t (a INT PRIMARY KEY NOT ENFORCED) WITH ('versions.keep' = '24h')", "option 'versions.keep' of a table"),

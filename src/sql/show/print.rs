@@ -115,8 +115,17 @@ fn select(select: &Select) -> String {
     match select.emit {
         Emit::Unstated => {}
         Emit::Changes => out.push_str("\nEMIT CHANGES"),
-        Emit::WindowClose { timeout } => {
+        Emit::Update { every } => {
+            out.push_str("\nEMIT ON UPDATE");
+            if let Some(every) = every {
+                let _ = write!(out, " EVERY {}", interval(every.as_millis()));
+            }
+        }
+        Emit::WindowClose { grace, timeout } => {
             out.push_str("\nEMIT ON WINDOW CLOSE");
+            if let Some(grace) = grace {
+                let _ = write!(out, " WITH GRACE {}", interval(grace.as_millis()));
+            }
             if let Some(timeout) = timeout {
                 let _ = write!(out, " TIMEOUT {}", interval(timeout.as_millis()));
             }

@@ -116,6 +116,7 @@ impl Absent {
             times: told.iter().map(|told| told.at.max(told.mark)).collect(),
             before: told.iter().map(|told| told.mark).collect(),
             heard: None,
+            gone: false,
         })
     }
 }

@@ -338,6 +338,7 @@ impl Join for AsOf {
             times: vec![self.effective(deletion.time, deletion.before)].into(),
             before: vec![deletion.before].into(),
             heard: None,
+            gone: false,
         };
         self.waiting[1].push(&rows, columns)
     }

@@ -19,7 +19,7 @@
 //!
 //! [`Interval`] is the join by a range of time; a window join is one whose key holds the window. [`AsOf`]
 //! takes for each row the latest one of the other side, a stream's (`ASOF JOIN`) or a table's
-//! (`FOR SYSTEM_TIME AS OF`). A task holds them through [`Join`]; `chain` says which rows reach which side.
+//! (`FOR SYSTEM_TIME AS OF`). [`Union`] brings rows together without a word between them, and nothing waits. A task holds them through [`Join`]; `chain` says which rows reach which side.
 
 mod asof;
 mod blocks;
@@ -29,11 +29,13 @@ mod pairs;
 mod store;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use arrow::datatypes::SchemaRef;
 
 pub use asof::{AsOf, AsOfSpec, TableSide};
 pub use interval::{Interval, IntervalSpec};
+pub use union::Union;
 
 use super::element::{Deletion, Output, Rows};
 use super::operator::{StateReader, StateWriter, StreamError};

@@ -77,6 +77,7 @@ pub(super) fn judge(
         times: numbers.clone().into(),
         before: numbers.into(),
         heard: None,
+        gone: false,
     };
     for (rows, verdicts) in row_by_row(&rows, &mut |batch| evaluate(condition, batch), failed)? {
         let verdicts =
@@ -109,6 +110,7 @@ pub(super) fn rows(
         times: entries.iter().map(|entry| entry.time).collect(),
         before: entries.iter().map(|entry| entry.at.saturating_sub(hold_ms)).collect(),
         heard: None,
+        gone: false,
     })
 }
 

@@ -56,6 +56,7 @@ impl Held {
             times: self.times.clone().into(),
             before: self.times.clone().into(),
             heard: None,
+            gone: false,
         };
         // Rows name one partition for all of them, so a run of another partition is another `Rows`.
         let mut from = 0;

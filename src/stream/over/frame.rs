@@ -11,7 +11,8 @@ use super::past::{NOTHING, Past};
 /// of event time after the key's last one finds nothing, as with the other functions over keys.
 pub(super) const REMEMBERED_MS: i64 = 24 * 3_600_000;
 
-/// Which rows of the key count for a row: from so far before it to so far before it, both included.
+/// Which rows of the key count for a row: from so far before it to so far before it, both included. Below nothing: so far
+/// behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverFrame {
     /// By event time, in milliseconds. To 0 means the row itself and its peers.
@@ -24,9 +25,9 @@ pub enum OverFrame {
     /// By number of rows. To 0 means the row itself.
     Rows {
         /// How far back it begins; `None` is UNBOUNDED PRECEDING.
-        from: Option<u64>,
+        from: Option<i64>,
         /// How far back it ends.
-        to: u64,
+        to: i64,
     },
 }
 
@@ -34,6 +35,11 @@ impl OverFrame {
     /// Whether it has a beginning that moves.
     pub(super) const fn is_bounded(self) -> bool {
         matches!(self, Self::Range { from_ms: Some(_), .. } | Self::Rows { from: Some(_), .. })
+    }
+
+    /// Whether rows behind its own may count.
+    pub(super) const fn reaches_ahead(self) -> bool {
+        matches!(self, Self::Range { to_ms: ..0, .. } | Self::Rows { to: ..0, .. })
     }
 
     /// After how much event time without a row a key may be forgotten without changing any result.
@@ -62,7 +68,7 @@ struct Stand {
     start: u32,
     /// How many rows are in it.
     inside: u64,
-    /// How many rows have not entered it yet.
+    /// How many rows have not entered it yet; of a frame that reaches ahead, how many have entered from the next row on.
     waiting: u64,
 }
 
@@ -149,39 +155,54 @@ impl Frames {
                 stand.start = here;
             }
             match self.of {
-                OverFrame::Range { from_ms, to_ms } => {
-                    let at = past.time(here);
-                    let to = at.saturating_sub(to_ms);
-                    let mut next = stand.next(past);
-                    while next != NOTHING && past.time(next) <= to {
-                        enter(stand, next, &mut walk.enter);
-                        next = past.next(next);
-                    }
-                    if let Some(from_ms) = from_ms {
-                        let from = at.saturating_sub(from_ms);
-                        while stand.inside > 0 && past.time(stand.head) < from {
-                            leave(stand, past, &mut walk.leave);
-                        }
-                    }
-                }
+                OverFrame::Range { from_ms, to_ms } => by_time(stand, past, past.time(here), (from_ms, to_ms), &mut walk),
                 OverFrame::Rows { from, to } => {
                     stand.waiting += 1;
-                    if stand.waiting > to {
+                    if stand.waiting as i64 > to {
                         let next = stand.next(past);
                         enter(stand, next, &mut walk.enter);
                         stand.waiting -= 1;
                     }
                     if let Some(from) = from {
-                        while stand.inside > from - to + 1 {
+                        while stand.inside as i64 > from.saturating_sub(to).saturating_add(1) {
                             leave(stand, past, &mut walk.leave);
                         }
                     }
                 }
             }
-            let (head, last) = if stand.inside > 0 { (stand.head, stand.last) } else { (NOTHING, NOTHING) };
-            walk.steps.push(Step { slot: *slot, fresh, head, last, enter_to: walk.enter.len() as u32, leave_to: walk.leave.len() as u32 });
+            stepped(stand, *slot, fresh, &mut walk);
         }
         walk
+    }
+
+    /// Hears of a row of a key, which may enter later.
+    pub(super) fn heard(&mut self, slot: u32, row: u32) {
+        let stand = &mut self.stands[slot as usize];
+        if stand.last == NOTHING && stand.start == NOTHING {
+            stand.start = row;
+        }
+    }
+
+    /// The step of one row, once all rows that count for it have been heard of; a key's rows one after the other.
+    pub(super) fn step(&mut self, past: &Past, here: u32, slot: u32, fresh: bool, walk: &mut Walk) {
+        let stand = &mut self.stands[slot as usize];
+        match self.of {
+            OverFrame::Range { from_ms, to_ms } => by_time(stand, past, past.time(here), (from_ms, to_ms), walk),
+            OverFrame::Rows { from, to } => {
+                let mut ahead = stand.waiting as i64;
+                let mut next = stand.next(past);
+                while ahead <= -to && next != NOTHING {
+                    enter(stand, next, &mut walk.enter);
+                    ahead += 1;
+                    next = past.next(next);
+                }
+                while from.is_some_and(|from| stand.inside > 0 && ahead - (stand.inside as i64) < -from) {
+                    leave(stand, past, &mut walk.leave);
+                }
+                stand.waiting = (ahead - 1).max(0) as u64;
+            }
+        }
+        stepped(stand, slot, fresh, walk);
     }
 
     /// The first row that a key's frame still needs.
@@ -258,6 +279,27 @@ impl Frames {
     pub(super) const fn bytes(&self) -> usize {
         self.stands.len() * size_of::<Stand>()
     }
+}
+
+/// Moves a frame of time over a row of this time.
+fn by_time(stand: &mut Stand, past: &Past, at: i64, (from_ms, to_ms): (Option<i64>, i64), walk: &mut Walk) {
+    let to = at.saturating_sub(to_ms);
+    let mut next = stand.next(past);
+    while next != NOTHING && past.time(next) <= to {
+        enter(stand, next, &mut walk.enter);
+        next = past.next(next);
+    }
+    if let Some(from_ms) = from_ms {
+        let from = at.saturating_sub(from_ms);
+        while stand.inside > 0 && past.time(stand.head) < from {
+            leave(stand, past, &mut walk.leave);
+        }
+    }
+}
+
+fn stepped(stand: &Stand, slot: u32, fresh: bool, walk: &mut Walk) {
+    let (head, last) = if stand.inside > 0 { (stand.head, stand.last) } else { (NOTHING, NOTHING) };
+    walk.steps.push(Step { slot, fresh, head, last, enter_to: walk.enter.len() as u32, leave_to: walk.leave.len() as u32 });
 }
 
 fn enter(stand: &mut Stand, row: u32, entered: &mut Vec<u32>) {

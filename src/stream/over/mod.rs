@@ -1,5 +1,8 @@
 //! Aggregates over frames, `OVER (PARTITION BY .. ORDER BY ts RANGE .. | ROWS ..)`, and LEAD, in event time.
 
+mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 mod exact;
 mod frame;
 mod function;
@@ -13,6 +16,7 @@ mod slide;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::{Ahead, AheadSpec};
 pub use frame::OverFrame;
 pub use lead::{Lead, LeadCall, LeadSpec};
 pub use operator::{Over, OverArgument, OverCall, OverExpiry, OverFunction, OverSpec};

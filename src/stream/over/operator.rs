@@ -113,7 +113,7 @@ pub struct OverSpec {
 
 /// A lane's values: the argument and the filter, and how they are kept.
 #[derive(Debug)]
-struct Source {
+pub(super) struct Source {
     kind: Kind,
     value: Option<Arc<dyn Expr>>,
     filter: Option<Arc<dyn Expr>>,
@@ -129,7 +129,7 @@ impl Source {
         self.kind == other.kind && same(&self.value, &other.value) && same(&self.filter, &other.filter)
     }
 
-    fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, StreamError> {
+    pub(super) fn evaluate(&self, batch: &RecordBatch) -> Result<ArrayRef, StreamError> {
         let value: ArrayRef = match &self.value {
             Some(value) => evaluate_flat(value.as_ref(), batch)?,
             None => Arc::new(BooleanArray::from(vec![true; batch.num_rows()])),
@@ -147,9 +147,49 @@ impl Source {
 }
 
 /// A function with the number of its frame.
-struct Followed {
-    frame: usize,
-    function: Box<dyn Function>,
+pub(super) struct Followed {
+    pub frame: usize,
+    pub function: Box<dyn Function>,
+}
+
+/// What the calls of one operator are made of: equal arguments are kept once, and equal frames followed once.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub sources: Vec<Source>,
+    pub past: Past,
+    pub frames: Vec<Frames>,
+    pub functions: Vec<Followed>,
+}
+
+impl Parts {
+    /// The parts of calls whose columns come behind the first `width` of the schema.
+    pub(super) fn of(calls: &[OverCall], schema: &SchemaRef, width: usize) -> Result<Self, StreamError> {
+        let mut parts = Self::default();
+        for (at, call) in calls.iter().enumerate() {
+            let frame = call.frame();
+            check(call, frame)?;
+            let number = parts.frames.iter().position(|known| known.of == frame).unwrap_or_else(|| {
+                parts.frames.push(Frames::new(frame));
+                parts.frames.len() - 1
+            });
+            let lane = match call.kind()? {
+                None => None,
+                Some(kind) => {
+                    let value = call.argument.as_ref().map(|argument| Arc::clone(&argument.value));
+                    let source = Source { kind, value, filter: call.filter.clone() };
+                    Some(parts.sources.iter().position(|known| known.is(&source)).unwrap_or_else(|| {
+                        let of = call.argument.as_ref().map_or(DataType::Boolean, |argument| argument.of.clone());
+                        parts.past.lanes.push(Lane::new(kind, of));
+                        parts.sources.push(source);
+                        parts.sources.len() - 1
+                    }))
+                }
+            };
+            let function = call.made(lane, frame.is_bounded(), schema.field(width + at).data_type())?;
+            parts.functions.push(Followed { frame: number, function });
+        }
+        Ok(parts)
+    }
 }
 
 /// The operator.
@@ -181,31 +221,10 @@ impl Over {
             return Err(StreamError::Limit("functions over frames have no columns in their schema".to_owned()));
         };
         let input = Arc::new(Schema::new(spec.schema.fields()[..width].to_vec()));
-        let (mut sources, mut past, mut frames): (Vec<Source>, Past, Vec<Frames>) = Default::default();
-        let mut functions = Vec::with_capacity(spec.calls.len());
-        for (at, call) in spec.calls.iter().enumerate() {
-            let frame = call.frame();
-            check(call, frame)?;
-            let number = frames.iter().position(|known| known.of == frame).unwrap_or_else(|| {
-                frames.push(Frames::new(frame));
-                frames.len() - 1
-            });
-            let lane = match call.kind()? {
-                None => None,
-                Some(kind) => {
-                    let value = call.argument.as_ref().map(|argument| Arc::clone(&argument.value));
-                    let source = Source { kind, value, filter: call.filter.clone() };
-                    Some(sources.iter().position(|known| known.is(&source)).unwrap_or_else(|| {
-                        let of = call.argument.as_ref().map_or(DataType::Boolean, |argument| argument.of.clone());
-                        past.lanes.push(Lane::new(kind, of));
-                        sources.push(source);
-                        sources.len() - 1
-                    }))
-                }
-            };
-            let function = call.made(lane, frame.is_bounded(), spec.schema.field(width + at).data_type())?;
-            functions.push(Followed { frame: number, function });
+        if let Some(ahead) = spec.calls.iter().find(|call| call.frame().reaches_ahead()) {
+            return Err(StreamError::Limit(format!("{}: the frame ends behind its row", ahead.text)));
         }
+        let Parts { sources, past, frames, functions } = Parts::of(&spec.calls, &spec.schema, width)?;
         let lasts = frames.iter().map(|frames| frames.of.lasts_ms()).collect::<Option<Vec<i64>>>();
         Ok(Self {
             lasts_ms: lasts.map(|lasts| lasts.into_iter().max().unwrap_or(0)),
@@ -372,9 +391,7 @@ fn restore_function(function: &mut dyn Function, batch: &RecordBatch, slots: usi
 fn check(call: &OverCall, frame: OverFrame) -> Result<(), StreamError> {
     let refuse = |why: &str| Err(StreamError::Limit(format!("{}: {why}", call.text)));
     match frame {
-        OverFrame::Range { from_ms, to_ms } if to_ms < 0 || from_ms.is_some_and(|from| from < to_ms) => {
-            refuse("the frame ends before it begins, or behind its row")
-        }
+        OverFrame::Range { from_ms: Some(from), to_ms } if from < to_ms => refuse("the frame ends before it begins"),
         OverFrame::Rows { from: Some(from), to } if from < to => refuse("the frame ends before it begins"),
         OverFrame::Range { from_ms: None, to_ms: 1.. } | OverFrame::Rows { from: None, to: 1.. }
             if matches!(call.function, OverFunction::First | OverFunction::Last) =>
@@ -387,7 +404,7 @@ fn check(call: &OverCall, frame: OverFrame) -> Result<(), StreamError> {
 
 impl OverCall {
     /// The frame it looks at: the number of a row has none of its own.
-    fn frame(&self) -> OverFrame {
+    pub(super) fn frame(&self) -> OverFrame {
         match self.function {
             OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank => OverFrame::Rows { from: None, to: 0 },
             _ => self.frame,

@@ -36,7 +36,7 @@ pub(in crate::stream) fn prepared(
     // Rows are named by their place in the batch until it is known which of them fail.
     let places: ScalarBuffer<i64> = (0..held.len() as i64).collect();
     let times: ScalarBuffer<i64> = held.times.clone().into();
-    let rows = Rows { batch, partition: PartitionId(0), offsets: places, times: times.clone(), before: times, heard: None };
+    let rows = Rows { batch, partition: PartitionId(0), offsets: places, times: times.clone(), before: times, heard: None, gone: false };
     let mut failed = Vec::new();
     let good = row_by_row(&rows, &mut |batch| evaluate(batch).map(|_| ()), &mut failed)?;
     for row in failed {

@@ -12,11 +12,11 @@ use crate::time::Timestamp;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 
-fn range(from: i64, to: i64) -> OverFrame {
+pub(super) fn range(from: i64, to: i64) -> OverFrame {
     OverFrame::Range { from_ms: Some(from), to_ms: to }
 }
 
-const fn rows(from: u64, to: u64) -> OverFrame {
+pub(super) const fn rows(from: i64, to: i64) -> OverFrame {
     OverFrame::Rows { from: Some(from), to }
 }
 
@@ -28,12 +28,12 @@ fn argument(column: usize) -> Option<OverArgument> {
     Some(OverArgument { value: Arc::new(Column(column)), of })
 }
 
-fn call(function: OverFunction, column: usize, frame: OverFrame) -> OverCall {
+pub(super) fn call(function: OverFunction, column: usize, frame: OverFrame) -> OverCall {
     OverCall { function, frame, argument: argument(column), filter: None, text: format!("{function:?}(value)") }
 }
 
 /// Every function over the value, and the least and greatest key.
-fn every(frame: OverFrame) -> Vec<(OverCall, DataType)> {
+pub(super) fn every(frame: OverFrame) -> Vec<(OverCall, DataType)> {
     let float = DataType::Float64;
     vec![
         (OverCall { argument: None, ..call(OverFunction::Count, 2, frame) }, DataType::Int64),
@@ -69,10 +69,10 @@ fn chain(calls: &[(OverCall, DataType)]) -> Chain {
 }
 
 /// A row that is not late: time, partition, offset, key, value.
-type Row = (i64, i32, i64, &'static str, Option<f64>);
+pub(super) type Row = (i64, i32, i64, &'static str, Option<f64>);
 
 /// The rows on time, in order.
-fn on_time(inputs: &[Vec<Reading>], delay: i64) -> Vec<Row> {
+pub(super) fn on_time(inputs: &[Vec<Reading>], delay: i64) -> Vec<Row> {
     let mut all = Vec::new();
     for (partition, readings) in inputs.iter().enumerate() {
         let mut mark = i64::MIN;
@@ -90,7 +90,7 @@ fn on_time(inputs: &[Vec<Reading>], delay: i64) -> Vec<Row> {
 }
 
 /// What the functions of [`every`] answer, straight from the definition of a frame.
-fn by_definition(frame: OverFrame, all: &[Row]) -> Vec<Vec<Option<f64>>> {
+pub(super) fn by_definition(frame: OverFrame, all: &[Row]) -> Vec<Vec<Option<f64>>> {
     let mut answers = Vec::new();
     for (number, row) in all.iter().enumerate() {
         let own: Vec<(usize, &Row)> = all.iter().enumerate().filter(|(_, other)| other.3 == row.3).collect();
@@ -101,8 +101,8 @@ fn by_definition(frame: OverFrame, all: &[Row]) -> Vec<Vec<Option<f64>>> {
                 own.iter().map(|(_, other)| *other).filter(|other| other.0 >= from && other.0 <= row.0 - to_ms).collect()
             }
             OverFrame::Rows { from, to } => {
-                let from = from.map_or(0, |from| place.saturating_sub(from as usize));
-                let to = (place + 1).saturating_sub(to as usize);
+                let inside = |at: i64| at.clamp(0, own.len() as i64) as usize;
+                let (from, to) = (from.map_or(0, |from| inside(place as i64 - from)), inside(place as i64 + 1 - to));
                 own[from.min(to)..to].iter().map(|(_, other)| *other).collect()
             }
         };

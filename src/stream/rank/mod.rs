@@ -6,3 +6,4 @@ mod store;
 mod tests;
 
 pub use operator::{Rank, RankOrder, RankSpec};
+pub(super) use store::{Spot, Store};

@@ -222,7 +222,7 @@ impl Rank {
             Scope::Merged => PartitionId(0),
         };
         let offsets = std::iter::repeat_n(NO_OFFSET, times.len()).collect();
-        out.rows.push(Rows { batch, partition, offsets, times: times.clone().into(), before: times.into(), heard: None });
+        out.rows.push(Rows { batch, partition, offsets, times: times.clone().into(), before: times.into(), heard: None, gone: false });
         Ok(())
     }
 }

@@ -14,23 +14,23 @@ const SPARE_ROWS: usize = 16_384;
 const MANY_CHUNKS: usize = 256;
 
 /// Where a row is: a chunk, and a row of it.
-pub(super) type Spot = (u32, u32);
+pub(in crate::stream) type Spot = (u32, u32);
 
 /// The rows.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(in crate::stream) struct Store {
     chunks: Vec<Vec<ArrayRef>>,
     rows: usize,
 }
 
 impl Store {
     /// The number of the chunk that is added next.
-    pub(super) const fn next(&self) -> u32 {
+    pub(in crate::stream) const fn next(&self) -> u32 {
         self.chunks.len() as u32
     }
 
     /// Keeps these rows of a batch; answers their chunk, where they lie in this order.
-    pub(super) fn add(&mut self, columns: &[ArrayRef], rows: Vec<u32>) -> Result<u32, StreamError> {
+    pub(in crate::stream) fn add(&mut self, columns: &[ArrayRef], rows: Vec<u32>) -> Result<u32, StreamError> {
         self.rows += rows.len();
         let rows = UInt32Array::from(rows);
         self.chunks.push(columns.iter().map(|column| take_column(column, &rows)).collect::<Result<_, _>>()?);
@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// The rows at these spots as columns; there is at least one.
-    pub(super) fn gather(&self, spots: &[Spot]) -> Result<Vec<ArrayRef>, StreamError> {
+    pub(in crate::stream) fn gather(&self, spots: &[Spot]) -> Result<Vec<ArrayRef>, StreamError> {
         let picked: Vec<(usize, usize)> = spots.iter().map(|(chunk, row)| (*chunk as usize, *row as usize)).collect();
         let width = self.chunks.first().map_or(0, Vec::len);
         let column = |place: usize| {
@@ -49,18 +49,18 @@ impl Store {
     }
 
     /// Whether it is time to copy the chunks together, where so many rows are still wanted.
-    pub(super) const fn is_untidy(&self, kept: usize) -> bool {
+    pub(in crate::stream) const fn is_untidy(&self, kept: usize) -> bool {
         self.rows > 2 * kept + SPARE_ROWS || self.chunks.len() > MANY_CHUNKS + kept / MANY_CHUNKS
     }
 
     /// Keeps the rows at these spots alone: the first is at (0, 0), the second at (0, 1), and so on.
-    pub(super) fn keep(&mut self, spots: &[Spot]) -> Result<(), StreamError> {
+    pub(in crate::stream) fn keep(&mut self, spots: &[Spot]) -> Result<(), StreamError> {
         self.chunks = if spots.is_empty() { Vec::new() } else { vec![self.gather(spots)?] };
         self.rows = spots.len();
         Ok(())
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         self.chunks.iter().flatten().map(|column| column.get_array_memory_size()).sum()
     }
 }

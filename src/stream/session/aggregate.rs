@@ -258,6 +258,7 @@ impl SessionAggregate {
             before: at.clone().into(),
             times: at.into(),
             heard: None,
+            gone: false,
         });
         Ok(())
     }

@@ -208,6 +208,7 @@ impl WindowAggregate {
                 times: vec![end - 1; len].into(),
                 before: vec![end - 1; len].into(),
                 heard: None,
+                gone: false,
             });
         }
         Ok(())
@@ -360,8 +361,12 @@ pub(in crate::stream) fn ints(columns: Vec<(&str, Vec<i64>)>) -> Result<RecordBa
 
 /// A column of plain numbers.
 pub(in crate::stream) fn ints_of(batch: &RecordBatch, place: usize) -> Option<&[i64]> {
-    let column = batch.columns().get(place)?.as_any().downcast_ref::<Int64Array>()?;
-    Some(column.values())
+    batch.columns().get(place).and_then(ints_of_column)
+}
+
+/// The same of a column by itself.
+pub(in crate::stream) fn ints_of_column(column: &ArrayRef) -> Option<&[i64]> {
+    Some(column.as_any().downcast_ref::<Int64Array>()?.values())
 }
 
 /// A column that says the same time in every row.

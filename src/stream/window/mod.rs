@@ -10,7 +10,7 @@ mod split;
 mod tests;
 
 pub use aggregate::{WindowAggregate, WindowAggregateSpec, WindowColumn};
-pub(super) use aggregate::{as_type, ints, ints_of};
+pub(super) use aggregate::{as_type, ints, ints_of, ints_of_column};
 pub use assign::WindowRule;
 pub use expand::{ExpandColumn, WindowExpand};
 pub(super) use pane::{Finished, Frozen, Live, Maker};

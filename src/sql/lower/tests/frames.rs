@@ -187,7 +187,41 @@ fn rows_that_left_with_their_window_carry_its_time_alone() {
     check_refused(
         &first("row_number() OVER (PARTITION BY ts ORDER BY hr) AS place"),
         expect![[r#"
-            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time
+            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: keep the first few up to date, with QUALIFY ROW_NUMBER() OVER (..) <= 3 and nothing but conditions and columns above it; or add window_start, window_end or the event time to its PARTITION BY; or ORDER BY the event time
+        "#]],
+    );
+}
+
+#[test]
+fn a_frame_may_reach_behind_its_row() {
+    check(
+        "SELECT patient_id, ts, hr, max(hr) OVER (PARTITION BY patient_id ORDER BY ts ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS around,
+           count(*) OVER (PARTITION BY patient_id ORDER BY ts RANGE BETWEEN CURRENT ROW AND INTERVAL '2' SECOND FOLLOWING) AS soon,
+           sum(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS so_far
+         FROM vitals",
+        READINGS,
+        expect![[r#"
+            p1 | 00:00:01 | 80.0 | 90.0 | 3 | 80.0
+            p1 | 00:00:02 | 90.0 | 100.0 | 2 | 170.0
+            p2 | 00:00:03 | 60.0 | 65.0 | 1 | 60.0
+            p1 | 00:00:03 | 100.0 | 100.0 | 1 | 270.0
+            p1 | 00:01:01 | 70.0 | 100.0 | 1 | 340.0
+            p2 | 00:01:02 | 65.0 | 65.0 | 1 | 125.0
+            p1 | 00:02:10 | 75.0 | 75.0 | 1 | 415.0
+        "#]],
+    );
+    check_plan(
+        "SELECT patient_id, avg(hr) OVER (PARTITION BY patient_id ORDER BY ts
+           RANGE BETWEEN INTERVAL '1' MINUTE FOLLOWING AND INTERVAL '5' MINUTE FOLLOWING) AS later,
+           first_value(hr) OVER (PARTITION BY patient_id ORDER BY ts ROWS BETWEEN 2 PRECEDING AND 3 FOLLOWING) AS first
+         FROM vitals",
+        expect![[r#"
+            stream   vitals (one task a partition): patient_id, ts, hr
+            columns  patient_id, ts, hr
+            around   [patient_id] by time: avg(hr) over 1 min behind to 5 min behind
+            around   [patient_id] by time: first_value(hr) over rows 2 before to 3 behind
+            columns  patient_id, avg(hr) PARTITION BY [patient_id] ORDER BY [ts ASC NULLS LAST] RANGE BETWEEN 1 MINUTE FOLLOWING AND 5 MINUTE FOLLOWING AS later, first_value(hr) PARTITION BY [patient_id] ORDER BY [ts ASC NULLS LAST] ROWS BETWEEN 2 PRECEDING AND 3 FOLLOWING AS first
+            key      patient_id
         "#]],
     );
 }
@@ -234,16 +268,16 @@ fn a_sum_that_does_not_fit_fails_its_row_alone() {
 fn what_a_frame_cannot_be_is_said() {
     let over = |call: &str, frame: &str| format!("SELECT {call} OVER (PARTITION BY patient_id ORDER BY ts {frame}) AS a FROM vitals");
     check_refused(
-        &over("avg(hr)", "ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING"),
+        &over("avg(hr)", "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING"),
         expect![[r#"
-        SQL-0021 a window frame with FOLLOWING is not supported over a stream: end it with CURRENT ROW, and look back from the later row: a row's answer is given once the watermark has passed it
+        SQL-0021 a window frame from UNBOUNDED PRECEDING to FOLLOWING is not supported over a stream: say how far back it begins, or end it with CURRENT ROW
     "#]],
     );
     check_refused(
         &over("avg(hr)", "RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING"),
         expect![[r#"
-        SQL-0021 a window frame with FOLLOWING is not supported over a stream: end it with CURRENT ROW, and look back from the later row: a row's answer is given once the watermark has passed it
-    "#]],
+            SQL-0021 a window frame with UNBOUNDED FOLLOWING is not supported over a stream: say how far it reaches, as in INTERVAL '1' MINUTE FOLLOWING
+        "#]],
     );
     check_refused(
         &over("avg(hr)", "RANGE INTERVAL '1' MONTH PRECEDING"),

@@ -237,12 +237,6 @@ fn the_last_row_of_a_key_in_a_window_is_kept() {
             p1 | 00:00:02 | 90.0
         "#]],
     );
-    check_refused(
-        "SELECT patient_id, ts, hr FROM vitals QUALIFY row_number() OVER (PARTITION BY patient_id ORDER BY ts DESC) = 1",
-        expect![[r#"
-            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time
-        "#]],
-    );
 }
 
 #[test]

@@ -437,7 +437,7 @@ fn what_may_have_no_partner_ends_no_ranking() {
         "SELECT a.ts, row_number() OVER (PARTITION BY b.ts ORDER BY a.hr) AS place
          FROM vitals a LEFT JOIN labs b ON a.patient_id = b.patient_id AND a.ts BETWEEN b.ts AND b.ts + INTERVAL '5' SECOND",
         expect![[r#"
-            SQL-0021 ROW_NUMBER() in another order than that of the event time, over partitions without an end, is not supported over a stream: add window_start, window_end (of TUMBLE, HOP, ..) or the event time to its PARTITION BY, or ORDER BY the event time
+            SQL-0021 the state would grow for ever: there is a group for every value of ts: let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
         "#]],
     );
 }
