@@ -76,7 +76,7 @@ pub struct Reading {
 /// One reading that raised an alert: where it stands in the log and what it said.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Partition of the source topic.
+    /// Partition of the source topic, of the first one where there are several.
     pub partition: i32,
     /// Offset there, or -1 for a result row that no single record stands for.
     pub offset: i64,

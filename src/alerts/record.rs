@@ -98,7 +98,7 @@ pub struct AlertRecord {
 /// A reading that raised an alert, as it stands in the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceRecord {
-    /// Partition of the source topic.
+    /// Partition of the source topic, of the first one where there are several.
     pub partition: i32,
     /// Offset there; left out for a result row that no single record stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -171,7 +171,8 @@ impl RuleOperator {
                 Some(clear) => clear.is_valid(row) && clear.value(row),
                 None => !breach,
             };
-            let source = Evidence { partition: rows.partition.0, offset: rows.offsets[row], ts, value };
+            let (partition, offset) = rows.first_source(row);
+            let source = Evidence { partition: partition.0, offset, ts, value };
             each(subjects.value(row), Reading { at, ahead, value, breach, clear, source }, &|| columns_of(row));
         }
         Ok(())

@@ -7,6 +7,7 @@
 use arrow::datatypes::SchemaRef;
 
 use super::element::{Deletion, Output, Rows};
+use super::inputs::behind;
 use super::join::{Join, Side};
 use super::operator::{Operator, StateReader, StateWriter, StreamError};
 use super::source::Piece;
@@ -250,13 +251,17 @@ impl Fork {
         }
     }
 
-    /// What a side has made reaches the join.
+    /// What a side has made reaches the join. Rows that go another way say of which source they are.
     fn meet(&mut self, side: Side, own: Output, made: &mut Output) -> Result<(), StreamError> {
+        let left = if side == Side::Right { self.sides[0].sources() } else { 0 };
+        let (aside, failed) = (made.aside.len(), made.failed.len());
         made.aside.extend(own.aside);
         made.failed.extend(own.failed);
         for rows in own.rows.iter().filter(|rows| !rows.is_empty()) {
             self.join.rows(side, rows, made)?;
         }
+        made.aside[aside..].iter_mut().for_each(|row| row.partition = behind(row.partition, left));
+        made.failed[failed..].iter_mut().for_each(|row| row.partition = behind(row.partition, left));
         Ok(())
     }
 

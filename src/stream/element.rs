@@ -3,6 +3,7 @@
 use arrow::array::RecordBatch;
 use arrow::buffer::ScalarBuffer;
 
+use super::inputs::{partition_of, source_of};
 use crate::record::PartitionId;
 use crate::time::Timestamp;
 
@@ -19,7 +20,8 @@ pub const NO_OFFSET: i64 = -1;
 pub struct Rows {
     /// The columns.
     pub batch: RecordBatch,
-    /// Which input partition the rows came from; 0 where they come from a merge of several.
+    /// Which input partition the rows came from; 0 where they come from a merge of several. Behind a union the place of its
+    /// source stands above it (`inputs`).
     pub partition: PartitionId,
     /// Each row's offset in that partition, or [`NO_OFFSET`].
     pub offsets: ScalarBuffer<i64>,
@@ -47,6 +49,13 @@ impl Rows {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batch.num_rows() == 0
+    }
+
+    /// The partition and the offset of a row in the first source's topic; behind a union, rows of the others have none.
+    #[must_use]
+    pub fn first_source(&self, row: usize) -> (PartitionId, i64) {
+        let offset = if source_of(self.partition) == 0 { self.offsets[row] } else { NO_OFFSET };
+        (partition_of(self.partition), offset)
     }
 
     /// The rows `start .. start + len`, sharing their memory.

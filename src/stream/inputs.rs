@@ -13,7 +13,7 @@ use crate::record::{Offset, PartitionId};
 use crate::time::Timestamp;
 
 /// Below this bit of an input's number stands its partition, above it its source.
-pub(super) const SOURCE_BIT: u32 = 20;
+const SOURCE_BIT: u32 = 20;
 
 /// One source of a task, in the order in which the query reads them.
 #[derive(Clone)]
@@ -40,6 +40,16 @@ pub(super) const fn number(source: usize, partition: PartitionId) -> i32 {
 /// The partition of a number: rows that have come through a union carry their source above it.
 pub(super) const fn partition_of(number: PartitionId) -> PartitionId {
     PartitionId(number.0 & ((1 << SOURCE_BIT) - 1))
+}
+
+/// The place of the source in a number.
+pub(super) const fn source_of(number: PartitionId) -> usize {
+    (number.0 >> SOURCE_BIT) as usize
+}
+
+/// The number of what stands so many sources further right.
+pub(super) const fn behind(number: PartitionId, sources: usize) -> PartitionId {
+    PartitionId(number.0 + ((sources as i32) << SOURCE_BIT))
 }
 
 /// One input partition as the task sees it.

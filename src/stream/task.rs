@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::chain::Chain;
 use super::checkpoint::{self, CommitRecord, Decision, Manifest, PartitionMark, Restored};
 use super::element::Output;
-use super::inputs::{Input, SourceSpec, inputs_of};
+use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
 use super::sink::{Outputs, Sink};
@@ -475,10 +475,20 @@ impl Task {
         }
         self.stats.gave(rows_out, out.aside.len() as u64, failed.len() as u64);
         if !out.aside.is_empty() || !failed.is_empty() {
-            // Rows that no chunk is at hand for are results: they stand for no record of any source.
-            let source = from.map_or(0, |(input, _)| self.inputs[input].source);
-            let chunk = from.map(|(_, chunk)| chunk.as_ref());
-            letters::write(&self.spec.sources[source].letters, &out.aside, &failed, chunk, now, &mut self.outputs);
+            let (sources, outputs) = (&self.spec.sources, &mut self.outputs);
+            if let Some((input, chunk)) = from {
+                let letters = &sources[self.inputs[input].source].letters;
+                letters::write(letters, &out.aside, &failed, Some(chunk.as_ref()), now, outputs);
+            } else {
+                // Rows that have waited say themselves of which source they are; results are of none.
+                let letters = |number| &sources.get(source_of(number)).unwrap_or(&sources[0]).letters;
+                for rows in out.aside.chunk_by(|a, b| source_of(a.partition) == source_of(b.partition)) {
+                    letters::write(letters(rows[0].partition), rows, &[], None, now, outputs);
+                }
+                for rows in failed.chunk_by(|a, b| source_of(a.partition) == source_of(b.partition)) {
+                    letters::write(letters(rows[0].partition), &[], rows, None, now, outputs);
+                }
+            }
         }
         if rows_out > 0 {
             self.uncommitted_since.get_or_insert_with(Instant::now);

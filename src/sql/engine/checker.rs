@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::RuleFactory;
+use super::changing::{check_readers, check_reads, check_upserts};
 use crate::sql::catalog::{Catalog, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Purpose, QueryPlan, Source, plan};
@@ -40,6 +41,8 @@ impl Checker {
         match &parsed.statement {
             Statement::CreateQuery(query) => {
                 let planned = self.plan(&query.select, Purpose::ExactlyOnce)?;
+                check_reads(&self.catalog, &query.name.text, &query.select)?;
+                check_readers(&self.catalog, &query.name.text, &planned, &query.insert_into)?;
                 if self.catalog.relation(&query.insert_into.text).is_none() {
                     let made = super::statements::derived_options(&planned, PARTITIONS, None);
                     let made: Vec<(&str, &str)> = made.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -49,13 +52,14 @@ impl Checker {
                     }
                 }
                 if let Some(def) = self.catalog.relation(&query.insert_into.text) {
-                    super::launch::check_upserts(&planned, def, &query.insert_columns)?;
+                    check_upserts(&planned, def, &query.insert_columns)?;
                 }
                 self.create(parsed)
             }
             Statement::CreateAlert(alert) => {
                 let planned = self.plan(&alert.select, Purpose::ExactlyOnce)?;
                 planned.check_alert()?;
+                check_reads(&self.catalog, &alert.name.text, &alert.select)?;
                 self.rules.check(&planned.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
                 self.create(parsed)
             }

@@ -1,12 +1,13 @@
 //! Starting a query or alert: its topics, its feeds, its tasks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
+use super::changing::check_upserts;
 use super::growth::{keeps_keys, repartitioned};
 use super::running::{OpenTask, Watched};
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
@@ -419,29 +420,6 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<Sch
         return Err(SqlError::new(Code::BadDefinition, message));
     }
     Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
-}
-
-/// Rows that take the place of earlier ones do so by their key: a stream with a key has this one, a table always.
-pub(super) fn check_upserts(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<(), SqlError> {
-    if !plan.is_changing() || def.key_columns().is_empty() {
-        return Ok(());
-    }
-    let name = |key: &String| match plan.schema.index_of(key).ok().and_then(|at| listed.get(at)) {
-        Some(listed) => listed.text.clone(),
-        None => key.clone(),
-    };
-    let own: BTreeSet<String> = plan.key_columns.iter().map(name).collect();
-    if own == def.key_columns().iter().cloned().collect() {
-        return Ok(());
-    }
-    let shown = |keys: Vec<String>| if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
-    let message = format!(
-        "the results change, and their key is ({}), while the key of \"{}\" is ({})",
-        shown(own.into_iter().collect()),
-        def.name,
-        shown(def.key_columns().to_vec())
-    );
-    Err(SqlError::new(Code::BadDefinition, message).hint("write into a stream or table with the results' key, or without one"))
 }
 
 /// Which columns make the record's key: what the sink's stream promises, else the plan's own key.

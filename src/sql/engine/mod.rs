@@ -5,6 +5,7 @@
 //! ran runs again, from where its last commit stood. One statement that changes anything runs at a time. Called by
 //! `http` and `node`.
 
+mod changing;
 mod checker;
 mod growth;
 mod launch;

@@ -6,7 +6,8 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::launch::{Planned, PlannedInput, check_upserts};
+use super::changing::{check_readers, check_reads, check_upserts};
+use super::launch::{Planned, PlannedInput};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::format::JsonEncoder;
@@ -69,12 +70,15 @@ impl Engine {
         match &*entry.statement {
             Statement::CreateQuery(q) => {
                 let planned = self.planned(&q.select, Purpose::ExactlyOnce).await?;
-                let def = Arc::clone(self.catalog.read().relation_or_error(&q.insert_into)?);
-                check_upserts(&planned.plan, &def, &q.insert_columns)?;
+                let catalog = self.catalog.read();
+                check_upserts(&planned.plan, catalog.relation_or_error(&q.insert_into)?, &q.insert_columns)?;
+                check_reads(&catalog, &entry.name, &q.select)?;
+                check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
                 planned.plan.check_alert()?;
+                check_reads(&self.catalog.read(), &entry.name, &a.select)?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
             }
             _ => {
@@ -129,6 +133,8 @@ impl Engine {
         }
         let planned = self.planned(&query.select, Purpose::ExactlyOnce).await?;
         // The query itself must be one that would be taken, or the stream would be left behind.
+        check_reads(&self.catalog.read(), &query.name.text, &query.select)?;
+        check_readers(&self.catalog.read(), &query.name.text, &planned.plan, &query.insert_into)?;
         let options = derived_options(&planned.plan, planned.partitions(), Some(&query.insert_into.text));
         let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let text = derived_stream(&query.insert_into.text, &planned.plan.schema, None, &options);

@@ -75,11 +75,7 @@ impl Flow {
 
     /// Whether anything in it keeps state between rows.
     pub(super) fn is_stateful(&self) -> bool {
-        let joins = self.fork.as_ref().is_some_and(|fork| match fork.join {
-            JoinStep::Interval(_) | JoinStep::AsOf(_) => true,
-            JoinStep::Union(_) => fork.left.is_stateful() || fork.right.is_stateful(),
-        });
-        joins || self.steps.iter().any(Step::is_stateful)
+        is_stateful(self.fork.as_deref(), &self.steps)
     }
 
     /// The flow as EXPLAIN shows it; `sources` are the lines of its sources, in order.
@@ -108,6 +104,15 @@ impl Flow {
             step.fingerprint(out);
         }
     }
+}
+
+/// Whether a join, or a step behind it, keeps state between rows.
+pub(super) fn is_stateful(fork: Option<&Fork>, steps: &[Step]) -> bool {
+    let joins = fork.is_some_and(|fork| match fork.join {
+        JoinStep::Interval(_) | JoinStep::AsOf(_) => true,
+        JoinStep::Union(_) => fork.left.is_stateful() || fork.right.is_stateful(),
+    });
+    joins || steps.iter().any(Step::is_stateful)
 }
 
 impl JoinStep {

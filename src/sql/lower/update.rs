@@ -18,7 +18,7 @@ use super::step::{Life, Step};
 use super::walk::{Chain, Lowered, Walk, refused};
 use super::{Purpose, QueryPlan};
 use crate::sql::analyze::in_exact_terms;
-use crate::sql::error::{Code, SqlError};
+use crate::sql::error::{Code, Place, SqlError};
 use crate::sql::expr::{Exprs, cast_column, plain_text};
 use crate::sql::fold::PlannedFold;
 use crate::sql::statement::{Emit, Select, StateTtl};
@@ -34,6 +34,8 @@ pub struct How {
     /// Whether it is asked of what is stored: then nothing changes.
     pub is_history: bool,
     emit: Emit,
+    /// Where EMIT stands.
+    pub(super) emit_place: Option<Place>,
     ttl: StateTtl,
     /// Whether it runs for as long as the node does.
     is_lasting: bool,
@@ -41,11 +43,12 @@ pub struct How {
 
 impl How {
     /// Over what is stored.
-    pub const HISTORY: Self = Self { is_history: true, emit: Emit::Unstated, ttl: StateTtl::Unstated, is_lasting: false };
+    pub const HISTORY: Self = Self { is_history: true, emit: Emit::Unstated, emit_place: None, ttl: StateTtl::Unstated, is_lasting: false };
 
     /// As a continuous query says it.
     pub(super) fn of(select: &Select, purpose: Purpose) -> Self {
-        Self { is_history: false, emit: select.emit, ttl: select.state_ttl, is_lasting: purpose == Purpose::ExactlyOnce }
+        let (emit, emit_place, ttl) = (select.emit, select.emit_place, select.state_ttl);
+        Self { is_history: false, emit, emit_place, ttl, is_lasting: purpose == Purpose::ExactlyOnce }
     }
 
     /// Whether windows speak at other times than their end alone, and how long behind it.
@@ -106,14 +109,15 @@ impl Walk<'_> {
             _ if !is_top => {
                 return Err(refused(
                     "GROUP BY without a window below another clause",
-                    "add window_start, window_end or the event time to the GROUP BY, or let another query read what this one writes",
+                    "add window_start, window_end or the event time to the GROUP BY, or write it into a table that another query joins",
                 ));
             }
             Some(end) => Life::Key(end),
             None => Life::Open(self.ttl_of(&node.group_expr, &node.aggr_expr, input, &chain)?),
         };
         if let (Life::Open(_), Emit::WindowClose { .. }) = (life, self.how.emit) {
-            return Err(refused("EMIT ON WINDOW CLOSE of groups without a window", "write EMIT ON UPDATE, or group by a window"));
+            let refused = refused("EMIT ON WINDOW CLOSE of groups without a window", "write EMIT ON UPDATE, or group by a window");
+            return Err(refused.at(self.how.emit_place));
         }
         let emit = if matches!(life, Life::Open(_)) || (is_top && updates) { GroupEmit::OnUpdate } else { GroupEmit::OnClose };
         Self::keyed_by(&mut chain, &node.group_expr, input);

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use super::PlanInput;
-use super::flow::Fork;
+use super::flow::{Fork, is_stateful};
 use super::frames::{Family, expiry, family, is_row_number, wanted};
 use super::lineage::{Lineage, column_of, leave_at, lineage_of, window_lineage};
 use super::source::{Source, Sources};
@@ -237,7 +237,15 @@ impl Walk<'_> {
         if is_top && let Some((emit, grace_ms)) = self.how.changes_windows() {
             if let Cut::Session { .. } = node.cut {
                 let clause = if emit == GroupEmit::OnUpdate { "EMIT ON UPDATE" } else { "WITH GRACE" };
-                return Err(refused(&format!("{clause} of SESSION windows"), "write EMIT ON WINDOW CLOSE: a session is known at its end"));
+                let refused = refused(&format!("{clause} of SESSION windows"), "write EMIT ON WINDOW CLOSE: a session is known at its end");
+                return Err(refused.at(self.how.emit_place));
+            }
+            if grace_ms > 0 && is_stateful(chain.fork.as_deref(), &chain.steps) {
+                return Err(refused(
+                    "WITH GRACE of windows over rows that another clause has waited for (a window, a join, OVER, ..)",
+                    "leave it out: what is late was late for that clause, and does not come so far",
+                )
+                .at(self.how.emit_place));
             }
             chain.columns = changing_windows(node.keys.len(), node.cut, &lineage);
             chain.steps.push(Step::Update { life: Life::Window(node.cut, grace_ms), emit, keys, folds, schema });

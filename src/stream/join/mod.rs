@@ -19,7 +19,8 @@
 //!
 //! [`Interval`] is the join by a range of time; a window join is one whose key holds the window. [`AsOf`]
 //! takes for each row the latest one of the other side, a stream's (`ASOF JOIN`) or a table's
-//! (`FOR SYSTEM_TIME AS OF`). [`Union`] brings rows together without a word between them, and nothing waits. A task holds them through [`Join`]; `chain` says which rows reach which side.
+//! (`FOR SYSTEM_TIME AS OF`). [`Union`] puts the rows of both sides one beside the other, and nothing
+//! waits. A task holds them through [`Join`]; `chain` says which rows reach which side.
 
 mod asof;
 mod blocks;

@@ -10,8 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::{Join, Side};
-use crate::record::PartitionId;
-use crate::stream::inputs::SOURCE_BIT;
+use crate::stream::inputs;
 use crate::stream::rowwise::arrow_error;
 use crate::stream::{Output, Rows, StateReader, StateWriter, StreamError};
 use crate::time::Timestamp;
@@ -40,8 +39,7 @@ impl Join for Union {
     fn rows(&mut self, side: Side, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), rows.batch.columns().to_vec());
         let batch = batch.map_err(|e| arrow_error("the rows of UNION ALL", &e))?;
-        let behind = if side == Side::Right { self.left } else { 0 };
-        let partition = PartitionId(rows.partition.0 + ((behind as i32) << SOURCE_BIT));
+        let partition = if side == Side::Right { inputs::behind(rows.partition, self.left) } else { rows.partition };
         out.rows.push(Rows { batch, partition, ..rows.clone() });
         Ok(())
     }

@@ -115,10 +115,11 @@ fn rows_that_have_left_hold_no_memory() {
     for frame in [range(5, -5), rows(2, -2)] {
         let bytes = |rows: i64| {
             let mut one = operator(frame);
-            for at in 0..rows {
+            for from in (0..rows).step_by(100) {
+                let readings: Vec<Reading> = (from..from + 100).map(|at| ("ann", Some(at), Some(1.5))).collect();
                 let mut out = Output::default();
-                one.rows(Partition::new(0, 0, &[("ann", Some(at), Some(1.5))]).rows(), &mut out).unwrap();
-                one.watermark(Timestamp(at), &mut out).unwrap();
+                one.rows(Partition::new(0, 0, &readings).rows(), &mut out).unwrap();
+                one.watermark(Timestamp(from + 99), &mut out).unwrap();
             }
             one.state_bytes()
         };

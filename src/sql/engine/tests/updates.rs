@@ -132,3 +132,56 @@ async fn a_table_takes_results_that_change_by_its_primary_key_and_no_others() {
     left(&bench, "latest", &[("a", "{\"p\":\"a\",\"n\":1}")]).await;
     bench.engine.close().await;
 }
+
+#[tokio::test]
+async fn results_that_change_are_no_stream_of_rows() {
+    let changing = "CREATE QUERY q AS INSERT INTO o SELECT p, count(*) AS n FROM v GROUP BY p;";
+    let bench = Bench::new(&format!("{STREAM} {changing} CREATE STREAM again (p VARCHAR, n BIGINT) WITH ('topic' = 'o');")).await;
+    let refusal = async |script: &str| run(&bench, script).await.expect_err(script).render(script);
+    for name in ["o", "again"] {
+        let told = refusal(&format!("CREATE QUERY r AS INSERT INTO s SELECT p, n + 1 AS n FROM {name};")).await;
+        assert!(told.contains("SQL-0021") && told.contains("holds the results of query \"q\", which change"), "{told}");
+        assert!(told.contains("^") && told.contains("read them as a table"), "{told}");
+    }
+    assert!(bench.engine.bus.partitions(&topic("s")).await.unwrap().is_none(), "nothing is left behind");
+    run(&bench, "CREATE QUERY r AS INSERT INTO s SELECT p, x FROM v;").await.unwrap();
+    run(&bench, "CREATE QUERY reader AS INSERT INTO t SELECT p, x + 1 AS x FROM s;").await.unwrap();
+    let told = refusal("CREATE OR REPLACE QUERY r AS INSERT INTO s SELECT p, sum(x) AS x FROM v GROUP BY p;").await;
+    assert!(told.contains("the results change, and query \"reader\" reads \"s\" as a stream"), "{told}");
+    bench.engine.close().await;
+}
+
+#[tokio::test]
+async fn a_row_that_fails_behind_a_union_says_which_topic_it_came_from() {
+    let bench = Bench::new(&format!(
+        "{STREAM} {} CREATE QUERY q AS INSERT INTO o
+           SELECT p, sum(x) OVER (PARTITION BY p ORDER BY ts ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS x
+           FROM (SELECT p, x, ts FROM v UNION ALL SELECT p, x, ts FROM w);",
+        STREAM.replace("STREAM v", "STREAM w").replace("'topic' = 'v'", "'topic' = 'w'")
+    ))
+    .await;
+    for partition in 0..2 {
+        bench.write("v", partition, &[&row("a", 1, 1), &row("a", 1, 9)]).await;
+    }
+    bench.write("w", 1, &[&row("b", i64::MAX, 2), &row("b", 1, 3), &row("b", 1, 9)]).await;
+    bench.write("w", 0, &[&row("b", 1, 9)]).await;
+    bench.values("o", 3).await;
+    let of = TopicPartition::new(topic("q.dlq"), PartitionId(0));
+    let mut found = Vec::new();
+    for partition in 0..bench.bus.partitions(&of.topic).await.unwrap().unwrap_or(0) {
+        let mut reader = bench.bus.open(&TopicPartition::new(of.topic.clone(), PartitionId(partition)), Offset::ZERO).await.unwrap();
+        for batch in reader.poll(1 << 20).await.unwrap() {
+            for record in batch.records().unwrap().iter() {
+                let headers =
+                    record.unwrap().headers().flatten().map(|(key, value)| {
+                        format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value.unwrap_or_default()))
+                    });
+                found.push(headers.collect::<Vec<_>>().join(" "));
+            }
+        }
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+    let wanted = ["vitalsql-source-topic=w", "vitalsql-source-partition=1", "vitalsql-source-offset=1"];
+    assert!(wanted.iter().all(|header| found[0].contains(header)), "{found:?}");
+    bench.engine.close().await;
+}

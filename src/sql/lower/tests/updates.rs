@@ -419,8 +419,8 @@ fn what_would_grow_for_ever_or_has_no_key_is_refused() {
     check_no(
         "SELECT max(n) AS most FROM (SELECT patient_id, count(*) AS n FROM vitals GROUP BY patient_id)",
         expect![[r#"
-        SQL-0021 GROUP BY without a window below another clause is not supported over a stream: add window_start, window_end or the event time to the GROUP BY, or let another query read what this one writes
-    "#]],
+            SQL-0021 GROUP BY without a window below another clause is not supported over a stream: add window_start, window_end or the event time to the GROUP BY, or write it into a table that another query joins
+        "#]],
     );
     check_no(
         "SELECT patient_id, count(*) AS n FROM TABLE(SESSION(TABLE vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
@@ -434,6 +434,43 @@ fn what_would_grow_for_ever_or_has_no_key_is_refused() {
          GROUP BY patient_id, window_start, window_end EMIT ON UPDATE",
         expect![[r#"
             SQL-0006 the results change, and the SELECT list does not have window_end, which tells them apart: add it to the SELECT list
+        "#]],
+    );
+    check_no(
+        "SELECT patient_id, window_start, window_end, max(before) AS most FROM TUMBLE((
+           SELECT patient_id, ts, lag(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS before FROM vitals
+         ), ts, INTERVAL '1' MINUTE) GROUP BY patient_id, window_start, window_end EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '1' MINUTE",
+        expect![[r#"
+            SQL-0021 WITH GRACE of windows over rows that another clause has waited for (a window, a join, OVER, ..) is not supported over a stream: leave it out: what is late was late for that clause, and does not come so far
+        "#]],
+    );
+    check_no(
+        "SELECT w.window_start, w.window_end, max(n) AS most FROM TUMBLE((
+           SELECT patient_id, window_time, count(*) AS n
+           FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end, window_time
+         ), window_time, INTERVAL '5' MINUTE) w
+         GROUP BY w.window_start, w.window_end EMIT ON WINDOW CLOSE WITH GRACE INTERVAL '1' MINUTE",
+        expect![[r#"
+            SQL-0021 WITH GRACE of windows over rows that another clause has waited for (a window, a join, OVER, ..) is not supported over a stream: leave it out: what is late was late for that clause, and does not come so far
+        "#]],
+    );
+    check_no(
+        "SELECT patient_id, locf(hr, INTERVAL '1' MINUTE) AS hr FROM (SELECT patient_id, avg(hr) AS hr FROM vitals GROUP BY patient_id)",
+        expect![[r#"
+            SQL-0012 no column "ts"
+        "#]],
+    );
+    check_no(
+        "SELECT patient_id, n, lag(n) OVER (PARTITION BY patient_id ORDER BY last) AS before
+         FROM (SELECT patient_id, count(*) AS n, max(ts) AS last FROM vitals GROUP BY patient_id)",
+        expect![[r#"
+            SQL-0021 GROUP BY without a window below another clause is not supported over a stream: add window_start, window_end or the event time to the GROUP BY, or write it into a table that another query joins
+        "#]],
+    );
+    check_no(
+        "SELECT patient_id, count(*) AS n FROM vitals GROUP BY patient_id UNION ALL SELECT patient_id, count(*) AS n FROM labs GROUP BY patient_id",
+        expect![[r#"
+            SQL-0021 GROUP BY without a window below another clause is not supported over a stream: add window_start, window_end or the event time to the GROUP BY, or write it into a table that another query joins
         "#]],
     );
     // A place in the day comes again and again.
