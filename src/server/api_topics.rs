@@ -180,40 +180,33 @@ pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> Del
     } else {
         request.topic_names.into_iter().map(|name| DeleteTopicState { name: Some(name), ..Default::default() }).collect()
     };
-    // A topic may be named by its name, by its id, or, by mistake, by both.
-    let named = |one: &DeleteTopicState| {
-        one.name.clone().or_else(|| Some(caller.peer.broker.topic_by_id(one.topic_id)?.name().as_str().to_owned()))
-    };
-    let twice = repeated(asked.iter().filter_map(named));
-    let mut answered = BTreeSet::new();
+    let broker = &caller.peer.broker;
+    let judged = judge(&asked, |name| broker.topic_named(name).map(|topic| topic.id()));
     let mut responses = Vec::with_capacity(asked.len());
-    for one in asked {
-        let broker = &caller.peer.broker;
-        let called = named(&one);
-        let is_repeated = called.as_ref().is_some_and(|name| twice.contains(name));
-        if is_repeated && !answered.insert(called) {
-            continue;
-        }
-        let found = match &one.name {
-            Some(_) if !one.topic_id.is_nil() => Err(error(error_code::INVALID_REQUEST, "a topic is named or identified, not both")),
-            None if one.topic_id.is_nil() => Err(error(error_code::INVALID_REQUEST, "the topic is neither named nor identified")),
-            _ if is_repeated => Err(error(error_code::INVALID_REQUEST, "the request names this topic twice")),
-            Some(text) if broker.topic_named(text).is_none() => {
-                Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"))
+    for (one, judged) in asked.into_iter().zip(judged) {
+        let found = match judged {
+            Judged::Answered => continue,
+            Judged::Refused(response) => {
+                responses.push(response);
+                continue;
             }
-            Some(text) => name(text).map(|name| (broker.topic(&name).map(|t| t.id()), name)),
-            None => match broker.topic_by_id(one.topic_id) {
-                Some(topic) => name(topic.name().as_str()).map(|name| (Some(topic.id()), name)),
-                None => Err(error(error_code::UNKNOWN_TOPIC_ID, "there is no topic of this id")),
+            Judged::Wanted => match &one.name {
+                Some(text) if broker.topic_named(text).is_none() => {
+                    Err(error(error_code::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic"))
+                }
+                Some(text) => name(text).map(|name| (broker.topic(&name).map(|t| t.id()), name)),
+                None => match broker.topic_by_id(one.topic_id) {
+                    Some(topic) => name(topic.name().as_str()).map(|name| (Some(topic.id()), name)),
+                    None => Err(error(error_code::UNKNOWN_TOPIC_ID, "there is no topic of this id")),
+                },
             },
         };
-        let text = one.name.clone();
         let (name, topic_id, outcome) = match found {
             Ok((id, name)) => {
                 let outcome = broker.delete_topic(&name).await.map_err(|e| told(&e));
                 (Some(name.as_str().to_owned()), id.unwrap_or_default(), outcome)
             }
-            Err(why) => (text, one.topic_id, Err(why)),
+            Err(why) => (one.name, one.topic_id, Err(why)),
         };
         responses.push(match outcome {
             Ok(()) => DeletableTopicResult { name, topic_id, ..Default::default() },
@@ -221,6 +214,44 @@ pub(super) async fn delete(caller: &Caller, request: DeleteTopicsRequest) -> Del
         });
     }
     DeleteTopicsResponse { responses, ..Default::default() }
+}
+
+/// What one line of a DeleteTopics request comes to before anything is deleted.
+enum Judged {
+    /// The topic is to be looked for and deleted.
+    Wanted,
+    Refused(DeletableTopicResult),
+    /// Another line answers for it.
+    Answered,
+}
+
+/// A topic may be named by its name or by its id, and once: as in Kafka two lines with one name are answered as one, so
+/// are two with one id, and a name whose topic is there by its id too is answered with both.
+fn judge(asked: &[DeleteTopicState], id_of: impl Fn(&str) -> Option<TopicId>) -> Vec<Judged> {
+    let refused = |name: Option<&String>, topic_id, why: &str| {
+        let error_message = Some(why.to_owned());
+        Judged::Refused(DeletableTopicResult { name: name.cloned(), topic_id, error_code: error_code::INVALID_REQUEST, error_message })
+    };
+    let names = || asked.iter().filter(|one| one.topic_id.is_nil()).filter_map(|one| one.name.as_ref());
+    let ids = || asked.iter().filter(|one| one.name.is_none() && !one.topic_id.is_nil()).map(|one| one.topic_id);
+    let (twice_named, twice_by_id, by_id) = (repeated(names()), repeated(ids()), ids().collect::<BTreeSet<_>>());
+    let named: BTreeSet<_> = names().filter(|name| !twice_named.contains(name)).filter_map(|name| id_of(name)).collect();
+    let (mut told_names, mut told_ids) = (BTreeSet::new(), BTreeSet::new());
+    let one = |one: &DeleteTopicState| match (&one.name, one.topic_id) {
+        (Some(name), id) if !id.is_nil() => refused(Some(name), id, "a topic is named or identified, not both"),
+        (None, id) if id.is_nil() => refused(None, id, "the topic is neither named nor identified"),
+        (Some(name), _) if twice_named.contains(name) && !told_names.insert(name.clone()) => Judged::Answered,
+        (Some(name), id) if twice_named.contains(name) => refused(Some(name), id, "the request names this topic twice"),
+        (Some(name), _) => match id_of(name).filter(|id| by_id.contains(id)) {
+            Some(id) => refused(Some(name), id, "the request names this topic and identifies it too"),
+            None => Judged::Wanted,
+        },
+        (None, id) if twice_by_id.contains(&id) && !told_ids.insert(id) => Judged::Answered,
+        (None, id) if twice_by_id.contains(&id) => refused(None, id, "the request identifies this topic twice"),
+        (None, id) if named.contains(&id) => Judged::Answered,
+        (None, _) => Judged::Wanted,
+    };
+    asked.iter().map(one).collect()
 }
 
 pub(super) async fn create_partitions(caller: &Caller, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -302,6 +333,28 @@ mod tests {
         let counted = CreatableTopic { num_partitions: 1, ..topic(&[(0, &[7])]) };
         assert_eq!(assigned(&counted, 7).unwrap_err().0, error_code::INVALID_REQUEST);
         assert!(check_replicas(&[8], 7).unwrap_err().1.contains("Apache Kafka"));
+    }
+
+    #[test]
+    fn a_topic_is_deleted_by_its_name_or_its_id_and_once() {
+        let id = |n: u8| TopicId([n; 16]);
+        let by_name = |name: &str| DeleteTopicState { name: Some(name.to_owned()), ..Default::default() };
+        let by_id = |n| DeleteTopicState { topic_id: id(n), ..Default::default() };
+        let both = |name: &str, n| DeleteTopicState { topic_id: id(n), ..by_name(name) };
+        let told = |asked: &[DeleteTopicState]| {
+            let one = |judged| match judged {
+                Judged::Wanted => "wanted".to_owned(),
+                Judged::Answered => "-".to_owned(),
+                Judged::Refused(told) => format!("{}/{}", told.name.unwrap_or_default(), told.topic_id.0[0]),
+            };
+            judge(asked, |name| (name == "a").then(|| id(1))).into_iter().map(one).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(&[by_name("a"), by_id(2), by_name("b")]), "wanted wanted wanted");
+        assert_eq!(told(&[both("a", 1), DeleteTopicState::default(), by_id(1)]), "a/1 /0 wanted");
+        assert_eq!(told(&[by_name("a"), by_name("b"), by_name("a"), by_id(1)]), "a/0 wanted - wanted");
+        assert_eq!(told(&[by_id(1), by_id(1), by_id(2)]), "/1 - wanted");
+        assert_eq!(told(&[by_id(1), by_name("a")]), "- a/1");
+        assert_eq!(told(&[by_id(1), by_name("a"), by_id(1)]), "/1 a/1 -");
     }
 
     #[test]
