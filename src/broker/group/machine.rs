@@ -346,7 +346,7 @@ impl Group {
             return (LeaveReply { error: error_code::COORDINATOR_NOT_AVAILABLE, members: Vec::new() }, Vec::new());
         }
         if let Some(consumer) = &mut self.consumer {
-            let members = consumer.classic_leave(leaving);
+            let members = consumer.classic_leave(leaving, topics);
             self.downgrade(now, topics);
             return (LeaveReply { error: error_code::NONE, members }, self.take_effects());
         }
@@ -391,7 +391,7 @@ impl Group {
     /// Lets time pass: gives up whoever was silent too long and ends what waited long enough.
     pub fn tick(&mut self, now: Timestamp, topics: &dyn Topics) -> Vec<Effect> {
         if let Some(consumer) = &mut self.consumer {
-            consumer.tick(now);
+            consumer.tick(now, topics);
             self.downgrade(now, topics);
             return self.take_effects();
         }

@@ -31,7 +31,7 @@ impl ConsumerGroup {
 
     /// A number for the topics that are subscribed to, another one for others. It is stored, so that a restart
     /// does not look like a change.
-    fn hash_topics(&mut self, topics: &dyn Topics) -> i64 {
+    pub(super) fn hash_topics(&mut self, topics: &dyn Topics) -> i64 {
         const PRIME: u64 = 0x0100_0000_01b3;
         let names: BTreeSet<&String> = self.subscriptions.keys().chain(self.patterns.all_topics()).collect();
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;

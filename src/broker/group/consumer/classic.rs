@@ -190,7 +190,7 @@ impl ConsumerGroup {
     }
 
     /// Members leave, or are removed by their ids or names, whichever protocol they speak.
-    pub(in crate::broker::group) fn classic_leave(&mut self, leaving: Vec<Leaving>) -> Vec<(Leaving, i16)> {
+    pub(in crate::broker::group) fn classic_leave(&mut self, leaving: Vec<Leaving>, topics: &dyn Topics) -> Vec<(Leaving, i16)> {
         let mut gone = Vec::new();
         let mut answers = Vec::with_capacity(leaving.len());
         for one in leaving {
@@ -203,7 +203,7 @@ impl ConsumerGroup {
             answers.push((one, error));
         }
         // All of them first, so that the rest is assigned once.
-        self.fence(&gone);
+        self.fence(&gone, topics);
         answers
     }
 

@@ -17,7 +17,7 @@ impl ConsumerGroup {
         topics: &dyn Topics,
     ) -> Result<BeatReply, BeatRefusal> {
         if beat.epoch < 0 {
-            return self.leave(beat);
+            return self.leave(beat, topics);
         }
         if self.members.len() >= self.max_size && !self.members.contains_key(&beat.member_id) {
             let why = format!("The consumer group has reached its maximum capacity of {} members.", self.max_size);
@@ -130,7 +130,7 @@ impl ConsumerGroup {
     }
 
     /// A member leaves, or says that it will be back.
-    fn leave(&mut self, beat: &Beat) -> Result<BeatReply, BeatRefusal> {
+    fn leave(&mut self, beat: &Beat, topics: &dyn Topics) -> Result<BeatReply, BeatRefusal> {
         let id = &beat.member_id;
         let member = match &beat.instance_id {
             None => self.members.get(id).ok_or_else(|| BeatRefusal::unknown(id, &self.id))?,
@@ -142,7 +142,7 @@ impl ConsumerGroup {
             self.record_standing(&away);
             self.put(away);
         } else {
-            self.fence(std::slice::from_ref(id));
+            self.fence(std::slice::from_ref(id), topics);
         }
         Ok(BeatReply { member_id: id.clone(), epoch: beat.epoch, interval_ms: 0, assignment: None })
     }

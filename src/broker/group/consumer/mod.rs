@@ -188,8 +188,9 @@ impl ConsumerGroup {
         Some(member)
     }
 
-    /// Removes members that left or were fenced: what they had is free, and the rest will be assigned anew.
-    fn fence(&mut self, ids: &[String]) {
+    /// Removes members that left or were fenced: what they had is free, and the rest will be assigned anew. That they no
+    /// longer subscribe to anything is part of the same change.
+    fn fence(&mut self, ids: &[String], topics: &dyn Topics) {
         let mut gone = false;
         for id in ids {
             if self.take_out(id).is_none() {
@@ -203,6 +204,7 @@ impl ConsumerGroup {
             self.drop_patterns();
             // A group that goes on as a classic one does so in the epoch that its members know.
             if !self.is_all_classic() {
+                self.metadata_hash = self.hash_topics(topics);
                 self.bump();
             }
         }
@@ -226,14 +228,14 @@ impl ConsumerGroup {
     }
 
     /// Lets time pass: fences whoever was silent too long, or did not give up in time what it must.
-    pub(super) fn tick(&mut self, now: Timestamp) {
+    pub(super) fn tick(&mut self, now: Timestamp, topics: &dyn Topics) {
         let late: Vec<String> = self
             .members
             .values()
             .filter(|member| member.deadlines().any(|deadline| deadline <= now))
             .map(|member| member.id.clone())
             .collect();
-        self.fence(&late);
+        self.fence(&late, topics);
     }
 
     /// The group was read back: its members have a whole session to be heard of.

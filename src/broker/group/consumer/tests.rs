@@ -490,6 +490,23 @@ fn each_change_of_the_topics_is_an_epoch_at_the_next_heartbeat_and_at_no_other()
 }
 
 #[test]
+fn who_leaves_takes_its_topics_along_in_one_epoch() {
+    check(
+        "topic u 1 | A join t | B join u | after 1000 | A | B epoch -1 | topic v 1 | A | state | after 1000 | A | state",
+        expect![[r#"
+            A 2 [t0 t1 t2 t3]
+            B 2 []
+            A 3 =
+            B -1 =
+            A 3 =
+            consumer Assigning 4
+            A 4 =
+            consumer Stable 4
+        "#]],
+    );
+}
+
+#[test]
 fn a_restart_forgets_nothing() {
     check(
         "A@x join t | A@x follows | after 2000 | B join like=t | A@x | restart | state | B | A@x | A@x follows | B | restart | A@x | B | state | \
