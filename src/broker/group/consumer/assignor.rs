@@ -58,27 +58,28 @@ fn uniform(members: &[Subscriber], topics: &BTreeMap<TopicId, i32>) -> Vec<Parti
     let alike = members.windows(2).all(|pair| pair[0].topics == pair[1].topics);
     let mut spread = Spread::keeping(members, topics);
     if alike {
-        spread.cut_to_even_shares();
-        spread.hand_out();
+        spread.give_even_shares();
     } else {
-        spread.hand_out();
-        spread.balance();
+        spread.hand_out(topics);
+        spread.balance(topics);
     }
     spread.into_partitions()
 }
 
+/// How often all topics are gone through to even out members that read different ones.
+const BALANCING_ROUNDS: usize = 16;
+
 /// An assignment in the making.
-struct Spread<'a> {
-    members: &'a [Subscriber],
+struct Spread {
     /// Who subscribes to each topic.
     readers: BTreeMap<TopicId, Vec<usize>>,
     given: Vec<BTreeSet<(TopicId, i32)>>,
     free: BTreeSet<(TopicId, i32)>,
 }
 
-impl<'a> Spread<'a> {
+impl Spread {
     /// Everybody keeps what it had and still may have; the rest is free.
-    fn keeping(members: &'a [Subscriber], topics: &BTreeMap<TopicId, i32>) -> Self {
+    fn keeping(members: &[Subscriber], topics: &BTreeMap<TopicId, i32>) -> Self {
         let mut readers: BTreeMap<TopicId, Vec<usize>> = BTreeMap::new();
         for (i, member) in members.iter().enumerate() {
             for topic in member.topics.iter().filter(|topic| topics.contains_key(topic)) {
@@ -93,64 +94,113 @@ impl<'a> Spread<'a> {
                 given.extend(of.iter().map(|p| (*topic, *p)).filter(|place| free.remove(place)));
             }
         }
-        Self { members, readers, given, free }
+        Self { readers, given, free }
     }
 
-    /// Where all read the same, nobody keeps more than its share; whoever has most keeps one more where the shares
-    /// cannot be even.
-    fn cut_to_even_shares(&mut self) {
+    /// Where all read the same, everybody gets its share, and keeps of what it had no more than that. Where the shares
+    /// cannot be even, whoever has more keeps one more, and the last ones get what is left over. What is free is given
+    /// out in runs of neighbours.
+    fn give_even_shares(&mut self) {
+        let members = self.given.len();
         let total = self.free.len() + self.given.iter().map(BTreeSet::len).sum::<usize>();
-        let Some(share) = total.checked_div(self.members.len()) else { return };
-        let mut extra = total % self.members.len();
-        for given in &mut self.given {
-            let mut keeps = share;
-            if given.len() > share && extra > 0 {
-                keeps += 1;
-                extra -= 1;
+        let Some(share) = total.checked_div(members) else { return };
+        let mut extra = total % members;
+        let mut lacking = Vec::new();
+        for (i, given) in self.given.iter_mut().enumerate() {
+            let takes_one_more = extra > 0 && (given.len() > share || members - i <= extra);
+            let quota = share + usize::from(takes_one_more);
+            extra -= usize::from(takes_one_more);
+            while given.len() > quota {
+                self.free.extend(given.pop_last());
             }
-            while given.len() > keeps {
-                let last = given.pop_last().expect("it has more than it keeps");
-                self.free.insert(last);
+            lacking.push(quota - given.len());
+        }
+        let mut free = std::mem::take(&mut self.free).into_iter();
+        for (given, lacks) in self.given.iter_mut().zip(lacking) {
+            given.extend(free.by_ref().take(lacks));
+        }
+        assert!(free.next().is_none(), "the shares are all there is");
+    }
+
+    /// The topics in the order in which they are given out and evened out: first those of which each reader has to take
+    /// most, of these the ones that fewest read.
+    fn topics(&self, counts: &BTreeMap<TopicId, i32>) -> Vec<TopicId> {
+        let mut topics: Vec<_> = self.readers.keys().copied().collect();
+        topics.sort_by(|a, b| {
+            let (readers, count) = (|topic| self.readers[topic].len(), |topic| i64::from(counts[topic]));
+            // The one share against the other, without fractions.
+            let (one, other) = (count(a) * readers(b) as i64, count(b) * readers(a) as i64);
+            other.cmp(&one).then(readers(a).cmp(&readers(b))).then(a.cmp(b))
+        });
+        topics
+    }
+
+    /// The readers of a topic, each with how much it has and its place among them by that. Who has as much as another
+    /// stays in its place while they take and give in turns.
+    fn queue(&self, topic: &TopicId) -> (Vec<usize>, BTreeSet<(usize, usize)>) {
+        let mut readers = self.readers[topic].clone();
+        readers.sort_by_key(|i| (self.given[*i].len(), *i));
+        let queue = readers.iter().enumerate().map(|(place, i)| (self.given[*i].len(), place)).collect();
+        (readers, queue)
+    }
+
+    /// Gives what is free to whoever reads it and has least.
+    fn hand_out(&mut self, counts: &BTreeMap<TopicId, i32>) {
+        let mut free: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
+        for (topic, partition) in std::mem::take(&mut self.free) {
+            free.entry(topic).or_default().push(partition);
+        }
+        for topic in self.topics(counts) {
+            let Some(partitions) = free.remove(&topic) else { continue };
+            let (readers, mut queue) = self.queue(&topic);
+            for partition in partitions {
+                let (load, place) = queue.pop_first().expect("a topic is here because somebody reads it");
+                self.given[readers[place]].insert((topic, partition));
+                queue.insert((load + 1, place));
             }
         }
     }
 
-    /// Gives what is free to whoever reads it and has least; first what fewest read.
-    fn hand_out(&mut self) {
-        let mut free: Vec<_> = std::mem::take(&mut self.free).into_iter().collect();
-        free.sort_by_key(|(topic, partition)| (self.readers[topic].len(), *topic, *partition));
-        // Members by how much they have; the ones that read a topic are found among them.
-        let mut by_load: BTreeSet<(usize, usize)> = self.given.iter().enumerate().map(|(i, given)| (given.len(), i)).collect();
-        for place in free {
-            let least = by_load.iter().find(|(_, i)| self.members[*i].topics.contains(&place.0)).copied();
-            let Some((load, i)) = least else { continue };
-            by_load.remove(&(load, i));
-            self.given[i].insert(place);
-            by_load.insert((load + 1, i));
-        }
-    }
-
-    /// Moves partitions from who has more to who has less, until no single move helps. Every move makes the
-    /// spread more even, so this ends.
-    fn balance(&mut self) {
-        loop {
-            let mut moved = false;
-            for from in 0..self.given.len() {
-                for place in self.given[from].clone() {
-                    let least = self.readers[&place.0].iter().copied().min_by_key(|i| (self.given[*i].len(), *i));
-                    if let Some(to) = least
-                        && self.given[to].len() + 1 < self.given[from].len()
-                    {
-                        self.given[from].remove(&place);
-                        self.given[to].insert(place);
-                        moved = true;
-                    }
-                }
+    /// Moves partitions from who has more to who has less, topic by topic, until nothing moves in a whole round. Where
+    /// readers overlap in chains that may take long for little, so the rounds are counted, as in Kafka.
+    fn balance(&mut self, counts: &BTreeMap<TopicId, i32>) {
+        let topics: Vec<_> = self.topics(counts).into_iter().filter(|topic| self.readers[topic].len() > 1).collect();
+        for _ in 0..BALANCING_ROUNDS {
+            let mut moved = 0;
+            for topic in &topics {
+                moved += self.balance_topic(topic);
             }
-            if !moved {
+            if moved == 0 {
                 return;
             }
         }
+    }
+
+    /// Evens out the readers of one topic with its partitions; answers how many were moved. Whoever has most gives its
+    /// last one to whoever has least.
+    fn balance_topic(&mut self, topic: &TopicId) -> usize {
+        let (readers, mut queue) = self.queue(topic);
+        let of_topic = |given: &BTreeSet<(TopicId, i32)>| given.range((*topic, i32::MIN)..=(*topic, i32::MAX)).next_back().copied();
+        // Who has nothing of this topic left to give is passed over.
+        let mut givers: BTreeSet<_> = queue.iter().copied().filter(|(_, place)| of_topic(&self.given[readers[*place]]).is_some()).collect();
+        let mut moved = 0;
+        while let (Some((least, to)), Some((most, from))) = (queue.first().copied(), givers.last().copied()) {
+            if most <= least + 1 {
+                break;
+            }
+            let partition = of_topic(&self.given[readers[from]]).expect("a giver has something to give");
+            self.given[readers[from]].remove(&partition);
+            self.given[readers[to]].insert(partition);
+            for (before, after, place) in [(most, most - 1, from), (least, least + 1, to)] {
+                queue.remove(&(before, place));
+                queue.insert((after, place));
+                if givers.remove(&(before, place)) && of_topic(&self.given[readers[place]]).is_some() {
+                    givers.insert((after, place));
+                }
+            }
+            moved += 1;
+        }
+        moved
     }
 
     fn into_partitions(self) -> Vec<Partitions> {
@@ -205,7 +255,7 @@ mod tests {
         let topics = BTreeMap::from([(topic(1), 9)]);
         let two = vec![member("a", &[1]), member("b", &[1])];
         let all = assign("uniform", &two, &topics);
-        assert_eq!(sizes(&all), [5, 4]);
+        assert_eq!(sizes(&all), [4, 5]);
         let mut three = again(&two, all.clone());
         three.push(member("c", &[1]));
         let more = assign("uniform", &three, &topics);
@@ -217,11 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn uniform_gives_runs_of_neighbours_and_what_is_left_over_to_the_last() {
+        let topics = BTreeMap::from([(topic(1), 5), (topic(2), 3)]);
+        let members = [member("a", &[1, 2]), member("b", &[1, 2]), member("c", &[1, 2])];
+        let all = assign("uniform", &members, &topics);
+        assert_eq!(sizes(&all), [2, 3, 3]);
+        assert_eq!(all[0], BTreeMap::from([(topic(1), BTreeSet::from([0, 1]))]));
+        assert_eq!(all[1], BTreeMap::from([(topic(1), BTreeSet::from([2, 3, 4]))]));
+        assert_eq!(all[2], BTreeMap::from([(topic(2), BTreeSet::from([0, 1, 2]))]));
+    }
+
+    #[test]
     fn uniform_evens_out_members_that_read_different_topics() {
         let members = vec![member("a", &[1, 2]), member("b", &[2])];
         let topics = BTreeMap::from([(topic(1), 3), (topic(2), 3)]);
         assert_eq!(sizes(&assign("uniform", &members, &topics)), [3, 3]);
         assert_eq!(sizes(&assign("uniform", &[member("a", &[3])], &topics)), [0], "a topic that is not there");
+        // What a chain of readers has in the end hangs on what is given out first: those that have no choice.
+        let members = vec![member("a", &[]), member("b", &[0]), member("c", &[0, 1]), member("d", &[0, 1])];
+        let topics = BTreeMap::from([(topic(0), 8), (topic(1), 7)]);
+        assert_eq!(sizes(&assign("uniform", &members, &topics)), [0, 5, 5, 5]);
         assert!(assign("uniform", &[], &topics).is_empty());
     }
 
