@@ -35,6 +35,7 @@ mod tests_clock;
 mod topic;
 mod topic_config;
 pub mod txn;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use super::append::{Addition, Fate, Rule, submit};
 use super::error::log_code;
 use super::topic::{Partition, Topic};
 use super::topic_config::TopicConfig;
-use super::txn::claims::{Head, InTransaction, claim, heads, in_transaction, refuse, stumbles};
+use super::txn::claims::{Head, InTransaction, claim, first_sequence, heads, in_transaction, refuse, stumbles};
 use crate::log::{LogError, Permit, Submitted};
 use crate::record::{
     Batch, BatchBuilder, BatchError, Codec, CompressionError, Header, Offset, PartitionId, Survey, TimestampType, TopicId, survey_records,
@@ -59,6 +59,8 @@ pub struct ProduceTerms {
     pub knows_abortable: bool,
     /// Whether the version of the request knows zstd (7 on).
     pub knows_zstd: bool,
+    /// Whether the version of the request is for transactions each of which has an epoch of its own (12 on).
+    pub bumps_epoch: bool,
 }
 
 /// Why a batch was not appended.
@@ -186,7 +188,7 @@ impl Broker {
     /// Checks the batches of one request and hands the good ones to the log, all in one append group.
     /// `transactional_id` is what the request says whose transaction its batches are in.
     pub async fn produce(&self, terms: ProduceTerms, transactional_id: Option<&str>, incoming: Vec<Incoming>) -> Produced {
-        if stumbles(&incoming) {
+        if stumbles(incoming.iter().filter_map(|one| one.records.as_ref())) {
             let why = "a batch of the request is of no format there is, or shorter than it can be";
             return Produced::all_refused(incoming.len(), &Refusal::new(error_code::CORRUPT_MESSAGE, why));
         }
@@ -197,6 +199,7 @@ impl Broker {
         let now = self.clock().now();
         let mut addressed = self.address(incoming, terms);
         if let Some(transaction) = &transaction {
+            ask(transaction, terms, &mut addressed, now).await;
             self.verify(transaction, terms, &mut addressed);
         }
         if !(-1..=1).contains(&terms.acks) {
@@ -282,6 +285,18 @@ impl Broker {
                 Ok(Addressed { topic, partition, config, records })
             })
             .collect()
+    }
+}
+
+/// Notes in each partition that a batch of a transaction asks to be written, whatever is answered.
+async fn ask(transaction: &InTransaction<'_>, terms: ProduceTerms, addressed: &mut [Result<Addressed, Refusal>], now: Timestamp) {
+    for part in addressed {
+        let Ok(to) = part else { continue };
+        let Some(sequence) = claim(&to.records).and_then(|_| first_sequence(&to.records)) else { continue };
+        match to.partition.load_producers(now).await {
+            Ok(()) => to.partition.ask(transaction.asks(sequence, terms), now),
+            Err(error) => *part = Err(Refusal::new(error.code(), error.to_string())),
+        }
     }
 }
 
@@ -483,7 +498,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
-    const TERMS: ProduceTerms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+    const TERMS: ProduceTerms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true, bumps_epoch: false };
 
     fn check_with(configs: &[(&str, &str)], terms: ProduceTerms, batch: &Bytes) -> Result<Batch, (String, Vec<i32>)> {
         let set: BTreeMap<String, String> = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

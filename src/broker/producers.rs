@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::verification::{Asked, Verifications};
 use crate::log::LastOfProducer;
 use crate::record::{Batch, BatchHeader, ControlMarker, Offset};
 use crate::time::Timestamp;
@@ -137,6 +138,8 @@ pub struct DescribedProducer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     by_id: BTreeMap<i64, Producer>,
+    /// Transactions that are to begin here.
+    asked: Verifications,
 }
 
 /// The sequence number `delta` records after `first`. After the greatest comes 0.
@@ -146,12 +149,24 @@ pub const fn sequence_after(first: i32, delta: i32) -> i32 {
 }
 
 impl Producers {
+    /// A batch asks to be in its producer's transaction here: where that is not open yet, it would be the first.
+    pub fn ask(&mut self, asked: Asked, now: Timestamp) {
+        let is_open = |producer: &Producer| producer.open.is_some() && producer.epoch == asked.epoch;
+        if !self.by_id.get(&asked.producer_id).is_some_and(is_open) {
+            self.asked.note(asked, now);
+        }
+    }
+
     /// Whether the batch may be appended. Changes nothing. That a transaction may write here is its
     /// coordinator's to say.
     #[must_use]
     pub fn judge(&self, batch: &BatchHeader) -> Verdict {
-        // A producer we do not know may begin anywhere: its history may have expired.
-        let Some(producer) = self.by_id.get(&batch.producer_id) else { return Verdict::Append };
+        let known = self.by_id.get(&batch.producer_id);
+        let leaves_out = !batch.is_control() && self.asked.leaves_out(batch, known.is_some());
+        // A producer we do not know may else begin anywhere: its history may have expired.
+        let Some(producer) = known else {
+            return if leaves_out { Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER) } else { Verdict::Append };
+        };
         if batch.producer_epoch < producer.epoch {
             return Verdict::Refuse(error_code::INVALID_PRODUCER_EPOCH);
         }
@@ -160,7 +175,7 @@ impl Producers {
         }
         if batch.producer_epoch > producer.epoch {
             return match batch.base_sequence {
-                0 => producer.in_its_transaction(batch),
+                0 if !leaves_out => producer.in_its_transaction(batch),
                 _ => Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER),
             };
         }
@@ -171,7 +186,7 @@ impl Producers {
         }
         // Whom only a marker made known has written nothing in this epoch.
         let expected = producer.seen.back().map_or(0, |seen| sequence_after(seen.last_sequence, 1));
-        if expected != batch.base_sequence {
+        if leaves_out || expected != batch.base_sequence {
             return Verdict::Refuse(error_code::OUT_OF_ORDER_SEQUENCE_NUMBER);
         }
         producer.in_its_transaction(batch)
@@ -199,6 +214,7 @@ impl Producers {
         if !batch.has_producer() || (batch.base_sequence < 0 && marker.is_none()) {
             return Step::None;
         }
+        self.asked.written(batch, marker.is_some());
         let producer = self.by_id.entry(batch.producer_id).or_insert_with(|| Producer::new(batch.producer_epoch, now));
         if producer.epoch != batch.producer_epoch {
             producer.epoch = batch.producer_epoch;
@@ -241,6 +257,7 @@ impl Producers {
 
     /// Forgets whoever wrote nothing since `before` and has no transaction open.
     pub fn expire(&mut self, before: Timestamp) {
+        self.asked.expire(before);
         self.by_id.retain(|_, producer| producer.open.is_some() || producer.last_write >= before);
     }
 
@@ -311,7 +328,7 @@ impl Producers {
             }
             by_id.insert(id, Producer { epoch, seen, last_write, last_timestamp, open, coordinator_epoch });
         }
-        Some(Self { by_id })
+        Some(Self { by_id, asked: Verifications::default() })
     }
 }
 
@@ -355,12 +372,17 @@ mod tests {
     }
 
     /// Plays `epoch/first+count` batches and tells what becomes of each; one with a `t` in front is of a transaction,
-    /// `epoch/commit` and `epoch/abort` are markers.
+    /// `epoch/commit` and `epoch/abort` are markers, and with `ask` in front it only asks to be in one.
     fn play(script: &str) -> String {
         let mut producers = Producers::default();
         let mut end = Offset::ZERO;
         let mut told = Vec::new();
         for step in script.split_whitespace() {
+            if let Some((epoch, sequence)) = step.strip_prefix("ask").and_then(|rest| rest.split_once('/')) {
+                let (epoch, sequence) = (epoch.parse().unwrap(), sequence.parse().unwrap());
+                producers.ask(Asked { producer_id: 7, epoch, sequence, bumps_epoch: false }, Timestamp(0));
+                continue;
+            }
             let (transactional, step) = step.strip_prefix('t').map_or((false, step), |rest| (true, rest));
             let (epoch, rest) = step.split_once('/').unwrap();
             let epoch = epoch.parse().unwrap();
@@ -391,7 +413,7 @@ mod tests {
                 Verdict::Refuse(code) => error_code::name(code).to_owned(),
             });
         }
-        assert_eq!(Producers::from_bytes(&producers.to_bytes()), Some(producers));
+        assert_eq!(Producers::from_bytes(&producers.to_bytes()).map(|read| read.by_id), Some(producers.by_id));
         told.join(" ")
     }
 
@@ -438,6 +460,17 @@ mod tests {
     fn while_a_transaction_is_open_its_producer_writes_nothing_else() {
         assert_eq!(play("t0/0+1 0/1+1 0/commit 0/1+1"), "@0:began INVALID_TXN_STATE @1:ended-from-0 @2");
         assert_eq!(play("t0/0+1 t0/0+1"), "@0:began dup@0..0");
+    }
+
+    #[test]
+    fn a_batch_that_may_yet_be_the_first_of_its_transaction_is_not_left_out() {
+        let refused = "OUT_OF_ORDER_SEQUENCE_NUMBER";
+        assert_eq!(play("ask0/3 t0/4+1 0/4+1 t0/3+1 t0/4+1"), format!("{refused} {refused} @0:began @1"));
+        assert_eq!(play("0/0+1 ask0/1 t0/0+1 ask0/0 0/1+1 0/commit 0/1+1"), format!("@0 dup@0..0 {refused} @1 @2"));
+        assert_eq!(play("0/0+1 ask1/-1 1/0+1 1/abort 1/0+1"), format!("@0 {refused} @1 @2"));
+        // What is open needs no asking.
+        assert_eq!(play("t0/0+1 ask0/0 t0/1+1"), "@0:began @1");
+        assert_eq!(play("t0/0+1 ask1/0 t0/1+1"), format!("@0:began {refused}"));
     }
 
     #[test]

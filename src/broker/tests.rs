@@ -93,7 +93,7 @@ pub(super) async fn send(broker: &Broker, batches: &[(&str, i32, Bytes)]) -> Str
 }
 
 async fn send_in(broker: &Broker, id: Option<&str>, batches: &[(&str, i32, Bytes)]) -> String {
-    let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+    let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true, bumps_epoch: false };
     let incoming = batches
         .iter()
         .map(|(t, p, b)| Incoming { topic: (*t).to_owned(), topic_id: None, partition: *p, records: Some(b.clone()) })

@@ -17,6 +17,7 @@ use super::error::BrokerError;
 use super::producers::{DescribedProducer, EndMarker, Producers, Step};
 use super::topic_config::TopicConfig;
 use super::txn::{Aborted, Stability};
+use super::verification::Asked;
 use crate::log::{LastOfProducer, LogError, PartitionKey, PartitionLog};
 use crate::record::{Batch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 use crate::time::Timestamp;
@@ -328,6 +329,13 @@ impl Partition {
         let Memory::Loaded(producers) = &state.producers else { return None };
         let since = self.since_snapshot.swap(0, Ordering::Relaxed);
         Some((producers.clone(), self.log.end(), usize::try_from(since).unwrap_or(usize::MAX)))
+    }
+
+    /// A batch asks to be in its producer's transaction here. [`Partition::load_producers`] comes first.
+    pub(super) fn ask(&self, asked: Asked, now: Timestamp) {
+        if let Memory::Loaded(producers) = &mut self.state.lock().producers {
+            producers.ask(asked, now);
+        }
     }
 
     /// Forgets producers that wrote nothing since `before`.

@@ -348,7 +348,7 @@ mod tests {
             transactions.add("outside", who, [out.clone()].into()).await.unwrap();
             let builder = records(&[value]).with_producer(who.id, who.epoch, sequence as i32).transactional();
             let incoming = Incoming { topic: "out".to_owned(), topic_id: None, partition: 0, records: Some(builder.finish().to_bytes()) };
-            let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+            let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true, bumps_epoch: false };
             let placed = bus.broker.produce(terms, Some("outside"), vec![incoming]).await.durable().await.remove(0).unwrap();
             assert_eq!(bus.bounds(&out).await.unwrap().end, placed.base);
             let (waited, ended) = tokio::join!(bus.wait(&out, placed.base), transactions.end("outside", who, committed));

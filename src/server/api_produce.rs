@@ -8,6 +8,8 @@ use crate::wire::{BatchIndexError, ProducePartitionResponse, ProduceRequest, Pro
 const KNOWS_ZSTD: i16 = 7;
 /// From this version on the client knows that a transaction can only be aborted.
 const KNOWS_ABORTABLE: i16 = 11;
+/// From this version on each transaction has an epoch of its own.
+const BUMPS_EPOCH: i16 = 12;
 /// From this version on topics have ids in place of names.
 const HAS_IDS: i16 = 13;
 
@@ -20,7 +22,12 @@ pub(super) struct Acknowledgement {
 
 /// Gives the batches their place. In the order of the requests of a connection.
 pub(super) async fn produce(broker: &Broker, request: ProduceRequest, version: i16) -> Acknowledgement {
-    let terms = ProduceTerms { acks: request.acks, knows_abortable: version >= KNOWS_ABORTABLE, knows_zstd: version >= KNOWS_ZSTD };
+    let terms = ProduceTerms {
+        acks: request.acks,
+        knows_abortable: version >= KNOWS_ABORTABLE,
+        knows_zstd: version >= KNOWS_ZSTD,
+        bumps_epoch: version >= BUMPS_EPOCH,
+    };
     let asked = request.topics.iter().map(|t| (t.name.clone(), t.topic_id, t.partitions.iter().map(|p| p.index).collect())).collect();
     let incoming = request
         .topics

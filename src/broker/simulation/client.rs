@@ -267,7 +267,7 @@ impl Client {
             incoming.push(Incoming { topic, topic_id: None, partition, records: Some(builder.finish().to_bytes()) });
         }
         Box::pin(async move {
-            let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+            let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true, bumps_epoch: false };
             let id = is_transactional.then_some(actor.id());
             let told = broker.produce(terms, id, incoming).await.durable().await;
             effect(actor, move |client, model, note| {

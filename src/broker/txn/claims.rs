@@ -8,12 +8,20 @@ use bytes::Bytes;
 
 use super::machine::Identity;
 use crate::broker::produce::{Incoming, ProduceTerms, Refusal};
+use crate::broker::verification::Asked;
 use crate::wire::error_code;
 
 /// The transaction a request's batches belong to.
 pub(in crate::broker) struct InTransaction<'a> {
     pub(in crate::broker) id: &'a str,
     pub(in crate::broker) producer: Identity,
+}
+
+impl InTransaction<'_> {
+    /// What one of its batches asks for.
+    pub(in crate::broker) const fn asks(&self, sequence: i32, terms: ProduceTerms) -> Asked {
+        Asked { producer_id: self.producer.id, epoch: self.producer.epoch, sequence, bumps_epoch: terms.bumps_epoch }
+    }
 }
 
 /// What the front of a batch says of it, believed as far as it goes.
@@ -58,10 +66,10 @@ impl Head {
 
 /// Whether the look for batches of a transaction, which in Kafka goes before all else, takes the first of each partition and ends with
 /// the first that is one, meets one that is impossible: then the whole request is refused.
-pub(in crate::broker) fn stumbles(incoming: &[Incoming]) -> bool {
-    let all = incoming.iter().filter_map(|one| one.records.as_ref()).filter_map(|records| heads(records).next());
+#[must_use]
+pub fn stumbles<'a>(all_records: impl Iterator<Item = &'a Bytes>) -> bool {
     let is_end = |head: &Head| head.is_impossible() || (head.magic == 2 && head.attributes & TRANSACTIONAL != 0);
-    all.into_iter().find(is_end).is_some_and(|head| head.is_impossible())
+    all_records.filter_map(|records| heads(records).next()).find(is_end).is_some_and(|head| head.is_impossible())
 }
 
 const TRANSACTIONAL: u8 = 0x10;
@@ -85,6 +93,11 @@ pub(in crate::broker) fn claim(records: &Bytes) -> Option<Identity> {
     let id = i64::from_be_bytes(*records.get(43..)?.first_chunk()?);
     let epoch = i16::from_be_bytes(*records.get(51..)?.first_chunk()?);
     (id >= 0).then_some(Identity { id, epoch })
+}
+
+/// The sequence number of a batch's first record, by the bytes of its header.
+pub(in crate::broker) fn first_sequence(records: &Bytes) -> Option<i32> {
+    Some(i32::from_be_bytes(*records.get(53..)?.first_chunk()?))
 }
 
 /// The one transaction that a request's batches are in, where there are such.
@@ -176,6 +189,7 @@ mod tests {
             one.records = Some(records.into());
             one
         };
+        let stumbles = |all: &[Incoming]| stumbles(all.iter().filter_map(|one| one.records.as_ref()));
         assert!(!stumbles(&[good(false), good(true)]));
         for (at, bytes) in [(16, &[3][..]), (16, &[0xff]), (8, &[0, 0, 0, 13]), (8, &[0xff; 4])] {
             assert!(stumbles(&[good(false), bad(at, bytes)]), "{at} {bytes:?}");
@@ -197,7 +211,9 @@ mod tests {
 
     #[test]
     fn an_old_client_is_told_of_a_missing_partition_by_a_code_it_knows() {
-        let code = |code, knows_abortable| transaction_refusal(code, ProduceTerms { acks: -1, knows_abortable, knows_zstd: true }).code;
+        let code = |code, knows_abortable| {
+            transaction_refusal(code, ProduceTerms { acks: -1, knows_abortable, knows_zstd: true, bumps_epoch: false }).code
+        };
         assert_eq!(code(error_code::TRANSACTION_ABORTABLE, false), error_code::INVALID_TXN_STATE);
         assert_eq!(code(error_code::TRANSACTION_ABORTABLE, true), error_code::TRANSACTION_ABORTABLE);
         assert_eq!(code(error_code::PRODUCER_FENCED, true), error_code::INVALID_PRODUCER_EPOCH);
@@ -205,7 +221,7 @@ mod tests {
 
     #[test]
     fn only_the_parts_of_the_transaction_are_refused() {
-        let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true };
+        let terms = ProduceTerms { acks: -1, knows_abortable: true, knows_zstd: true, bumps_epoch: false };
         let gone = || Err(Refusal::new(error_code::UNKNOWN_TOPIC_OR_PARTITION, "gone"));
         let verdicts = vec![Err(error_code::TRANSACTION_ABORTABLE), Ok(()), Err(error_code::TRANSACTION_ABORTABLE)];
         let parts = refuse(vec![Ok(1), gone(), Ok(2), Ok(30)], verdicts, terms, |part| *part < 10);

@@ -15,7 +15,7 @@ mod stored;
 mod tests;
 mod upkeep;
 
-pub use claims::is_transactional;
+pub use claims::{is_transactional, stumbles};
 pub(super) use coordinator::Parts;
 pub use coordinator::{ListedTransaction, Transactions, TxnConfig};
 pub use machine::{Identity, Transaction, TxnState};

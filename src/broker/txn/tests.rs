@@ -87,7 +87,7 @@ impl Producer {
 }
 
 async fn send(broker: &Broker, id: Option<&str>, partition: i32, records: Bytes) -> String {
-    let terms = ProduceTerms { acks: -1, knows_abortable: false, knows_zstd: true };
+    let terms = ProduceTerms { acks: -1, knows_abortable: false, knows_zstd: true, bumps_epoch: false };
     let incoming = vec![Incoming { topic: "t".to_owned(), topic_id: None, partition, records: Some(records) }];
     match broker.produce(terms, id, incoming).await.durable().await.remove(0) {
         Ok(placed) => format!("@{}", placed.base),
@@ -206,6 +206,21 @@ async fn a_batch_needs_its_partition_in_an_open_transaction_of_its_producer() {
     one.end(true).await;
     assert_eq!(one.send(0, "late").await, "INVALID_TXN_STATE");
     assert_eq!(committed(&broker, 0).await, "a");
+}
+
+#[tokio::test]
+async fn after_a_batch_was_refused_none_behind_it_is_written_before_it() {
+    let disk = TestDisk::default();
+    let broker = open(&disk).await;
+    let mut one = Producer::new(&broker, "one").await;
+    assert_eq!(one.send(0, "first").await, "INVALID_TXN_STATE");
+    one.add(&[0]).await;
+    one.sequences.insert(0, 1);
+    assert_eq!(one.send(0, "second").await, "OUT_OF_ORDER_SEQUENCE_NUMBER");
+    one.sequences.insert(0, 0);
+    assert_eq!((one.send(0, "first").await, one.send(0, "second").await), ("@0".to_owned(), "@1".to_owned()));
+    one.end(true).await;
+    assert_eq!(committed(&broker, 0).await, "first second");
 }
 
 #[tokio::test]
