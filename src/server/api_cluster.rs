@@ -102,15 +102,19 @@ enum Lookups {
     Nonsense(Vec<MetadataResponseTopic>),
 }
 
+/// Whether a Metadata request asks by something it cannot: in Kafka that goes before rights.
+pub(super) fn is_nonsense(asked: &[MetadataRequestTopic], version: i16) -> bool {
+    const LOOKS_UP_IDS: i16 = 12;
+    let with_ids = version >= LOOKS_UP_IDS;
+    asked
+        .iter()
+        .any(|one| if with_ids { one.name.is_none() && one.topic_id.is_nil() } else { one.name.is_none() || !one.topic_id.is_nil() })
+}
+
 /// Kafka's rules: what is named twice is told once; ids are for version 12 on, and where there is one, the names do
 /// not count.
 fn lookups(asked: Vec<MetadataRequestTopic>, version: i16) -> Lookups {
-    const LOOKS_UP_IDS: i16 = 12;
-    let with_ids = version >= LOOKS_UP_IDS;
-    let is_nonsense = |one: &MetadataRequestTopic| {
-        if with_ids { one.name.is_none() && one.topic_id.is_nil() } else { one.name.is_none() || !one.topic_id.is_nil() }
-    };
-    if asked.iter().any(is_nonsense) {
+    if is_nonsense(&asked, version) {
         let refused = |one: MetadataRequestTopic| MetadataResponseTopic {
             error_code: error_code::INVALID_REQUEST,
             name: Some(one.name.unwrap_or_default()),

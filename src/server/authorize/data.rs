@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use super::super::api_cluster::is_nonsense;
 use super::super::dispatch::Caller;
 use super::{Gate, Verdict};
 use crate::broker::security::{Operation, ResourceType};
-use crate::broker::txn::is_transactional;
+use crate::broker::txn::{is_transactional, stumbles};
 use crate::record::TopicId;
 use crate::wire::*;
 
@@ -17,9 +18,12 @@ fn meant(caller: &Caller, name: &str, id: TopicId) -> Option<String> {
     if id.is_nil() { Some(name.to_owned()) } else { Some(caller.peer.broker.topic_by_id(id)?.name().as_str().to_owned()) }
 }
 
-/// Whether something may be done to what a request means. What does not exist is judged by who serves the request.
+/// Whether something may be done to what a Produce or Fetch request means. What does not exist is judged by who serves the request.
 fn may(caller: &Caller, operation: Operation, name: &str, id: TopicId) -> bool {
-    meant(caller, name, id).is_none_or(|name| caller.gate.topic(operation, &name))
+    /// From this version of either on topics have ids in place of names.
+    const HAS_IDS: i16 = 13;
+    let is_nothing = id.is_nil() && caller.version() >= HAS_IDS;
+    is_nothing || meant(caller, name, id).is_none_or(|name| caller.gate.topic(operation, &name))
 }
 
 pub(super) fn produce(caller: &Caller, mut request: ProduceRequest) -> Verdict {
@@ -33,9 +37,13 @@ pub(super) fn produce(caller: &Caller, mut request: ProduceRequest) -> Verdict {
             .map(|p| ProducePartitionResponse { index: p.index, error_code: code, ..Default::default() })
             .collect(),
     };
-    let mut all = request.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.records.as_ref());
+    let all = || request.topics.iter().flat_map(|topic| &topic.partitions).filter_map(|partition| partition.records.as_ref());
+    // Of no right, since the request is refused whole.
+    if stumbles(all()) {
+        return Verdict::whole(request);
+    }
     let may_transact = || transaction.is_some_and(|id| caller.gate.transaction(Operation::Write, id));
-    if all.any(|records| is_transactional(records)) && !may_transact() {
+    if all().any(|records| is_transactional(records)) && !may_transact() {
         let code = error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
         let responses = request.topics.into_iter().map(|topic| refused(topic, code)).collect();
         return Verdict::refused(ProduceResponse { responses, ..Default::default() });
@@ -144,9 +152,16 @@ pub(super) fn metadata(caller: &Caller, mut request: MetadataRequest) -> Verdict
         response.topics.extend(denied);
     };
     // In version 0 an empty list means all.
-    let Some(asked) = request.topics.take().filter(|topics| version > 0 || !topics.is_empty()) else {
+    let Some(mut asked) = request.topics.take().filter(|topics| version > 0 || !topics.is_empty()) else {
         return Verdict::finished(request, move |response| finish(response, Vec::new(), false));
     };
+    if is_nonsense(&asked, version) {
+        return Verdict::whole(MetadataRequest { topics: Some(asked), ..request });
+    }
+    // Beside ids names do not count.
+    if asked.iter().any(|one| !one.topic_id.is_nil()) {
+        asked.retain(|one| !one.topic_id.is_nil());
+    }
     let (allowed, denied): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|one| may_be_told(caller, one, request.allow_auto_topic_creation));
     let by_id = |id: TopicId| MetadataResponseTopic { error_code: error_code::UNKNOWN_TOPIC_ID, topic_id: id, ..Default::default() };
@@ -167,8 +182,8 @@ fn may_be_told(caller: &Caller, asked: &MetadataRequestTopic, may_create: bool) 
     let gate = &caller.gate;
     let broker = &caller.peer.broker;
     let name = meant(caller, asked.name.as_deref().unwrap_or_default(), asked.topic_id);
-    // What is asked for by nothing, or by an id that nothing has, is judged by who serves the request.
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return true };
+    // What is asked for by an id that nothing has is judged by who serves the request.
+    let Some(name) = name else { return true };
     if !gate.topic(Operation::Describe, &name) {
         return false;
     }

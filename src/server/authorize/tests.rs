@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::walk::request;
 use crate::broker::security::{Acl, Operation, Pattern, Permission, ResourceType};
 use crate::broker::{Broker, BrokerConfig, NewTopic, TestDisk};
-use crate::record::TopicName;
+use crate::record::{TopicId, TopicName};
 use crate::server::{Limits, ListenerTerms, Mechanism, SaslTerms, Server};
 use crate::wire::*;
 
@@ -218,6 +218,13 @@ async fn of_two_topics_the_one_that_is_allowed_is_served_and_the_other_is_not() 
     let bits = |operations: &[Operation]| operations.iter().fold(0, |bits, operation| bits | 1 << operation.code());
     assert_eq!(told.topics[0].topic_authorized_operations, bits(&[Operation::Read, Operation::Write, Operation::Describe]));
     assert_eq!(told.cluster_authorized_operations, 0);
+    // Beside what a version cannot ask for, nothing is told, and of no topic whether it may be seen.
+    let topic = |name: &str, topic_id| MetadataRequestTopic { name: Some(name.to_owned()), topic_id };
+    let topics = vec![topic("a", TopicId::default()), topic("b", door.broker.topic_named("b").unwrap().id())];
+    let asked = MetadataRequest { topics: Some(topics), include_cluster_authorized_operations: true, ..Default::default() };
+    let Some(Response::Metadata(told)) = client.ask(10, asked).await else { panic!() };
+    let seen: Vec<_> = told.topics.iter().map(|topic| (topic.name.as_deref().unwrap(), topic.error_code)).collect();
+    assert_eq!((seen.as_slice(), told.cluster_authorized_operations), ([("a", 42), ("b", 42)].as_slice(), i32::MIN));
     // A page that begins at what may not be seen begins behind it; a cursor that leads nowhere is refused before rights are looked at.
     let mut page = async |names: &[&str], at: &str| {
         let topics = names.iter().map(|name| DescribeTopicPartitionsTopic { name: (*name).to_owned() }).collect();
@@ -344,5 +351,48 @@ async fn nobody_but_the_node_writes_alerts() {
         let told = codes(&client.ask(version, request).await.expect("an answer"));
         assert!(!told.split(' ').any(|code| code == "0"), "{}: {told}", key.name());
     }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_for_an_impossible_batch_needs_no_right() {
+    let door = Door::open().await;
+    let mut client = door.mallory().await;
+    let asked = |magic: u8| {
+        let mut good = crate::record::BatchBuilder::new();
+        good.push(0, None, Some(b"x"), &[]);
+        let good = good.finish().to_bytes();
+        let mut bad = good.to_vec();
+        bad[16] = magic;
+        let topic = |name: &str, records: Bytes| ProduceTopic {
+            name: name.to_owned(),
+            partitions: vec![ProducePartition { index: 0, records: Some(records) }],
+            ..Default::default()
+        };
+        ProduceRequest { acks: 1, topics: vec![topic("a", good), topic("b", bad.into())], ..Default::default() }
+    };
+    assert_eq!(codes(&client.ask(9, asked(116)).await.expect("an answer")), "2 2");
+    assert_eq!(codes(&client.ask(9, asked(2)).await.expect("an answer")), "29 29");
+    door.close().await;
+}
+
+#[tokio::test]
+async fn an_id_of_nothing_is_no_topic_and_a_name_of_nothing_is_one_that_may_not_be_seen() {
+    let door = Door::open().await;
+    let mut client = door.mallory().await;
+    let fetch = || FetchRequest {
+        topics: vec![FetchTopic { partitions: vec![FetchPartition::default()], ..Default::default() }],
+        ..Default::default()
+    };
+    assert_eq!(codes(&client.ask(13, fetch()).await.expect("an answer")), "0 100");
+    assert_eq!(codes(&client.ask(12, fetch()).await.expect("an answer")), "0 29");
+    let metadata = |names: &[(&str, TopicId)]| {
+        let topic = |(name, topic_id): &(&str, TopicId)| MetadataRequestTopic { name: Some((*name).to_owned()), topic_id: *topic_id };
+        MetadataRequest { topics: Some(names.iter().map(topic).collect()), ..Default::default() }
+    };
+    assert_eq!(codes(&client.ask(12, metadata(&[("", TopicId::default())])).await.expect("an answer")), "29 0");
+    // Beside an id no name counts.
+    let both = metadata(&[("a", TopicId::default()), ("", TopicId([7; 16]))]);
+    assert_eq!(codes(&client.ask(12, both).await.expect("an answer")), "100 0");
     door.close().await;
 }
