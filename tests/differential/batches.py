@@ -73,6 +73,12 @@ def unvarint(d, p):
         b = d[p]; p += 1; n |= (b & 0x7f) << s; s += 7
         if b < 0x80: return (n >> 1) ^ -(n & 1), p
 
+def part(data):
+    """How many bytes lie behind the last whole batch."""
+    p = 0
+    while p + 12 <= len(data) and p + 12 + struct.unpack(">i", data[p + 8:p + 12])[0] <= len(data): p += 12 + struct.unpack(">i", data[p + 8:p + 12])[0]
+    return len(data) - p
+
 def read(data):
     """What a Fetch answer holds, batch by batch, as dicts. A part of a batch at the end counts for nothing, as with every client."""
     out, p = [], 0

@@ -63,6 +63,8 @@ def tidy(api, value, side, name=None):
     if name in TIMES and isinstance(value, int): return value if value <= 0 else "a time"
     if name in ("LastTimestamp", "Timestamp") and abs(value / 1000 - time.time()) < 86400: return "a time"
     if name in WORDS: return "words"
+    # Other programs write to the disk between one answer and the other.
+    if name == "UsableBytes" and value >= 0: return "some"
     if name in ("ClusterId", "LogDir"): return value if value in (None, "") else "its own"
     if name == "Records" and isinstance(value, bytes): return batches.read(value)
     if name in ("Metadata", "Assignment", "AuthBytes") and isinstance(value, bytes): return value.hex()
@@ -112,4 +114,12 @@ def arrays(api, ks, vs, ids, path):
     for which in list(left) + [w for w in right if w not in left]:
         name = ",".join(v for _, v in which) if isinstance(which, tuple) else which
         out += differences(api, left.get(which, GONE), right.get(which, GONE), ids, f"{path}[{name}]")
+    return out
+
+def shares(answer):
+    """What of each group's target does not hang on the order of ids: how many partitions the members get, and all of them together."""
+    out = {}
+    for g in answer["Groups"]:
+        targets = [[(t["TopicName"], p) for t in m["TargetAssignment"]["TopicPartitions"] for p in t["Partitions"]] for m in g["Members"]]
+        out[g["GroupId"]] = (sorted(map(len, targets)), sorted(p for t in targets for p in t))
     return out

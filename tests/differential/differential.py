@@ -7,7 +7,7 @@ TRACE=file writes every exchange there; HISTORY=n tells n earlier exchanges abou
 """
 import os, pprint, random, re, shutil, subprocess, sys, tempfile, time, uuid, urllib.request
 from collections import Counter, deque
-import apache, compare, generate, intended, settings, sides
+import apache, batches, compare, generate, intended, settings, sides
 from codec import APIS, BY_KEY, Bad
 
 READS = {"Fetch", "ListOffsets", "Metadata", "OffsetFetch", "DescribeGroups", "ListGroups", "DescribeConfigs", "DescribeCluster", "DescribeTransactions", "ListTransactions", "DescribeProducers", "DescribeLogDirs",
@@ -58,6 +58,8 @@ class Run:
             if groups: side.ask("DeleteGroups", 0, {"GroupsNames": groups})
             has = tables[self.both().index(side)]
             self.forget(side, has)
+            # Groups of the new protocol are assigned at once, not at most once a second, on either side in a moment of its own.
+            if 44 in has: side.ask("IncrementalAlterConfigs", 0, {"Resources": [{"ResourceType": 4, "ResourceName": "", "Configs": [{"Name": "group.consumer.assignment.interval.ms", "ConfigOperation": 0, "Value": "0"}]}], "ValidateOnly": False})
         self.tables = tables
         time.sleep(0.5)
         self.generator = generate.Generator(self.chance, ranges)
@@ -99,9 +101,8 @@ class Run:
                 e.correlations[i] = side.send(e.line, api, e.version, compare.plain(e.body) if i == 0 else compare.translate(e.api, e.body, self.ids), e.raw, e.client)
                 got[i] = side.receive(e.line, api, e.version, e.correlations[i], 5) or ("silence", None)
         if e.api in READS:
-            # Kafka's own parts learn of a change one after the other: a difference that passes is none. Groups of the new
-            # protocol are assigned once a second, on either side in a moment of its own.
-            for _ in range(40 if e.api == "ConsumerGroupDescribe" else 8):
+            # Kafka's own parts learn of a change one after the other: a difference that passes is none.
+            for _ in range(8):
                 if not self.compare(e, got, False): break
                 time.sleep(0.06); got = self.send(e, api)
         self.judge(e, number, got)
@@ -156,23 +157,40 @@ class Run:
         elif a != "closed": out.append(("", f"{a} {x}", f"{b} {y}"))
         result, fell_over = [], got[0][0] == "silence" or got[0][0] == "answer" and -1 in self.all_codes(got[0][1])
         zstd = any(v == 76 for _, _, v in out)
-        text = repr(got[0][1]) if out else ""
-        own_ids = any(kind == "member" and ours != theirs and theirs in text for (kind, theirs), ours in self.ids.ours.items()) if out else False
+        shares = [compare.shares(g[1]) for g in got] if out and e.api == "ConsumerGroupDescribe" and a == b == "answer" else [{}, {}]
+        cut = bool(out) and e.api == "Fetch" and a == "answer" and any(batches.part(p["Records"] or b"") for t in got[0][1]["Responses"] for p in t["Partitions"])
+        beside = {path.removesuffix(".ErrorCode"): (k, v) for path, k, v in out if path.endswith(".ErrorCode")}
         for path, k, v in out:
             codes = tuple(g[1].get("ErrorCode") if g[0] == "answer" and isinstance(g[1], dict) else None for g in got)
             d = intended.Difference(e.api, e.version, path, k, v, e.body, fell_over, zstd, codes)
             d.generation = got[0][1].get("GenerationId", -1) if codes[0] is not None else -1
-            d.own_ids = own_ids
-            name = intended.meant(d)
-            if name in intended.APART: e.apart = True
-            if name is None: result.append(d)
-            elif learn: self.meant[name] += 1
+            d.group = e.body.get("GroupId") or next(iter(re.findall(r"^Groups\[([^],]*)", path)), None) if isinstance(e.body, dict) else None
+            d.uniform = self.generator.assignors.get(d.group) == "uniform"
+            d.alike = shares[0].get(d.group) == shares[1].get(d.group)
+            of = re.match(r"(?:Topics|Responses)\[(.*?)\]\.Partitions\[(-?\d+)\]", path)
+            if of and e.api == "ListOffsets": d.deleted = self.deleted(of[1], int(of[2]))
+            if of and e.api == "Fetch": d.end = self.end(x, of[1], int(of[2]))
+            d.cut = cut
+            d.beside = beside.get(path.rpartition(".")[0], (None, None))
+            names = intended.meant(d)
+            if intended.APART & set(names): e.apart = True
+            if not names: result.append(d)
+            elif learn: self.meant[names[0]] += 1
         return result
+    def deleted(self, topic, partition):
+        """Whether records were deleted from a partition."""
+        return any(t["Name"] == topic and any(p["PartitionIndex"] == partition and p["LowWatermark"] > 0 for p in t["Partitions"])
+            for _, h, g in self.history if h.api == "DeleteRecords" and g[0][0] == "answer" for t in g[0][1]["Topics"])
+    def end(self, answer, topic, partition):
+        """The last offset that a fetch was given of a partition."""
+        return max((last for t in answer["Responses"] if topic in (t.get("Topic"), str(t.get("TopicId"))) for p in t["Partitions"] if p["PartitionIndex"] == partition for last in self.lasts(p)), default=-1)
+    def lasts(self, partition):
+        """The last offsets of a partition's batches."""
+        return [b["BaseOffset"] + b["LastOffsetDelta"] for b in partition["Records"] if isinstance(b, dict) and "BaseOffset" in b] if isinstance(partition.get("Records"), list) else []
     def aborted(self, partition):
         """Without the aborted transactions that begin behind the records that are there: Kafka names those up to the next entry of its index."""
-        ends = [b["BaseOffset"] + b["LastOffsetDelta"] for b in partition["Records"] or [] if isinstance(b, dict) and "BaseOffset" in b] if isinstance(partition.get("Records"), list) else []
         if not partition.get("AbortedTransactions"): return partition
-        return {**partition, "AbortedTransactions": [a for a in partition["AbortedTransactions"] if a["FirstOffset"] <= max(ends, default=-1)]}
+        return {**partition, "AbortedTransactions": [a for a in partition["AbortedTransactions"] if a["FirstOffset"] <= max(self.lasts(partition), default=-1)]}
     def own(self, e, body):
         """Without the topics and groups either keeps for itself."""
         if e.api == "Metadata" and isinstance(e.body, dict) and e.body.get("Topics", 0) in (None, []) and "Topics" in e.body: body = {**body, "Topics": [t for t in body["Topics"] if not INTERNAL.match(t["Name"] or "")]}
@@ -244,6 +262,8 @@ class Run:
                         if n in s: side.ask("DeleteTopics", 1, {"TopicNames": [n], "TimeoutMs": 10000})
             time.sleep(0.3); return self.align()
         if attempt: time.sleep(0.03)
+        now = {n: (i, p) for n, (i, p, _, _) in seen[0].items()}
+        if now != before: self.reach_groups(now, before)
         for n, (i, _, _, _) in seen[0].items():
             known = self.ids.ours.get(("topic", i))
             if known not in (None, seen[1][n][0]): self.note(("topic ids",), f"topic {n!r} has changed its id on one side only")
@@ -256,6 +276,15 @@ class Run:
             s["parts"] = {p for p in s["parts"] if p[0] not in gone}
         for p in list(self.generator.transactional.values()) + self.generator.producers:
             p["next"] = {k: v for k, v in p["next"].items() if k[0] not in gone}
+    def reach_groups(self, now, before):
+        """Waits until Kafka's group coordinator, which learns of topics last, has seen them too: a member of a group of our own is assigned them all."""
+        beat = {"GroupId": "probe", "MemberId": "probe", "MemberEpoch": 0, "InstanceId": None, "RackId": None, "RebalanceTimeoutMs": 600_000, "SubscribedTopicNames": sorted(set(now) | set(before)), "SubscribedTopicRegex": None, "ServerAssignor": "range", "TopicPartitions": []}
+        for _ in range(100):
+            told = self.kafka.ask("ConsumerGroupHeartbeat", 1, beat)
+            # Where rules shut us out there is nothing to see.
+            if told["ErrorCode"] != 0: time.sleep(0.1); return
+            if {t["TopicId"]: len(t["Partitions"]) for t in told["Assignment"]["TopicPartitions"]} == dict(now.values()): return
+            time.sleep(0.02)
     def start_up(self, names):
         """A new partition of Kafka's answers NOT_LEADER for a moment after it is listed, and now and then until its next change."""
         for _ in range(50):

@@ -29,6 +29,7 @@ class Generator:
         self.groups = {}                        # name -> {line: Member}
         self.born, self.clock, self.locked = {}, 0, 0
         self.modern = {}                        # name -> {member id: {"epoch", "parts"}}
+        self.assignors = {}                     # of these, which assignor all members of one like
         self.dead = set()                       # names not used any more, since the brokers disagree about them
         self.codecs = batches.available()
         self.tables = [(w, m) for api, w, m in [("Produce", 14, self.produce), ("Fetch", 10, self.fetch), ("ListOffsets", 5, self.list_offsets), ("Metadata", 4, self.metadata),
@@ -82,7 +83,11 @@ class Generator:
         alive = sorted(g for g in self.groups if g not in self.dead)
         if len(alive) < 4: g = self.fresh("g"); self.groups[g] = {}; return g
         return self.chance.choice(alive)
-    def any_group(self): return self.group() if self.often(0.85) else self.one("ghost", "", "née", "g with space")
+    def any_group(self):
+        roll = self.chance.random()
+        if roll < 0.77: return self.group()
+        alive = sorted(g for g in self.modern if g not in self.dead)
+        return self.chance.choice(alive) if roll < 0.85 and alive else self.one("ghost", "", "née", "g with space")
     def distinct(self, make, low, high, twice=False):
         out = []
         for _ in range(self.chance.randint(low, high)):
@@ -103,7 +108,8 @@ class Generator:
         # Ids inside would need translating; what holds none can be sent as it is.
         text = repr(e.body)
         if any(w in text for w in ("UUID", "MemberId", "ProducerId", "Records")): return None
-        return Exchange(e.api, e.version, {"broken": raw.hex()[:200]}, 3, raw=raw, settle=e.settle)
+        # Bytes behind a request are not read.
+        return Exchange(e.api, e.version, {"broken": raw.hex()[:200], **(e.body if kind == 1 else {})}, 3, raw=raw, settle=e.settle)
     def unknown_version(self):
         api = self.chance.choice(sorted(self.ranges))
         v = self.one(-1, 99, 32767) if api != "ApiVersions" else self.one(99, 32767)
@@ -202,12 +208,12 @@ class Generator:
                     if t["Name"] is None and t["TopicId"] == NIL and self.often(0.9): t["Name"] = "ghost"
         return Exchange("Metadata", v, {"Topics": topics, "AllowAutoTopicCreation": auto, "IncludeClusterAuthorizedOperations": self.often(0.2), "IncludeTopicAuthorizedOperations": self.often(0.2)}, self.line(), about=names, settle="auto" if auto else None)
     def configs(self, names=None):
-        known = [("cleanup.policy", self.one("delete", "compact", "compact,delete", "nonsense", "", "delete,delete")), ("retention.ms", self.one("3600000", "-1", "-2", "x", "", None)), ("segment.bytes", self.one("1048576", "1073741824", "0", "13", "99999999999")),
-            ("compression.type", self.one("producer", "uncompressed", "zip")), ("max.message.bytes", self.one("1000", "1048588", "-1", "100")), ("message.timestamp.type", self.one("CreateTime", "LogAppendTime", "Never")), ("min.insync.replicas", self.one("1", "0", "2")),
-            ("unclean.leader.election.enable", self.one("true", "false", "maybe")), ("flush.messages", self.one("1", "0", "9223372036854775807")), ("no.such.setting", "1"), ("retention.bytes", self.one("-1", "1000000", "-5")), ("delete.retention.ms", self.one("0", "-1", "86400000")),
-            ("min.cleanable.dirty.ratio", self.one("0.1", "2", "x", "0.5")), ("index.interval.bytes", self.one("4096", "-1")), ("preallocate", self.one("true", "false", "2")), ("segment.ms", self.one("604800000", "0", "1")), ("file.delete.delay.ms", self.one("60000", "-1")),
+        known = [("cleanup.policy", self.one("delete", "compact", "compact,delete", "nonsense", "", "delete,delete", " delete , compact", "compact, compact", "delete,", ",")), ("retention.ms", self.one("3600000", "-1", "-2", "x", "", None, " 3600000", "+5000000")), ("segment.bytes", self.one("1048576", "1073741824", "0", "13", "99999999999")),
+            ("compression.type", self.one("producer", "uncompressed", "zip", " producer ")), ("max.message.bytes", self.one("1000", "1048588", "-1", "100")), ("message.timestamp.type", self.one("CreateTime", "LogAppendTime", "Never")), ("min.insync.replicas", self.one("1", "0", "2")),
+            ("unclean.leader.election.enable", self.one("true", "false", "maybe", " FALSE")), ("flush.messages", self.one("1", "0", "9223372036854775807")), ("no.such.setting", "1"), ("retention.bytes", self.one("-1", "1000000", "-5")), ("delete.retention.ms", self.one("0", "-1", "86400000")),
+            ("min.cleanable.dirty.ratio", self.one("0.1", "2", "x", "0.5", "0.50", "1", "1e-1", "0.0005")), ("index.interval.bytes", self.one("4096", "-1")), ("preallocate", self.one("true", "false", "2")), ("segment.ms", self.one("604800000", "0", "86400000")), ("file.delete.delay.ms", self.one("60000", "-1")),
             ("message.timestamp.before.max.ms", self.one("9223372036854775807", "-1")), ("message.timestamp.after.max.ms", self.one("3600000", "x")), ("max.compaction.lag.ms", self.one("1", "0", "9223372036854775807")), ("min.compaction.lag.ms", self.one("0", "-1")),
-            ("segment.index.bytes", self.one("10485760", "3", "4")), ("segment.jitter.ms", self.one("0", "-1")), ("flush.ms", self.one("1000", "-1")), ("remote.storage.enable", self.one("false", "true")), ("local.retention.ms", self.one("-2", "5")), ("local.retention.bytes", self.one("-2", "5"))]
+            ("segment.index.bytes", self.one("10485760", "3", "1024")), ("segment.jitter.ms", self.one("0", "-1")), ("flush.ms", self.one("1000", "-1")), ("remote.storage.enable", self.one("false", "true")), ("local.retention.ms", self.one("-2", "5")), ("local.retention.bytes", self.one("-2", "5"))]
         return self.chance.sample(known, self.chance.randint(1, 3))
     def sane_configs(self): return [x for x in [("retention.ms", "-1"), ("cleanup.policy", "delete"), ("max.message.bytes", "1048588"), ("message.timestamp.type", self.one("CreateTime", "LogAppendTime")), ("flush.messages", "1"), ("segment.bytes", "1048576")] if self.often(0.2)]
     def create_topics(self):
@@ -473,6 +479,9 @@ class Generator:
             "Topics": [self.named(v, 10, t, Partitions=[{"PartitionIndex": self.partition(t), "CommittedOffset": self.one(0, 1, 7, 100, -1, 1 << 50), "CommittedLeaderEpoch": self.one(-1, 0, 3), "CommittedMetadata": self.one("", None, "note", "née", "m" * 4096, "m" * 4097) if self.often(0.3) else "note"}]) for t in ts]}
         if members and self.often(0.7):
             m = self.chance.choice(members); body.update(GenerationIdOrMemberEpoch=m.generation, MemberId=m.id, GroupInstanceId=m.instance if v >= 7 and self.often(0.7) else None)
+        if self.modern.get(g) and self.often():
+            mid = self.chance.choice(sorted(self.modern[g])); m = self.modern[g][mid]
+            body.update(GenerationIdOrMemberEpoch=m["epoch"] if self.often() else m["epoch"] - 1, MemberId=mid, GroupInstanceId=m["instance"] if v >= 7 and self.often(0.7) else None)
         if self.often(0.12): body.update(self.one({"GenerationIdOrMemberEpoch": 99}, {"MemberId": "ghost"}, {"MemberId": "ghost", "GenerationIdOrMemberEpoch": 1}, *([{"GroupInstanceId": "i9"}] if v >= 7 else [])))
         return Exchange("OffsetCommit", v, body, self.line(), about=[g, *ts])
     def offset_fetch(self):
@@ -482,7 +491,9 @@ class Generator:
         if v < 8: return Exchange("OffsetFetch", v, {"GroupId": g, "Topics": topics() or ([] if v < 2 else None), "RequireStable": self.often(0.3)}, self.line(), about=[g])
         gs = list(dict.fromkeys([g] + [self.any_group() for _ in range(self.chance.randint(0, 2))]))
         groups = [{"GroupId": x, "MemberId": None, "MemberEpoch": -1, "Topics": topics()} for x in gs]
-        if v >= 9 and self.often(0.15): groups[0].update(self.one({"MemberId": "ghost"}, {"MemberId": "", "MemberEpoch": 4}, {"MemberId": "ghost", "MemberEpoch": 1}))
+        if v >= 9 and self.modern.get(g) and self.often():
+            mid = self.chance.choice(sorted(self.modern[g])); groups[0].update(MemberId=mid, MemberEpoch=self.modern[g][mid]["epoch"] if self.often() else 99)
+        elif v >= 9 and self.often(0.15): groups[0].update(self.one({"MemberId": "ghost"}, {"MemberId": "", "MemberEpoch": 4}, {"MemberId": "ghost", "MemberEpoch": 1}))
         return Exchange("OffsetFetch", v, {"Groups": groups, "RequireStable": self.often(0.3)}, self.line(), about=gs)
     def describe_groups(self):
         v = self.version("DescribeGroups"); gs = list(dict.fromkeys(self.distinct(self.any_group, 0, 3)))
@@ -502,21 +513,21 @@ class Generator:
         for g in self.modern: self.born.setdefault(g, time.monotonic())
         self.dead |= {g for g, at in self.born.items() if time.monotonic() - at > 30}
         alive = [g for g in sorted(self.modern) if g not in self.dead]
-        if len(alive) < 3: g = self.fresh("c"); self.modern[g] = {}
+        if len(alive) < 3: g = self.fresh("c"); self.modern[g] = {}; self.assignors[g] = self.one("uniform", "range")
         else: g = self.chance.choice(alive)
-        members = self.modern[g]; v = self.version("ConsumerGroupHeartbeat")
+        members = self.modern[g]; v = self.version("ConsumerGroupHeartbeat"); assignor = self.assignors[g]
         base = {"GroupId": g, "InstanceId": None, "RackId": None, "RebalanceTimeoutMs": -1, "SubscribedTopicNames": None, "SubscribedTopicRegex": None, "ServerAssignor": None, "TopicPartitions": None}
         if not members or len(members) < 3 and self.often(0.2):
             # Who gets what depends on the order of ids: the client's own are the same on both sides.
-            mid = str(uuid.UUID(int=self.chance.getrandbits(128))) if v >= 1 or self.often(0.9) else ""
-            body = {**base, "MemberId": mid, "MemberEpoch": 0, "RebalanceTimeoutMs": 600_000, "SubscribedTopicNames": list(dict.fromkeys(self.distinct(lambda: self.topic(0.9), 1, 3))), "ServerAssignor": self.one(None, "uniform", "range"), "TopicPartitions": [], "InstanceId": self.one("i1", "i2") if self.often(0.2) else None}
+            mid = str(uuid.UUID(int=self.chance.getrandbits(128))) if v >= 1 or assignor == "range" or self.often(0.9) else ""
+            body = {**base, "MemberId": mid, "MemberEpoch": 0, "RebalanceTimeoutMs": 600_000, "SubscribedTopicNames": list(dict.fromkeys(self.distinct(lambda: self.topic(0.9), 1, 3))), "ServerAssignor": self.one(None, "uniform") if assignor == "uniform" else assignor, "TopicPartitions": [], "InstanceId": self.one("i1", "i2") if self.often(0.2) else None}
             if self.often(0.1): body.update(self.one({"GroupId": ""}, {"SubscribedTopicNames": []}, {"SubscribedTopicNames": None}, {"ServerAssignor": "nope"}, {"RebalanceTimeoutMs": -1}, {"RebalanceTimeoutMs": 0}, {"TopicPartitions": None}, {"InstanceId": ""}, {"MemberEpoch": -1}, {"MemberEpoch": 5}, {"MemberEpoch": -3}))
         else:
             mid = self.chance.choice(sorted(members)); m = members[mid]
             body = {**base, "MemberId": mid, "MemberEpoch": m["epoch"], "TopicPartitions": m["parts"] if self.often(0.6) else None, "InstanceId": m["instance"]}
             if self.often(0.15): body["SubscribedTopicNames"] = list(dict.fromkeys(self.distinct(lambda: self.topic(0.9), 0, 3)))
             if self.often(0.08): body["MemberEpoch"] = -2 if m["instance"] and self.often(0.5) else -1
-            elif self.often(0.1): body.update(self.one({"MemberEpoch": m["epoch"] + 1}, {"MemberEpoch": m["epoch"] - 1}, {"MemberId": "ghost"}, {"MemberId": ""}, {"ServerAssignor": "range"}, {"ServerAssignor": "nope"}, {"GroupId": "ghost"}, {"InstanceId": "i9"}, {"TopicPartitions": [{"TopicId": NIL, "Partitions": [0]}]}))
+            elif self.often(0.1): body.update(self.one({"MemberEpoch": m["epoch"] + 1}, {"MemberEpoch": m["epoch"] - 1}, {"MemberId": "ghost"}, {"MemberId": ""}, {"ServerAssignor": assignor}, {"ServerAssignor": "nope"}, {"GroupId": "ghost"}, {"InstanceId": "i9"}, {"TopicPartitions": [{"TopicId": NIL, "Partitions": [0]}]}))
         def after(k):
             if k["ErrorCode"] == 0 and body["GroupId"] == g:
                 if k["MemberEpoch"] < 0: members.pop(body["MemberId"], None); return

@@ -9,7 +9,8 @@ KAFKA = {
     "group.initial.rebalance.delay.ms": 0,
     # A machine that is busy is no reason to fence the one broker, which gives every partition another epoch.
     "broker.session.timeout.ms": 600000,
-    # No clean-up on one side only while a run lasts: groups, old records, compaction.
+    # No clean-up on one side only while a run lasts: groups, old records, compaction. Ours compacts what is due within seconds: the
+    # generator lets no segment end by its age meanwhile.
     "offsets.retention.check.interval.ms": 86400000, "log.retention.check.interval.ms": 86400000, "log.initial.task.delay.ms": 86400000, "log.cleaner.backoff.ms": 86400000,
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "allow.everyone.if.no.acl.found": "true",
 }
