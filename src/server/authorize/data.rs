@@ -164,7 +164,8 @@ pub(super) fn metadata(caller: &Caller, mut request: MetadataRequest) -> Verdict
     }
     let (allowed, denied): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|one| may_be_told(caller, one, request.allow_auto_topic_creation));
-    let by_id = |id: TopicId| MetadataResponseTopic { error_code: error_code::UNKNOWN_TOPIC_ID, topic_id: id, ..Default::default() };
+    // An id is no secret; the name it stands for is.
+    let by_id = |id: TopicId| MetadataResponseTopic { error_code: DENIED, topic_id: id, ..Default::default() };
     let by_name = |name| MetadataResponseTopic { error_code: DENIED, name, ..Default::default() };
     let mut told = BTreeSet::new();
     let denied: Vec<_> = denied

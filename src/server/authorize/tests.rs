@@ -394,5 +394,9 @@ async fn an_id_of_nothing_is_no_topic_and_a_name_of_nothing_is_one_that_may_not_
     // Beside an id no name counts.
     let both = metadata(&[("a", TopicId::default()), ("", TopicId([7; 16]))]);
     assert_eq!(codes(&client.ask(12, both).await.expect("an answer")), "100 0");
+    // What an id stands for is not told to who may not see it.
+    let known = metadata(&[("", door.broker.topic_named("a").unwrap().id())]);
+    let Some(Response::Metadata(told)) = client.ask(12, known).await else { panic!() };
+    assert_eq!((told.topics[0].error_code, &told.topics[0].name), (29, &None));
     door.close().await;
 }
