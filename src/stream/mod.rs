@@ -17,6 +17,7 @@ mod keyed;
 mod letters;
 mod operator;
 mod over;
+mod pattern;
 mod rank;
 mod rowwise;
 mod session;
@@ -40,6 +41,10 @@ pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
 pub use letters::{HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters};
 pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
 pub use over::{Ahead, AheadSpec, Lead, LeadCall, LeadSpec, Over, OverArgument, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec};
+pub use pattern::{
+    MAX_VARIABLES, MatchRecognize, Pattern, PatternColumn, PatternCondition, PatternEnd, PatternRead, PatternSkip, PatternSpec,
+    PatternVariable, TallyFunction,
+};
 pub use rank::{Rank, RankOrder, RankSpec};
 pub use session::{SessionAggregate, SessionSpec};
 pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};

@@ -20,3 +20,5 @@ pub use ahead::{Ahead, AheadSpec};
 pub use frame::OverFrame;
 pub use lead::{Lead, LeadCall, LeadSpec};
 pub use operator::{Over, OverArgument, OverCall, OverExpiry, OverFunction, OverSpec};
+pub(super) use past::{Kind, Lane, NOTHING, Native, Past, Worth};
+pub(super) use prepare::{Prepared, prepared};

@@ -18,11 +18,11 @@ use crate::stream::window::ints_of;
 const MANY_CHUNKS: usize = 16;
 
 /// In place of a row: none.
-pub(super) const NOTHING: u32 = u32::MAX;
+pub(in crate::stream) const NOTHING: u32 = u32::MAX;
 
 /// How the values of an argument are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::stream) enum Kind {
     /// Only whether there is a value.
     Presence,
     /// Doubles.
@@ -37,7 +37,7 @@ pub(super) enum Kind {
 
 /// The values of one argument, one a row of the past.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(in crate::stream) struct Lane {
     of: DataType,
     valid: Vec<bool>,
     values: Values,
@@ -54,7 +54,7 @@ enum Values {
 }
 
 /// A type whose values lie in a lane as they are.
-pub(super) trait Native: Copy + Send + 'static {
+pub(in crate::stream) trait Native: Copy + Send + 'static {
     /// The lane's values.
     fn of(lane: &Lane) -> &[Self];
     /// In place of a value where only its presence counts.
@@ -100,7 +100,7 @@ fn error(e: &arrow::error::ArrowError) -> StreamError {
 }
 
 impl Lane {
-    pub(super) fn new(kind: Kind, of: DataType) -> Self {
+    pub(in crate::stream) fn new(kind: Kind, of: DataType) -> Self {
         let values = match kind {
             Kind::Presence => Values::Presence,
             Kind::Float => Values::Float(Vec::new()),
@@ -112,12 +112,23 @@ impl Lane {
     }
 
     /// Which rows have a value.
-    pub(super) fn valid(&self) -> &[bool] {
+    pub(in crate::stream) fn valid(&self) -> &[bool] {
         &self.valid
     }
 
+    /// How the values are kept.
+    pub(in crate::stream) const fn kind(&self) -> Kind {
+        match self.values {
+            Values::Presence => Kind::Presence,
+            Values::Float(_) => Kind::Float,
+            Values::Int(_) => Kind::Int,
+            Values::Wide(_) => Kind::Wide,
+            Values::Any(_) => Kind::Any,
+        }
+    }
+
     /// The type of the values as they came.
-    pub(super) const fn data_type(&self) -> &DataType {
+    pub(in crate::stream) const fn data_type(&self) -> &DataType {
         &self.of
     }
 
@@ -161,7 +172,7 @@ impl Lane {
     }
 
     /// The values at these rows, in this order; NULL for none. Only of a lane of any type.
-    pub(super) fn gather(&self, rows: impl Iterator<Item = u32>) -> Result<ArrayRef, StreamError> {
+    pub(in crate::stream) fn gather(&self, rows: impl Iterator<Item = u32>) -> Result<ArrayRef, StreamError> {
         let Values::Any(chunks) = &self.values else {
             return Err(StreamError::Limit("the values of an argument were not kept as they came".to_owned()));
         };
@@ -235,7 +246,7 @@ fn as_type(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, StreamError> {
 
 /// What makes it worth while to move rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Worth {
+pub(in crate::stream) enum Worth {
     /// A single row that goes.
     AnyRow,
     /// That a quarter of all rows goes.
@@ -244,46 +255,46 @@ pub(super) enum Worth {
 
 /// The rows.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(in crate::stream) struct Past {
     times: Vec<i64>,
     slots: Vec<u32>,
     next: Vec<u32>,
     /// The newest row of each slot.
     newest: Vec<u32>,
-    pub(super) lanes: Vec<Lane>,
+    pub(in crate::stream) lanes: Vec<Lane>,
 }
 
 impl Past {
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::stream) const fn len(&self) -> usize {
         self.times.len()
     }
 
-    pub(super) fn time(&self, row: u32) -> i64 {
+    pub(in crate::stream) fn time(&self, row: u32) -> i64 {
         self.times[row as usize]
     }
 
     /// The next row of the same key.
-    pub(super) fn next(&self, row: u32) -> u32 {
+    pub(in crate::stream) fn next(&self, row: u32) -> u32 {
         self.next[row as usize]
     }
 
-    pub(super) fn grow(&mut self, slots: usize) {
+    pub(in crate::stream) fn grow(&mut self, slots: usize) {
         if self.newest.len() < slots {
             self.newest.resize(slots, NOTHING);
         }
     }
 
-    pub(super) fn forget(&mut self, slot: u32) {
+    pub(in crate::stream) fn forget(&mut self, slot: u32) {
         self.newest[slot as usize] = NOTHING;
     }
 
     /// Whose a row is.
-    pub(super) fn slot(&self, row: u32) -> u32 {
+    pub(in crate::stream) fn slot(&self, row: u32) -> u32 {
         self.slots[row as usize]
     }
 
     /// Adds rows; answers the place of the first.
-    pub(super) fn push(&mut self, times: &[i64], slots: &[u32], arguments: &[ArrayRef]) -> Result<u32, StreamError> {
+    pub(in crate::stream) fn push(&mut self, times: &[i64], slots: &[u32], arguments: &[ArrayRef]) -> Result<u32, StreamError> {
         let first = self.push_unlinked(times, arguments)?;
         for (row, slot) in slots.iter().enumerate() {
             self.link(first + row as u32, *slot);
@@ -292,7 +303,7 @@ impl Past {
     }
 
     /// Adds rows of which it is not known yet whose they are; answers the place of the first.
-    pub(super) fn push_unlinked(&mut self, times: &[i64], arguments: &[ArrayRef]) -> Result<u32, StreamError> {
+    pub(in crate::stream) fn push_unlinked(&mut self, times: &[i64], arguments: &[ArrayRef]) -> Result<u32, StreamError> {
         let first = self.times.len();
         if first + times.len() >= NOTHING as usize {
             return Err(StreamError::Limit("the frames of a query hold more than four billion rows; make them shorter".to_owned()));
@@ -307,7 +318,7 @@ impl Past {
     }
 
     /// Says whose a row is: it follows the key's newest.
-    pub(super) fn link(&mut self, row: u32, slot: u32) {
+    pub(in crate::stream) fn link(&mut self, row: u32, slot: u32) {
         self.slots[row as usize] = slot;
         let before = std::mem::replace(&mut self.newest[slot as usize], row);
         if before != NOTHING {
@@ -317,7 +328,7 @@ impl Past {
 
     /// Keeps of each key the rows from the one that `needed` names on. Answers the new place of every old row; or nothing,
     /// and keeps all, where fewer than a quarter would go and that is not enough.
-    pub(super) fn compact(&mut self, needed: &[u32], worth: Worth) -> Result<Option<Vec<u32>>, StreamError> {
+    pub(in crate::stream) fn compact(&mut self, needed: &[u32], worth: Worth) -> Result<Option<Vec<u32>>, StreamError> {
         let mut places = vec![NOTHING; self.len()];
         let mut kept: Vec<u32> = Vec::new();
         for (row, slot) in self.slots.iter().enumerate() {
@@ -343,7 +354,7 @@ impl Past {
     }
 
     /// Every row as a batch: the place of its slot among `slots`, its time, its arguments.
-    pub(super) fn save(&self, slots: &[u32]) -> Result<RecordBatch, StreamError> {
+    pub(in crate::stream) fn save(&self, slots: &[u32]) -> Result<RecordBatch, StreamError> {
         let mut numbers = vec![0; self.newest.len()];
         for (number, slot) in slots.iter().enumerate() {
             numbers[*slot as usize] = number as u32;
@@ -360,7 +371,7 @@ impl Past {
     }
 
     /// Takes back what [`Past::save`] gave.
-    pub(super) fn restore(&mut self, batch: &RecordBatch, slots: usize) -> Option<()> {
+    pub(in crate::stream) fn restore(&mut self, batch: &RecordBatch, slots: usize) -> Option<()> {
         let times = ints_of(batch, 0)?.to_vec();
         let keys = batch.columns().get(1)?.as_any().downcast_ref::<UInt32Array>()?.values().to_vec();
         if batch.num_columns() != self.lanes.len() + 2 || keys.iter().any(|key| *key as usize >= slots) {
@@ -370,7 +381,7 @@ impl Past {
         Some(())
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::stream) fn bytes(&self) -> usize {
         self.times.capacity() * 8
             + (self.slots.capacity() + self.next.capacity() + self.newest.capacity()) * 4
             + self.lanes.iter().map(Lane::bytes).sum::<usize>()
