@@ -37,6 +37,7 @@ use super::error::{Code, SqlError};
 use super::functions::stateful;
 use super::lower::join::compares_times;
 use super::lower::{How, Source, frames, lower, over};
+use super::pattern::PatternTable;
 use super::session::Session;
 use super::statement::{Name, Select};
 use super::types::sql_type;
@@ -200,7 +201,8 @@ fn is_time(plan: &LogicalPlan) -> Time {
                 || node.is::<WindowTable>()
                 || node.is::<AbsentTable>()
                 || node.is::<GapTable>()
-                || node.is::<AsOfJoin>();
+                || node.is::<AsOfJoin>()
+                || node.is::<PatternTable>();
             if ours { Time::Only } else { Time::No }
         }
         LogicalPlan::Join(join) if compares_times(join) => Time::Either,

@@ -12,6 +12,7 @@ pub(super) mod frames;
 pub(super) mod join;
 mod lineage;
 pub(super) mod over;
+mod pattern;
 mod source;
 mod step;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod functions;
 mod lower;
 mod options;
 mod parse;
+mod pattern;
 mod pick;
 mod session;
 mod show;

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
-use super::dialect::{Piece, asof, emit, prepass, refuse, split_script, windows};
+use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
 use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement};
 
@@ -182,7 +182,7 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     let mut tokens = tokens.to_vec();
     let (emit, emit_place) = emit::cut(&mut tokens)?;
     refuse::in_tokens(&tokens)?;
-    let tokens = prepass::rewrite(&asof::rewrite(&tokens)?)?;
+    let tokens = prepass::rewrite(&asof::rewrite(&pattern::rewrite(&tokens)?)?)?;
     if tokens.is_empty() {
         return Err(SqlError::syntax("a query is expected").at(emit_place).hint("write SELECT .. FROM .."));
     }

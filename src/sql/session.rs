@@ -15,6 +15,7 @@ use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::planner::RelationPlanner;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::Optimizer;
@@ -28,6 +29,7 @@ use super::analyze::RecogniseWindows;
 use super::asof::RecogniseAsOf;
 use super::error::{Code, SqlError};
 use super::functions;
+use super::pattern::PatternPlanner;
 use super::windows::WindowPlanner;
 use super::workspace::Workspace;
 use crate::time::Timestamp;
@@ -50,7 +52,10 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         .with_analyzer_rule(Arc::new(RecogniseWindows))
         .build();
     functions::register(&mut state).expect("the names of our functions are not taken");
-    state.register_relation_planner(Arc::new(WindowPlanner)).expect("this build of DataFusion takes relation planners");
+    let planners: [Arc<dyn RelationPlanner>; 2] = [Arc::new(WindowPlanner), Arc::new(PatternPlanner)];
+    for planner in planners {
+        state.register_relation_planner(planner).expect("this build of DataFusion takes relation planners");
+    }
     state
 });
 

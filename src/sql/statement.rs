@@ -29,8 +29,11 @@
 //!
 //! `ASOF JOIN` and `FOR SYSTEM_TIME AS OF` arrive as plain joins whose ON begins with a marker of [`super::asof`].
 //!
+//! `MATCH_RECOGNIZE` arrives as `TableFactor::MatchRecognize`; its WITHIN is the definition `__within` of DEFINE, and `FINAL f(..)` and
+//! `RUNNING f(..)` are calls of `__final_f` and `__running_f`.
+//!
 //! What the dialect knows and does not build is refused before a [`Statement`] exists, by name. Refused there for
-//! every query: MATCH_RECOGNIZE, GAP_FILL, TABLESAMPLE, hints, PIVOT,
+//! every query: parts of MATCH_RECOGNIZE (SUBSET, PERMUTE, anchors, rows left out, unmatched rows), TABLESAMPLE, hints, PIVOT,
 //! INTO, FOR UPDATE, TOP and the other clauses of sqlparser that DataFusion would pass over in silence. For
 //! [`CreateQuery`], [`CreateAlert`] and `EMIT CHANGES` also: ORDER BY, LIMIT, OFFSET, FETCH, DISTINCT at any depth (not inside
 //! aggregates). Joins, set operations, QUALIFY, DISTINCT aggregates, GROUP BY without a window and subqueries reach lowering, which judges them.

@@ -489,7 +489,7 @@ fn time_column(name: &str, expr: ast::Expr, schema: &DFSchema, context: &mut dyn
 }
 
 /// The milliseconds of an INTERVAL literal.
-fn length(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> DfResult<i64> {
+pub(super) fn length(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> DfResult<i64> {
     let text = expr.to_string();
     match context.sql_to_expr(expr, &DFSchema::empty())? {
         Expr::Literal(value, _) => match interval_millis(&value) {

@@ -7,10 +7,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, JoinOperator, LimitClause, OrderByKind, Query, Select, SelectFlavor, SetExpr, Spanned, TableFactor, Visit,
-    Visitor, WindowType,
+    Distinct, EmptyMatchesMode, Expr, GroupByExpr, JoinOperator, LimitClause, OrderByKind, Query, RowsPerMatch, Select, SelectFlavor,
+    SetExpr, Spanned, TableFactor, Visit, Visitor, WindowType,
 };
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::tokens::{word, words_at};
 use crate::sql::error::{Place, SqlError};
@@ -41,20 +41,12 @@ const CLAUSES: &[(&[&str], &str, &str)] = &[
     (&["LATE", "DATA", "TO"], "LATE DATA TO", "set 'late.topic' in the stream's WITH"),
 ];
 
-/// Calls that are not built.
-const CALLS: &[(&str, &str)] = &[("MATCH_RECOGNIZE", "use LAG and held_for for simple patterns")];
-
 /// Refuses clauses that sqlparser would not read, or would read as something else.
 pub fn in_tokens(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     for (i, token) in tokens.iter().enumerate() {
         let Some(first) = word(token) else { continue };
         let clause = CLAUSES.iter().find(|(words, ..)| first.eq_ignore_ascii_case(words[0]) && words_at(tokens, i, words));
         if let Some((_, name, hint)) = clause {
-            return Err(SqlError::not_supported(name).at(Place::of(token.span)).hint(*hint));
-        }
-        let called =
-            matches!(tokens.get(i + 1).map(|t| &t.token), Some(Token::LParen)) && !(i > 0 && matches!(tokens[i - 1].token, Token::Period));
-        if let Some((name, hint)) = CALLS.iter().find(|(name, _)| called && first.eq_ignore_ascii_case(name)) {
             return Err(SqlError::not_supported(name).at(Place::of(token.span)).hint(*hint));
         }
     }
@@ -222,7 +214,13 @@ fn table(factor: &TableFactor) -> Flow {
         TableFactor::Function { name, .. } => refuse(&format!("the table function {name}"), span),
         TableFactor::UNNEST { with_offset, with_ordinality, .. } if *with_offset || *with_ordinality => refuse("UNNEST WITH", span),
         TableFactor::UNNEST { .. } => ControlFlow::Continue(()),
-        TableFactor::MatchRecognize { .. } => refuse("MATCH_RECOGNIZE", span),
+        TableFactor::MatchRecognize { rows_per_match, .. } => match rows_per_match {
+            Some(RowsPerMatch::AllRows(Some(EmptyMatchesMode::WithUnmatched))) => {
+                let error = SqlError::not_supported("WITH UNMATCHED ROWS in MATCH_RECOGNIZE").at(Place::of(span));
+                ControlFlow::Break(Box::new(error.hint("leave it out: rows of matches come out")))
+            }
+            _ => ControlFlow::Continue(()),
+        },
         TableFactor::Pivot { .. } => refuse("PIVOT", span),
         TableFactor::Unpivot { .. } => refuse("UNPIVOT", span),
         TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } => refuse("JSON_TABLE", span),

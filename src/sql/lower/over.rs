@@ -97,6 +97,7 @@ fn in_table(table: &mut TableFactor, sources: &dyn Sources, known: &Known) -> Re
             Ok(None)
         }
         TableFactor::Derived { subquery, .. } => in_query(subquery, sources, known),
+        TableFactor::MatchRecognize { table, .. } => in_table(table, sources, known).map(|_| None),
         _ => Ok(None),
     }
 }

@@ -11,8 +11,8 @@ use arrow::datatypes::SchemaRef;
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
     Absent, AbsentColumn, AbsentSpec, Ahead, AheadSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec,
-    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, Operator, Over, OverCall, OverExpiry,
-    OverFrame, OverFunction, OverSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown, StreamError, Top, TopSpec,
+    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, MatchRecognize, Operator, Over, OverCall, OverExpiry,
+    OverFrame, OverFunction, OverSpec, PatternSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown, StreamError, Top, TopSpec,
     UpdateAggregate, UpdateSpec, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
 };
 
@@ -47,6 +47,8 @@ pub(super) enum Step {
     Update { life: Life, emit: GroupEmit, keys: Vec<Arc<dyn Expr>>, folds: Vec<Arc<dyn FoldFactory>>, schema: SchemaRef },
     /// Each row with every window it lies in.
     Expand { cut: Cut, columns: Vec<ExpandColumn>, schema: SchemaRef },
+    /// Matches of a pattern; what it is, as it was written.
+    Match { spec: Box<PatternSpec>, text: String },
     /// Silences.
     Absent { keys: Vec<Arc<dyn Expr>>, after_ms: i64, returns: bool, schema: SchemaRef },
 }
@@ -88,6 +90,7 @@ impl Step {
             | Self::Update { schema, .. }
             | Self::Expand { schema, .. }
             | Self::Absent { schema, .. } => schema,
+            Self::Match { spec, .. } => &spec.schema,
         }
     }
 
@@ -144,6 +147,7 @@ impl Step {
             Self::Top { .. } => return Err(StreamError::Limit("a ranking that changes does not say what is shown of it".to_owned())),
             Self::Update { .. } => Box::new(UpdateAggregate::new(self.update(scope, None)?)?),
             Self::Expand { cut, columns, schema } => Box::new(WindowExpand::new(rule(*cut)?, columns.clone(), Arc::clone(schema))),
+            Self::Match { spec, .. } => Box::new(MatchRecognize::new(spec.as_ref().clone())?),
             Self::Absent { keys, after_ms, returns, schema } => {
                 // `absent_since` of a return is when the key came back: each row's own time.
                 let own = [AbsentColumn::LastTs, AbsentColumn::At, AbsentColumn::Absent];
@@ -224,6 +228,7 @@ impl Step {
                 writeln!(out, "{when} {of}by [{}]{until}: {folds}", list(keys))
             }
             Self::Expand { cut, .. } => writeln!(out, "windows  {cut}: each row with every window it lies in"),
+            Self::Match { spec, text } => writeln!(out, "match    [{}] by time: {text}", list(&spec.keys)),
             Self::Absent { keys, after_ms, returns, .. } => {
                 let told = if *returns { "silences and returns" } else { "silences" };
                 writeln!(out, "absent   {told}, after {} by [{}]", Length(*after_ms), list(keys))
@@ -235,6 +240,9 @@ impl Step {
     pub(super) fn fingerprint(&self, out: &mut String) {
         self.explain(out);
         let _ = writeln!(out, "{:?}", self.schema().fields());
+        if let Self::Match { spec, .. } = self {
+            let _ = writeln!(out, "{:?} {:?}", spec.input.fields(), spec.arguments);
+        }
         if let Self::Window { folds, .. } | Self::Update { folds, .. } = self {
             for fold in folds {
                 let _ = writeln!(out, "{:?}", fold.state_fields());
@@ -333,6 +341,7 @@ impl Step {
                 | Self::Window { .. }
                 | Self::Update { .. }
                 | Self::Absent { .. }
+                | Self::Match { .. }
         )
     }
 }

@@ -4,6 +4,7 @@ mod cuts;
 mod frames;
 mod gaps;
 mod joins;
+mod patterns;
 mod refused;
 mod updates;
 mod windows;

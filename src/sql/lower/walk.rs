@@ -28,6 +28,7 @@ use crate::sql::error::{Code, SqlError};
 use crate::sql::expr::{Exprs, PlannedExpr, plain_text};
 use crate::sql::fold::{PlannedFold, PlannedKeys};
 use crate::sql::functions::stateful::{self, Argument};
+use crate::sql::pattern::PatternTable;
 use crate::sql::session::Session;
 use crate::sql::types::sql_type;
 use crate::sql::windows::{ABSENT, AbsentTable, Cut, Fill, GapTable, WINDOW_END, WINDOW_START, WindowTable, interval_millis};
@@ -96,6 +97,8 @@ impl Walk<'_> {
                     self.gaps(table)
                 } else if let Some(join) = node.downcast_ref::<AsOfJoin>() {
                     self.as_of(join)
+                } else if let Some(table) = node.downcast_ref::<PatternTable>() {
+                    self.pattern(table)
                 } else {
                     Err(refused("this clause", "leave it out"))
                 }

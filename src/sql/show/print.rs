@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, VisitMut, VisitorMut,
 };
 
-use crate::sql::dialect::asof;
+use crate::sql::dialect::{asof, pattern};
 use crate::sql::options::Options;
 use crate::sql::statement::{Column, ColumnSource, Emit, Name, Select, Statement, Watermark};
 use crate::sql::types::{quoted, sql_type};
@@ -192,6 +192,20 @@ impl VisitorMut for Spell {
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
             asof::spell(table_with_joins.joins.iter_mut());
+        }
+        if let Some((text, alias)) = pattern::spelled(factor) {
+            *factor = TableFactor::Table {
+                name: ObjectName::from(Ident::new(text)),
+                alias,
+                args: None,
+                with_hints: Vec::new(),
+                version: None,
+                with_ordinality: false,
+                partitions: Vec::new(),
+                json_path: None,
+                sample: None,
+                index_hints: Vec::new(),
+            };
         }
         if let TableFactor::Table { name, args, .. } = factor
             && let Some(call) = args.as_ref().and_then(|a| spell(&name.to_string(), &a.args))

@@ -30,6 +30,8 @@ CREATE ALERT silent WITH (priority = 'low', hold = '1s', 'clear.hold' = '2s', 'm
 CREATE QUERY cte AS INSERT INTO o WITH x AS (SELECT * FROM vitals) SELECT * FROM HOP(x, ts, INTERVAL '10' SECOND, INTERVAL '1' MINUTE) EMIT ON WINDOW CLOSE;
 CREATE QUERY near AS INSERT INTO o SELECT v.patient_id FROM vitals v LEFT ASOF JOIN vitals w ON v.patient_id = w.patient_id AND v.ts > w.ts
   LEFT OUTER JOIN patient FOR SYSTEM_TIME AS OF v.ts AS p ON v.patient_id = p.id;
+CREATE QUERY falls AS INSERT INTO o SELECT patient_id, n FROM vitals v match_recognize (partition by patient_id order by ts
+  measures final count(a.*) as n pattern (a (b+?|c{2,3})) within interval '1' minute define b as b.\"heartRate\" > prev(b.\"heartRate\")) as m;
 ";
 
 #[test]
@@ -78,6 +80,19 @@ fn show_create_prints_the_canonical_form_which_reads_back() {
         INSERT INTO o
         WITH x AS (SELECT * FROM vitals) SELECT * FROM TABLE(HOP(TABLE x, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE))
         EMIT ON WINDOW CLOSE;
+
+        CREATE QUERY falls AS
+        INSERT INTO o
+        SELECT patient_id, n
+        FROM vitals v MATCH_RECOGNIZE (
+          PARTITION BY patient_id
+          ORDER BY ts
+          MEASURES FINAL count(a.*) AS n
+          ONE ROW PER MATCH
+          AFTER MATCH SKIP PAST LAST ROW
+          PATTERN (a ( b+? | c{2,3} )) WITHIN INTERVAL '1' MINUTE
+          DEFINE b AS b."heartRate" > prev(b."heartRate")
+        ) AS m;
 
         CREATE QUERY near AS
         INSERT INTO o
@@ -139,14 +154,15 @@ fn lists_and_descriptions_are_rows() {
     check_rows(
         &show_all(&catalog, Kind::Query, status),
         &expect![[r#"
-            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
-            | name | state   | version | reads           | writes | rows_in | rows_out | late | watermark           | lag | error |
-            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
-            | Q.1  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-            | cte  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-            | near | running | 1       | vitals, patient | o      | 4       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-            | old  | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
-            +------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+            +-------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+            | name  | state   | version | reads           | writes | rows_in | rows_out | late | watermark           | lag | error |
+            +-------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
+            | Q.1   | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | cte   | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | falls | running | 1       | vitals          | o      | 5       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | near  | running | 1       | vitals, patient | o      | 4       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            | old   | running | 1       | vitals          | o      | 3       | 0        | 0    | 1970-01-01T00:00:01 | 0   |       |
+            +-------+---------+---------+-----------------+--------+---------+----------+------+---------------------+-----+-------+
         "#]],
     );
     check_rows(
