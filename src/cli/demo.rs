@@ -20,6 +20,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("00_streams.sql", include_str!("../../queries/00_streams.sql")),
     ("alarm_burden.sql", include_str!("../../queries/alarm_burden.sql")),
     ("data_quality_hourly.sql", include_str!("../../queries/data_quality_hourly.sql")),
+    ("desaturation_tachycardia.sql", include_str!("../../queries/desaturation_tachycardia.sql")),
     ("fever.sql", include_str!("../../queries/fever.sql")),
     ("hypotension_burden.sql", include_str!("../../queries/hypotension_burden.sql")),
     ("hypotension_map65.sql", include_str!("../../queries/hypotension_map65.sql")),

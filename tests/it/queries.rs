@@ -291,6 +291,7 @@ macro_rules! shipped {
 shipped!(
     alarm_burden,
     data_quality_hourly,
+    desaturation_tachycardia,
     fever,
     hypotension_burden,
     hypotension_map65,

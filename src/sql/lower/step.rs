@@ -11,9 +11,9 @@ use arrow::datatypes::SchemaRef;
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
     Absent, AbsentColumn, AbsentSpec, Ahead, AheadSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec,
-    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, MatchRecognize, Operator, Over, OverCall, OverExpiry,
-    OverFrame, OverFunction, OverSpec, PatternSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown, StreamError, Top, TopSpec,
-    UpdateAggregate, UpdateSpec, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
+    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, MatchRecognize, Operator, Over, OverCall,
+    OverExpiry, OverFrame, OverFunction, OverSpec, PatternSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown,
+    StreamError, Top, TopSpec, UpdateAggregate, UpdateSpec, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
 };
 
 /// One step.
