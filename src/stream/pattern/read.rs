@@ -297,7 +297,8 @@ impl Asked {
         }
         // Rows are named by their place until it is known which of them fail.
         let places: ScalarBuffer<i64> = (0..len as i64).collect();
-        let rows = Rows { batch, partition: PartitionId(0), offsets: places.clone(), times: places.clone(), before: places, heard: None };
+        let (partition, times) = (PartitionId(0), places.clone());
+        let rows = Rows { batch, partition, offsets: places.clone(), times, before: places, heard: None, gone: false };
         let mut failed = Vec::new();
         let good = row_by_row(&rows, &mut |batch| evaluate(self.value.as_ref(), batch), &mut failed)?;
         let mut indices: Vec<Option<u32>> = vec![None; len];
