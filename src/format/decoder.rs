@@ -12,11 +12,14 @@ use arrow::datatypes::{SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 
 use super::column::{Column, Values};
+use super::csv::CsvReader;
+use super::framed::{Framed, Stop};
 use super::json::{Fault, Read, Reader, Shape};
 use super::schema::{FieldSource, Format, KeyRule, Metadata, Partitioner, StreamSchema};
 use super::temporal;
 use crate::bus::partition_for_key;
 use crate::record::{Batch, BatchError, Offset, PartitionId, RecordRef};
+use crate::registry::{RegistryError, SchemaKind};
 
 /// A decode stops before the next batch once it has read so much: text columns count their bytes in 31 bits,
 /// and a batch unpacks to at most 256 MiB.
@@ -64,6 +67,8 @@ pub struct Decoded {
     pub tombstones: Vec<Tombstone>,
     /// The offset behind what was read. A caller whose batches go further decodes on from here.
     pub next: Offset,
+    /// The schema that has to be known before the record at `next` can be read.
+    pub wants: Option<u32>,
 }
 
 /// Turns record batches of one stream into rows. Kept from call to call for what it has learnt of the
@@ -78,6 +83,8 @@ pub struct Decoder {
     /// For each field, whether it is one of `metadata`, and which of its kind.
     order: Vec<(bool, usize)>,
     reader: Reader,
+    csv: CsvReader,
+    framed: Option<Framed>,
     key: Option<Key>,
     scratch: Vec<u8>,
 }
@@ -112,7 +119,9 @@ impl Decoder {
             let place = |name: &String| values.iter().position(|c| c.name == *name).expect("the schema has checked the key's columns");
             Key { rule: rule.clone(), columns: rule.columns.iter().map(place).collect() }
         });
-        Self { schema, values, metadata, order, reader: Reader::new(shape), key, scratch: Vec::new() }
+        let csv = CsvReader::new(schema.csv());
+        let framed = schema.registry().map(|rule| Framed::new(rule.clone(), SchemaKind::Avro));
+        Self { schema, values, metadata, order, reader: Reader::new(shape), csv, framed, key, scratch: Vec::new() }
     }
 
     /// The schema of the rows.
@@ -123,7 +132,7 @@ impl Decoder {
 
     /// Turns the records at or behind `from` into rows. The batches are of one partition, in order.
     pub fn decode(&mut self, partition: PartitionId, batches: &[Batch], from: Offset) -> Decoded {
-        let mut run = Run { partition, next: from, offsets: Vec::new(), bad: Vec::new(), tombstones: Vec::new() };
+        let mut run = Run { partition, next: from, offsets: Vec::new(), bad: Vec::new(), tombstones: Vec::new(), wants: None };
         let mut plain = 0;
         for batch in batches {
             if batch.next_offset() <= run.next {
@@ -141,6 +150,9 @@ impl Decoder {
                     Err(error) => run.bad.push(BadRecord { offset: run.next.max(batch.base_offset()), reason: error.to_string() }),
                 }
             }
+            if run.wants.is_some() {
+                break;
+            }
             run.next = batch.next_offset();
         }
         let values: Vec<ArrayRef> = self.values.iter_mut().map(Column::finish).collect();
@@ -148,7 +160,20 @@ impl Decoder {
         let columns = self.order.iter().map(|(beside, at)| Arc::clone(if *beside { &metadata[*at] } else { &values[*at] })).collect();
         let rows = RecordBatch::try_new(self.schema.arrow(), columns)
             .expect("the columns are the schema's, even, and NULL only where they may be");
-        Decoded { rows, offsets: run.offsets.into(), bad: run.bad, tombstones: run.tombstones, next: run.next }
+        Decoded { rows, offsets: run.offsets.into(), bad: run.bad, tombstones: run.tombstones, next: run.next, wants: run.wants }
+    }
+
+    /// The same, with every schema that is not known yet asked of the registry. Decodes at least one record, where there is one.
+    pub async fn decode_asking(&mut self, partition: PartitionId, batches: &[Batch], from: Offset) -> Result<Decoded, RegistryError> {
+        loop {
+            let decoded = self.decode(partition, batches, from);
+            let (Some(id), Some(rule)) = (decoded.wants, self.schema.registry()) else { return Ok(decoded) };
+            if !decoded.offsets.is_empty() || !decoded.bad.is_empty() || !decoded.tombstones.is_empty() {
+                return Ok(decoded);
+            }
+            let registry = Arc::clone(&rule.registry);
+            registry.fetch(id).await?;
+        }
     }
 
     /// Reads one batch; answers how many plain bytes it had.
@@ -171,6 +196,10 @@ impl Decoder {
                 Err(reason) => {
                     self.values.iter_mut().for_each(|c| c.truncate(row));
                     self.metadata.iter_mut().for_each(|(_, c)| c.truncate(row));
+                    if let Reason::Wants(id) = reason {
+                        (run.next, run.wants) = (record.offset, Some(id));
+                        break;
+                    }
                     run.bad.push(BadRecord { offset: record.offset, reason: reason.to_string() });
                 }
             }
@@ -184,6 +213,11 @@ impl Decoder {
         let value = record.value.ok_or(Reason::Plain("null value"))?;
         match self.schema.format() {
             Format::Json => self.reader.read(value, &mut self.values, row)?,
+            Format::Csv => self.csv.read(value, &mut self.values)?,
+            Format::Avro => match &mut self.framed {
+                Some(framed) => framed.read(value, &mut self.values, row)?,
+                None => return Err(Reason::Plain("the stream has no schema registry")),
+            },
             Format::Raw => raw(value, &mut self.values)?,
         }
         if let Some(key) = &self.key {
@@ -209,6 +243,7 @@ struct Run {
     offsets: Vec<i64>,
     bad: Vec<BadRecord>,
     tombstones: Vec<Tombstone>,
+    wants: Option<u32>,
 }
 
 /// Why a record is no row.
@@ -216,6 +251,20 @@ enum Reason {
     Value(Box<Fault>),
     Plain(&'static str),
     Of(String, &'static str),
+    /// Its schema is not there, or does not fit the stream.
+    Schema(Arc<str>),
+    /// It may be one: its schema is not known yet.
+    Wants(u32),
+}
+
+impl From<Stop> for Reason {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Fault(fault) => Self::Value(fault),
+            Stop::Schema(why) => Self::Schema(why),
+            Stop::Wants(id) => Self::Wants(id),
+        }
+    }
 }
 
 impl From<Box<Fault>> for Reason {
@@ -230,6 +279,8 @@ impl std::fmt::Display for Reason {
             Self::Value(fault) => fault.fmt(f),
             Self::Plain(why) => f.write_str(why),
             Self::Of(column, why) => write!(f, "{column}: {why}"),
+            Self::Schema(why) => f.write_str(why),
+            Self::Wants(id) => write!(f, "schema {id} is not known yet"),
         }
     }
 }

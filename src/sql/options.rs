@@ -40,8 +40,35 @@ pub struct Options {
 pub enum FormatName {
     /// One JSON object a record.
     Json,
+    /// One line of CSV a record.
+    Csv,
+    /// Avro behind Confluent's frame.
+    Avro,
     /// The value as it is, in the stream's only column that is not metadata.
     Raw,
+}
+
+impl FormatName {
+    /// The word in WITH.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Avro => "avro",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// Whether its schemas lie in a registry.
+    #[must_use]
+    pub const fn has_registry(self) -> bool {
+        matches!(self, Self::Avro)
+    }
+
+    fn of(word: Option<&str>) -> Self {
+        [Self::Csv, Self::Avro, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
+    }
 }
 
 /// What becomes of a record that cannot be read.
@@ -134,6 +161,14 @@ pub struct StreamOptions {
     pub topic: Option<TopicName>,
     /// How a record is read.
     pub format: FormatName,
+    /// What stands between two fields of a line of CSV.
+    pub csv_delimiter: u8,
+    /// What a field of CSV without quotes says where it is NULL.
+    pub csv_null: String,
+    /// The schema registry's address.
+    pub registry_url: Option<String>,
+    /// The subject of a sink's schema; `<topic>-value` where none is given.
+    pub registry_subject: Option<String>,
     /// How many partitions the topic gets where it does not exist; the node's default where none is given.
     pub partitions: Option<i32>,
     /// The columns all of whose equal values lie in one partition, as they were written; empty where nothing is promised.
@@ -301,7 +336,14 @@ impl StreamOptions {
         });
         Self {
             topic: given.topic("topic"),
-            format: if given.value("format") == Some("raw") { FormatName::Raw } else { FormatName::Json },
+            format: FormatName::of(given.value("format")),
+            csv_delimiter: match given.value("csv.delimiter") {
+                Some("\\t") => b'\t',
+                text => text.and_then(|t| t.bytes().next()).unwrap_or(b','),
+            },
+            csv_null: given.value("csv.null").unwrap_or_default().to_owned(),
+            registry_url: given.value("schema.registry.url").map(str::to_owned),
+            registry_subject: given.value("schema.registry.subject").map(str::to_owned),
             partitions: given.value("partitions").and_then(|v| v.parse().ok()),
             key: given.value("key").map(|v| v.split(',').map(|c| c.trim().to_owned()).collect()).unwrap_or_default(),
             key_partitioner: match given.value("key.partitioner") {

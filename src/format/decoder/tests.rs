@@ -5,7 +5,7 @@ use arrow::util::pretty::pretty_format_batches;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::format::{FieldSpec, JsonEncoder};
+use crate::format::{CsvRule, FieldSpec, JsonEncoder};
 use crate::record::{BatchBuilder, Codec};
 
 const MS: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
@@ -532,4 +532,58 @@ fn a_name_is_found_whatever_characters_it_has() {
     let encoded = JsonEncoder::new(decoded.rows.schema()).encode(&decoded.rows);
     assert_eq!(encoded.row(0), Ok(&value[..]));
     assert_eq!(encoded.row(1), Ok(&value[..]));
+}
+
+#[test]
+fn a_line_of_csv_is_a_row_and_a_broken_one_says_where() {
+    check(
+        StreamSchema::new(Format::Csv, vitals()).unwrap(),
+        &[
+            "p1,2026-03-12T08:15:01Z,72.5,1,true",
+            "\"p \"\"x\"\", 1\",1773303301250, 80 ,,FALSE\r\n",
+            ",0,1,1,1",
+            "\"\",0,,,",
+            "p,yesterday,1,1,1",
+            "p,0,NaN,1,1",
+            "p,0,1,1.5,1",
+            "p,0,1,1,yes",
+            "p,0,1",
+            "p,0,1,1,1,1",
+            "p,0,1,1,1\np,0,1,1,1",
+            "\"p,0,1,1,1",
+            "",
+            "\n",
+        ],
+        &expect![[r#"
+            0 {"patient_id":"p1","ts":"2026-03-12T08:15:01Z","heart_rate":72.5,"spo2_scale":1,"on_oxygen":true}
+            1 {"patient_id":"p \"x\", 1","ts":"2026-03-12T08:15:01.250Z","heart_rate":80.0,"spo2_scale":null,"on_oxygen":false}
+            2 bad: patient_id: null, and the column is NOT NULL at byte 0
+            3 {"patient_id":"","ts":"1970-01-01T00:00:00Z","heart_rate":null,"spo2_scale":null,"on_oxygen":null}
+            4 bad: ts: expected a time in ISO 8601 or a number at byte 2
+            5 bad: heart_rate: expected a number at byte 4
+            6 bad: spo2_scale: expected a whole number at byte 6
+            7 bad: on_oxygen: expected true or false at byte 8
+            8 bad: fewer fields than the stream has columns at byte 5
+            9 bad: more fields than the stream has columns at byte 10
+            10 bad: more than one line at byte 10
+            11 bad: a quote is not closed at byte 10
+            12 bad: empty value at byte 0
+            13 bad: empty value at byte 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_line_of_csv_has_its_own_delimiter_and_null() {
+    let rule = CsvRule { delimiter: b'\t', null: "\\N".to_owned() };
+    let fields = vec![FieldSpec::new("a", DataType::Utf8), FieldSpec::new("b", DataType::Utf8)];
+    check(
+        StreamSchema::new(Format::Csv, fields).unwrap().with_csv(rule),
+        &["\\N\t", "\"\\N\"\tx,y", "\t\\N\n"],
+        &expect![[r#"
+            0 {"a":null,"b":""}
+            1 {"a":"\\N","b":"x,y"}
+            2 {"a":"","b":null}
+        "#]],
+    );
 }

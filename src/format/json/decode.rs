@@ -318,15 +318,7 @@ fn timestamp(scan: &mut Scan<'_>, first: u8, own: TimeUnit, number: TimeUnit, co
         return if temporal::has_four_digit_year(time, own) { Ok(time) } else { Err(Fault::new(at, "time out of range")) };
     }
     let written = scan.number()?;
-    let (from, to) = (temporal::per_second(number), temporal::per_second(own));
-    let time = if number == TimeUnit::Second && !written.plain {
-        // Seconds are often written with a fraction, which is cut to the column's unit as that of a text is.
-        written.scaled_down(i64::from(to.ilog10())).and_then(|t| i64::try_from(t).ok())
-    } else {
-        let count = written.integer().ok_or_else(|| Fault::new(at, "expected a whole number of the timestamp's unit"))?;
-        if from <= to { count.checked_mul(to / from) } else { Some(count.div_euclid(from / to)) }
-    };
-    time.filter(|t| temporal::has_four_digit_year(*t, own)).ok_or_else(|| Fault::new(at, "time out of range"))
+    temporal::from_number(&written, own, number).map_err(|why| Fault::new(at, why))
 }
 
 fn time_of_day(scan: &mut Scan<'_>, first: u8, unit: TimeUnit, context: &mut Context) -> Read<i64> {

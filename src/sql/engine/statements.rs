@@ -6,10 +6,9 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::launch::{Planned, PlannedInput};
+use super::launch::{Planned, PlannedInput, encoder};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
-use crate::format::JsonEncoder;
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 use crate::sql::batch::{explain_history, insert_values, select_history};
 use crate::sql::catalog::{Change, Entry, Existing};
@@ -67,7 +66,10 @@ impl Engine {
         };
         // Everything that can be wrong is found before anything is written.
         match &*entry.statement {
-            Statement::CreateQuery(q) => drop(self.planned(&q.select, Purpose::ExactlyOnce).await?),
+            Statement::CreateQuery(q) => {
+                let planned = self.planned(&q.select, Purpose::ExactlyOnce).await?;
+                self.check_sink(q, &planned).await?;
+            }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
@@ -256,7 +258,7 @@ impl Engine {
         let partitions = self.topic_of(&def).await?;
         let schema = def.written();
         let batch = insert_values(&insert.values, &schema, &insert.columns, self.clock.now()).await?;
-        let encoded = JsonEncoder::new(Arc::clone(&schema)).encode(&batch);
+        let encoded = encoder(&def, partitions, &schema).await?.encode(&batch);
         let keys: Vec<usize> = def.key_columns().iter().filter_map(|k| schema.index_of(k).ok()).collect();
         let keys = TopicSink::keys_of(&batch, &keys).map_err(|e| SqlError::new(Code::Execution, e.to_string()))?;
         let now = self.clock.now();

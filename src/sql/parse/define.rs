@@ -210,6 +210,18 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
             bad("option 'key.partitioner' needs 'key'".to_owned(), options.given.place("key.partitioner")).hint("add 'key' = '<column>'")
         );
     }
+    for option in options.given.written() {
+        let owners = owners(&option.name);
+        if !owners.is_empty() && !owners.contains(&options.format) {
+            let formats = owners.iter().map(|f| f.word()).collect::<Vec<_>>().join(" or ");
+            let message = format!("option '{}' is of format {formats}, and the format is {}", option.name, options.format.word());
+            return Err(bad(message, option.name_place).hint(format!("leave it out, or write 'format' = '{}'", owners[0].word())));
+        }
+    }
+    if options.format.has_registry() && options.registry_url.is_none() {
+        let message = format!("format {} needs 'schema.registry.url'", options.format.word());
+        return Err(bad(message, options.given.place("format")).hint("add 'schema.registry.url' = 'http://..'"));
+    }
     for column in options.json_paths.keys() {
         let place = options.given.place(&format!("json.path.{column}"));
         let found = found
@@ -217,7 +229,7 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
             .iter()
             .find(|c| c.name.text == *column)
             .ok_or_else(|| no_column(&Name { text: column.clone(), place }, &found.columns))?;
-        if !matches!(found.source, ColumnSource::Value) || options.format != FormatName::Json {
+        if !matches!(found.source, ColumnSource::Value) {
             return Err(bad(format!("column \"{column}\" is not read from JSON"), place));
         }
     }
@@ -232,6 +244,16 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
         return Err(bad("names that begin with two underscores are the node's own".to_owned(), name.place).hint("choose another name"));
     }
     Ok(())
+}
+
+/// The formats that an option belongs to; none where it suits all.
+fn owners(option: &str) -> &'static [FormatName] {
+    match option.split_once('.').map(|(family, _)| family) {
+        Some("csv") => &[FormatName::Csv],
+        Some("json") => &[FormatName::Json],
+        Some("schema") => &[FormatName::Avro],
+        _ => &[],
+    }
 }
 
 /// A key is compared with the bytes of a record's key, so its values have one spelling.

@@ -1,0 +1,93 @@
+//! Values behind Confluent's frame, each read by the schema that its id names: [`Framed`].
+//!
+//! Owns the plans made of the schemas met so far. Always: nothing is asked of the registry here; an id that nobody has
+//! asked for yet is handed to the caller, who asks and comes again. Called by the decoder, once a record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::avro;
+use super::column::Column;
+use super::json::Fault;
+use super::schema::RegistryRule;
+use crate::registry::{Known, Schema, SchemaKind};
+
+/// So many plans are kept.
+const MAX_PLANS: usize = 256;
+/// The zero and the id.
+const FRAME: usize = 5;
+
+/// Why a value was not read.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It is broken.
+    Fault(Box<Fault>),
+    /// Its schema does not fit the stream, or is not there.
+    Schema(Arc<str>),
+    /// Nobody knows this schema yet.
+    Wants(u32),
+}
+
+impl From<Box<Fault>> for Stop {
+    fn from(fault: Box<Fault>) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+#[derive(Debug)]
+enum Plan {
+    Avro(avro::Plan),
+    /// Nothing of this schema can be read.
+    Unfit(Arc<str>),
+}
+
+/// Reads framed values of one stream.
+#[derive(Debug)]
+pub(super) struct Framed {
+    rule: RegistryRule,
+    kind: SchemaKind,
+    plans: HashMap<u32, Plan>,
+}
+
+impl Framed {
+    pub(super) fn new(rule: RegistryRule, kind: SchemaKind) -> Self {
+        Self { rule, kind, plans: HashMap::new() }
+    }
+
+    /// Reads one value as row `row`. On a stop the columns may be uneven.
+    pub(super) fn read(&mut self, value: &[u8], columns: &mut [Column], row: usize) -> Result<(), Stop> {
+        let [0, a, b, c, d, rest @ ..] = value else {
+            return Err(Fault::new(0, "expected a zero and a schema's id in four bytes").into());
+        };
+        let id = u32::from_be_bytes([*a, *b, *c, *d]);
+        if !self.plans.contains_key(&id) {
+            let plan = match self.rule.registry.known(id) {
+                None => return Err(Stop::Wants(id)),
+                // It may come to be there: what is missing is not kept here.
+                Some(Known::Missing) => {
+                    return Err(Stop::Schema(format!("the schema registry {} has no schema {id}", self.rule.registry.url()).into()));
+                }
+                Some(Known::Schema(schema)) => self.plan(id, &schema, columns),
+            };
+            if self.plans.len() >= MAX_PLANS {
+                self.plans.clear();
+            }
+            self.plans.insert(id, plan);
+        }
+        match &self.plans[&id] {
+            Plan::Avro(plan) => Ok(plan.read(rest, FRAME, columns, row)?),
+            Plan::Unfit(why) => Err(Stop::Schema(Arc::clone(why))),
+        }
+    }
+
+    fn plan(&self, id: u32, schema: &Schema, columns: &[Column]) -> Plan {
+        let unfit = |why: String| Plan::Unfit(format!("schema {id} of the registry {}: {why}", self.rule.registry.url()).into());
+        if schema.kind != self.kind {
+            return unfit(format!("it is {}, and the stream's format is {}", schema.kind.word(), self.kind.word()));
+        }
+        match self.kind {
+            SchemaKind::Avro => avro::Plan::new(&schema.text, &schema.references, columns).map_or_else(unfit, Plan::Avro),
+            SchemaKind::Protobuf | SchemaKind::Json => unfit("no stream reads it".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Streams of other formats: read, written, and their bad records aside.
+
+use super::*;
+use crate::registry::double::RegistryDouble;
+
+const LINES: &str = "
+    CREATE STREAM lines (p VARCHAR NOT NULL, hr DOUBLE, note VARCHAR, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+        WITH ('topic' = 'lines', 'partitions' = '1', 'format' = 'csv', 'csv.delimiter' = ';', 'csv.null' = '-');";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_reads_csv_and_writes_nested_json_csv_and_raw() {
+    let bench = Bench::new(&format!(
+        "{LINES}
+         CREATE STREAM nested (p VARCHAR, hr DOUBLE, ts TIMESTAMP(3))
+             WITH ('topic' = 'nested', 'partitions' = '1', 'json.path.hr' = 'vitals.hr.value', 'json.path.ts' = 'vitals.ts');
+         CREATE STREAM back (ts TIMESTAMP(3), note VARCHAR NOT NULL, more INT, p VARCHAR) WITH ('topic' = 'back', 'partitions' = '1', 'format' = 'csv');
+         CREATE STREAM bare (line VARCHAR) WITH ('topic' = 'bare', 'partitions' = '1', 'format' = 'raw');
+         CREATE QUERY a AS INSERT INTO nested SELECT p, hr, ts FROM lines;
+         CREATE QUERY b AS INSERT INTO back SELECT p, note, ts FROM lines;
+         CREATE QUERY c AS INSERT INTO bare SELECT p || '/' || note AS line FROM lines;"
+    ))
+    .await;
+    let rows = [
+        "ann;72.5;\"a;b\";2026-01-01T00:00:00Z",
+        "bob;80;-;2026-01-01T00:00:01Z",
+        "cleo;fast;x;2026-01-01T00:00:02Z",
+        "dan;-;;2026-01-01T00:00:03Z",
+    ];
+    bench.write("lines", 0, &rows).await;
+    let nested = [
+        r#"{"p":"ann","vitals":{"hr":{"value":72.5},"ts":"2026-01-01T00:00:00Z"}}"#,
+        r#"{"p":"bob","vitals":{"hr":{"value":80.0},"ts":"2026-01-01T00:00:01Z"}}"#,
+        r#"{"p":"dan","vitals":{"hr":{"value":null},"ts":"2026-01-01T00:00:03Z"}}"#,
+    ];
+    assert_eq!(bench.values("nested", 3).await, nested);
+    assert_eq!(bench.values("lines.dlq", 1).await, [rows[2]]);
+    // Bob's note is NULL, which neither stream can hold.
+    assert_eq!(bench.values("back", 2).await, ["2026-01-01T00:00:00Z,a;b,,ann", "2026-01-01T00:00:03Z,\"\",,dan"]);
+    assert_eq!(bench.values("bare", 2).await, ["ann/a;b", "dan/"]);
+    for failed in ["b.dlq", "c.dlq"] {
+        assert_eq!(bench.values(failed, 1).await.len(), 1, "{failed}");
+    }
+    let read = stored(&bench.engine, "SELECT p, note, more, ts FROM back").await;
+    assert_eq!(
+        read,
+        [
+            r#"{"p":"ann","note":"a;b","more":null,"ts":"2026-01-01T00:00:00Z"}"#,
+            r#"{"p":"dan","note":"","more":null,"ts":"2026-01-01T00:00:03Z"}"#
+        ]
+    );
+    assert_eq!(stored(&bench.engine, "SELECT hr FROM nested WHERE hr > 75").await, [r#"{"hr":80.0}"#]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avro_goes_through_a_registry_from_one_query_to_the_next() {
+    let double = RegistryDouble::start();
+    let url = &double.url;
+    let script = format!(
+        "CREATE STREAM src (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts) WITH ('topic' = 'src', 'partitions' = '1');
+         CREATE STREAM mid (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+             WITH ('topic' = 'mid', 'partitions' = '1', 'format' = 'avro', 'schema.registry.url' = '{url}');
+         CREATE QUERY a AS INSERT INTO mid SELECT p, x, ts FROM src;
+         CREATE QUERY b AS INSERT INTO o SELECT p, x * 2 AS y FROM mid;"
+    );
+    let bench = Bench::new(&script).await;
+    bench.write("src", 0, &[r#"{"p":"ann","x":21,"ts":"2026-01-01T00:00:00Z"}"#, r#"{"p":"bob","ts":"2026-01-01T00:00:01Z"}"#]).await;
+    assert_eq!(bench.values("o", 2).await, [r#"{"p":"ann","y":42}"#, r#"{"p":"bob","y":null}"#]);
+    assert_eq!(stored(&bench.engine, "SELECT p FROM mid WHERE x = 21").await, [r#"{"p":"ann"}"#]);
+    {
+        let shelf = double.shelf.lock();
+        assert_eq!(shelf.subjects, [("mid-value".to_owned(), vec![1])]);
+        let posts = shelf.asked.iter().filter(|asked| asked.starts_with("POST")).count();
+        let gets = shelf.asked.iter().filter(|asked| asked.starts_with("GET")).count();
+        assert_eq!((posts, gets), (1, 1), "{:?}", shelf.asked);
+    }
+    // A stranger's record under an id that the registry does not have is a dead letter, and the others go on.
+    bench.write("mid", 0, &["\u{0}\u{0}\u{0}\u{0}\u{7}x", "no frame"]).await;
+    bench.write("src", 0, &[r#"{"p":"cleo","x":1,"ts":"2026-01-01T00:00:02Z"}"#]).await;
+    assert_eq!(bench.values("o", 3).await[2], r#"{"p":"cleo","y":2}"#);
+    assert_eq!(bench.values("mid.dlq", 2).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_does_not_answer_stops_a_query_and_loses_nothing() {
+    let double = RegistryDouble::start();
+    let script = format!(
+        "CREATE STREAM mid (p VARCHAR NOT NULL) WITH ('topic' = 'mid', 'partitions' = '1', 'format' = 'avro', 'schema.registry.url' = '{}');
+         CREATE QUERY b AS INSERT INTO o SELECT p FROM mid;",
+        double.url
+    );
+    let bench = Bench::new(&script).await;
+    double.shelf.lock().ill = Some((503, r#"{"error_code":50003,"message":"no leader"}"#.to_owned()));
+    bench.write("mid", 0, &["\u{0}\u{0}\u{0}\u{0}\u{1}\u{2}a"]).await;
+    let error = bench.failure("b").await;
+    assert!(error.contains(&double.url) && error.contains("schema 1") && error.contains("no leader"), "{error}");
+    double.add("mid-value", serde_json::json!({ "schema": r#"{"type":"record","name":"r","fields":[{"name":"p","type":"string"}]}"# }));
+    double.shelf.lock().ill = None;
+    assert_eq!(bench.values("o", 1).await, [r#"{"p":"a"}"#]);
+    let refused = format!(
+        "CREATE STREAM closed (p VARCHAR) WITH ('topic' = 'closed', 'format' = 'avro', 'schema.registry.url' = '{}');
+         CREATE QUERY c AS INSERT INTO closed SELECT p FROM mid;",
+        double.url
+    );
+    let mut parsed = parse_script(&refused).unwrap().into_iter();
+    assert!(bench.engine.run(parsed.next().unwrap()).await.is_ok());
+    let error = bench.engine.run(parsed.next().unwrap()).await.err().expect("the registry takes no schema for it").to_string();
+    assert!(error.contains("closed-value") && error.contains("incompatible") && error.contains(&double.url), "{error}");
+}
