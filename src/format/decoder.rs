@@ -120,7 +120,10 @@ impl Decoder {
             Key { rule: rule.clone(), columns: rule.columns.iter().map(place).collect() }
         });
         let csv = CsvReader::new(schema.csv());
-        let framed = schema.registry().map(|rule| Framed::new(rule.clone(), SchemaKind::Avro));
+        let framed = schema.registry().map(|rule| {
+            let kind = if schema.format() == Format::Protobuf { SchemaKind::Protobuf } else { SchemaKind::Avro };
+            Framed::new(rule.clone(), kind)
+        });
         Self { schema, values, metadata, order, reader: Reader::new(shape), csv, framed, key, scratch: Vec::new() }
     }
 
@@ -214,7 +217,7 @@ impl Decoder {
         match self.schema.format() {
             Format::Json => self.reader.read(value, &mut self.values, row)?,
             Format::Csv => self.csv.read(value, &mut self.values)?,
-            Format::Avro => match &mut self.framed {
+            Format::Avro | Format::Protobuf => match &mut self.framed {
                 Some(framed) => framed.read(value, &mut self.values, row)?,
                 None => return Err(Reason::Plain("the stream has no schema registry")),
             },

@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 use super::avro::{AvroWriter, record_schema};
 use super::csv::CsvEncoder;
 use super::json::JsonEncoder;
+use super::protobuf::{ProtobufWriter, message_schema};
 use super::schema::{FieldSource, Format, SchemaError, StreamSchema};
 use crate::registry::{RegistryError, SchemaKind};
 
@@ -113,6 +114,7 @@ enum How {
     Json(JsonEncoder),
     Csv(CsvEncoder),
     Avro(AvroWriter),
+    Protobuf(ProtobufWriter),
     Raw,
 }
 
@@ -135,6 +137,7 @@ impl Encoder {
         match stream.format() {
             Format::Json | Format::Csv | Format::Raw => Ok(None),
             Format::Avro => Ok(Some((SchemaKind::Avro, record_schema(record, values)?))),
+            Format::Protobuf => Ok(Some((SchemaKind::Protobuf, message_schema(record, values)?))),
         }
     }
 
@@ -157,6 +160,7 @@ impl Encoder {
             }
             Format::Csv => How::Csv(CsvEncoder::new(stream.csv().clone())),
             Format::Avro => How::Avro(AvroWriter::new(id, values().map(|f| f.nullable).collect())),
+            Format::Protobuf => How::Protobuf(ProtobufWriter::new(id, values().map(|f| f.nullable).collect())),
             Format::Raw => How::Raw,
         };
         Self { target: target.collect(), how }
@@ -172,6 +176,7 @@ impl Encoder {
             How::Json(json) => json.encode(batch),
             How::Csv(csv) => csv.encode(&self.fit(batch)),
             How::Avro(avro) => avro.encode(&self.fit(batch)),
+            How::Protobuf(protobuf) => protobuf.encode(&self.fit(batch)),
             How::Raw => raw(&self.fit(batch)),
         }
     }

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::avro;
 use super::column::Column;
 use super::json::Fault;
 use super::schema::RegistryRule;
+use super::{avro, protobuf};
 use crate::registry::{Known, Schema, SchemaKind};
 
 /// So many plans are kept.
@@ -37,6 +37,7 @@ impl From<Box<Fault>> for Stop {
 #[derive(Debug)]
 enum Plan {
     Avro(avro::Plan),
+    Protobuf(protobuf::Plan),
     /// Nothing of this schema can be read.
     Unfit(Arc<str>),
 }
@@ -46,7 +47,8 @@ enum Plan {
 pub(super) struct Framed {
     rule: RegistryRule,
     kind: SchemaKind,
-    plans: HashMap<u32, Plan>,
+    /// By the whole frame: of a Protobuf schema it also names the message.
+    plans: HashMap<Box<[u8]>, Plan>,
 }
 
 impl Framed {
@@ -56,38 +58,47 @@ impl Framed {
 
     /// Reads one value as row `row`. On a stop the columns may be uneven.
     pub(super) fn read(&mut self, value: &[u8], columns: &mut [Column], row: usize) -> Result<(), Stop> {
-        let [0, a, b, c, d, rest @ ..] = value else {
-            return Err(Fault::new(0, "expected a zero and a schema's id in four bytes").into());
+        let (id, after) = match value {
+            [0, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]), rest),
+            _ => return Err(Fault::new(0, "expected a zero and a schema's id in four bytes").into()),
         };
-        let id = u32::from_be_bytes([*a, *b, *c, *d]);
-        if !self.plans.contains_key(&id) {
+        let len = match self.kind {
+            SchemaKind::Protobuf => protobuf::frame_len(after).ok_or_else(|| Fault::new(FRAME, "expected which message it is"))?,
+            SchemaKind::Avro | SchemaKind::Json => 0,
+        };
+        let (frame, rest) = value.split_at(FRAME + len);
+        if !self.plans.contains_key(frame) {
             let plan = match self.rule.registry.known(id) {
                 None => return Err(Stop::Wants(id)),
                 // It may come to be there: what is missing is not kept here.
                 Some(Known::Missing) => {
                     return Err(Stop::Schema(format!("the schema registry {} has no schema {id}", self.rule.registry.url()).into()));
                 }
-                Some(Known::Schema(schema)) => self.plan(id, &schema, columns),
+                Some(Known::Schema(schema)) => self.plan(id, &schema, &frame[FRAME..], columns),
             };
             if self.plans.len() >= MAX_PLANS {
                 self.plans.clear();
             }
-            self.plans.insert(id, plan);
+            self.plans.insert(frame.into(), plan);
         }
-        match &self.plans[&id] {
-            Plan::Avro(plan) => Ok(plan.read(rest, FRAME, columns, row)?),
+        match self.plans.get_mut(frame).expect("it was there or was just put there") {
+            Plan::Avro(plan) => Ok(plan.read(rest, frame.len(), columns, row)?),
+            Plan::Protobuf(plan) => Ok(plan.read(rest, frame.len(), columns, row)?),
             Plan::Unfit(why) => Err(Stop::Schema(Arc::clone(why))),
         }
     }
 
-    fn plan(&self, id: u32, schema: &Schema, columns: &[Column]) -> Plan {
+    fn plan(&self, id: u32, schema: &Schema, which: &[u8], columns: &[Column]) -> Plan {
         let unfit = |why: String| Plan::Unfit(format!("schema {id} of the registry {}: {why}", self.rule.registry.url()).into());
         if schema.kind != self.kind {
             return unfit(format!("it is {}, and the stream's format is {}", schema.kind.word(), self.kind.word()));
         }
         match self.kind {
             SchemaKind::Avro => avro::Plan::new(&schema.text, &schema.references, columns).map_or_else(unfit, Plan::Avro),
-            SchemaKind::Protobuf | SchemaKind::Json => unfit("no stream reads it".to_owned()),
+            SchemaKind::Protobuf => {
+                protobuf::Plan::new(&schema.text, &schema.references, which, columns).map_or_else(unfit, Plan::Protobuf)
+            }
+            SchemaKind::Json => unfit("no stream reads it".to_owned()),
         }
     }
 }

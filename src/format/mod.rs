@@ -13,6 +13,7 @@ mod encode;
 mod framed;
 mod json;
 mod number;
+mod protobuf;
 mod schema;
 mod temporal;
 mod text;

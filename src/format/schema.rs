@@ -71,6 +71,8 @@ pub enum Format {
     Csv,
     /// Avro, its schema named by an id of a registry.
     Avro,
+    /// Protocol Buffers, their schema named in the same way.
+    Protobuf,
     /// The value as it is, in the one field that is not metadata.
     Raw,
 }
@@ -233,7 +235,7 @@ impl StreamSchema {
             Format::Json => check_paths(&fields)?,
             Format::Csv => check_csv(&fields)?,
             Format::Raw => check_raw(&fields)?,
-            Format::Avro => {}
+            Format::Avro | Format::Protobuf => {}
         }
         let arrow = Schema::new(fields.iter().map(|f| Field::new(&f.name, f.data_type.clone(), f.nullable)).collect::<Vec<_>>());
         Ok(Self { fields, key: None, format, csv: CsvRule::default(), registry: None, tombstones: false, arrow: Arc::new(arrow) })

@@ -44,6 +44,8 @@ pub enum FormatName {
     Csv,
     /// Avro behind Confluent's frame.
     Avro,
+    /// Protocol Buffers behind Confluent's frame.
+    Protobuf,
     /// The value as it is, in the stream's only column that is not metadata.
     Raw,
 }
@@ -56,6 +58,7 @@ impl FormatName {
             Self::Json => "json",
             Self::Csv => "csv",
             Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
             Self::Raw => "raw",
         }
     }
@@ -63,11 +66,11 @@ impl FormatName {
     /// Whether its schemas lie in a registry.
     #[must_use]
     pub const fn has_registry(self) -> bool {
-        matches!(self, Self::Avro)
+        matches!(self, Self::Avro | Self::Protobuf)
     }
 
     fn of(word: Option<&str>) -> Self {
-        [Self::Csv, Self::Avro, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
+        [Self::Csv, Self::Avro, Self::Protobuf, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
     }
 }
 

@@ -18,6 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum::", &["http"]),
     ("kafka_protocol::", &[]),
     ("ureq::", &["cli", "node", "registry"]),
+    ("protox::", &["format"]),
     ("clap::", &["cli"]),
 ];
 

@@ -10,5 +10,5 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decode::Plan;
+pub(super) use decode::{Plan, double, whole_number};
 pub(super) use encode::{AvroWriter, record_schema};

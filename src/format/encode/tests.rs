@@ -160,13 +160,22 @@ fn rows_written_as_json_are_read_again_at_whatever_paths_they_lie() {
 
 #[test]
 fn rows_written_as_avro_are_read_again() {
-    for seed in 0..300 {
+    read_again_by_registry(Format::Avro);
+}
+
+#[test]
+fn rows_written_as_protobuf_are_read_again() {
+    read_again_by_registry(Format::Protobuf);
+}
+
+fn read_again_by_registry(format: Format) {
+    for seed in 0..200 {
         let chance = &mut StdRng::seed_from_u64(seed);
         let fields = random_fields(chance);
         let rows = batch_of(&fields, 20, chance);
         let registry = Arc::new(Registry::new("http://registry").unwrap());
         let rule = RegistryRule { registry: Arc::clone(&registry), subject: "s".to_owned(), record: "9 r".to_owned() };
-        let stream = StreamSchema::new(Format::Avro, fields).unwrap().with_registry(rule);
+        let stream = StreamSchema::new(format, fields).unwrap().with_registry(rule);
         let (kind, text) = Encoder::schema(&stream).unwrap().unwrap();
         registry.learn(0, crate::registry::Schema { kind, text, references: Vec::new() });
         let read = through(stream, &rows);

@@ -256,7 +256,7 @@ impl Writer {
     }
 
     #[inline]
-    fn is_null(&self, row: usize) -> bool {
+    pub(in crate::format) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Null => true,
             Self::Boolean(v) => v.is_null(row),

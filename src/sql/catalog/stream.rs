@@ -113,6 +113,7 @@ impl StreamDef {
             FormatName::Json => format::Format::Json,
             FormatName::Csv => format::Format::Csv,
             FormatName::Avro => format::Format::Avro,
+            FormatName::Protobuf => format::Format::Protobuf,
             FormatName::Raw => format::Format::Raw,
         };
         let unit = match self.options.timestamp_unit {

@@ -251,7 +251,7 @@ fn owners(option: &str) -> &'static [FormatName] {
     match option.split_once('.').map(|(family, _)| family) {
         Some("csv") => &[FormatName::Csv],
         Some("json") => &[FormatName::Json],
-        Some("schema") => &[FormatName::Avro],
+        Some("schema") => &[FormatName::Avro, FormatName::Protobuf],
         _ => &[],
     }
 }
