@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::column::{Column, Values};
 use super::csv::CsvReader;
+use super::debezium::{Change, Debezium};
 use super::framed::{Framed, Stop};
 use super::json::{Fault, Read, Reader, Shape};
 use super::schema::{FieldSource, Format, KeyRule, Metadata, Partitioner, StreamSchema};
@@ -85,6 +86,7 @@ pub struct Decoder {
     reader: Reader,
     csv: CsvReader,
     framed: Option<Framed>,
+    debezium: Option<Debezium>,
     key: Option<Key>,
     scratch: Vec<u8>,
 }
@@ -120,11 +122,12 @@ impl Decoder {
             Key { rule: rule.clone(), columns: rule.columns.iter().map(place).collect() }
         });
         let csv = CsvReader::new(schema.csv());
+        let debezium = (schema.format() == Format::Debezium).then(|| Debezium::new(&schema));
         let framed = schema.registry().map(|rule| {
             let kind = if schema.format() == Format::Protobuf { SchemaKind::Protobuf } else { SchemaKind::Avro };
             Framed::new(rule.clone(), kind)
         });
-        Self { schema, values, metadata, order, reader: Reader::new(shape), csv, framed, key, scratch: Vec::new() }
+        Self { schema, values, metadata, order, reader: Reader::new(shape), csv, framed, debezium, key, scratch: Vec::new() }
     }
 
     /// The schema of the rows.
@@ -189,13 +192,21 @@ impl Decoder {
                 continue;
             }
             run.next = record.offset.plus(1);
+            if self.debezium.is_some() && record.value.is_none() {
+                // It lets compaction forget the key; the delete before it has said so.
+                continue;
+            }
             if let (true, None, Some(key)) = (self.schema.tombstones(), record.value, record.key) {
                 run.tombstones.push(Tombstone { offset: record.offset, timestamp: record.timestamp, key: key.to_vec() });
                 continue;
             }
             let row = run.offsets.len();
             match self.record(&record, run.partition, row) {
-                Ok(()) => run.offsets.push(record.offset.0),
+                Ok(Change::Row) => run.offsets.push(record.offset.0),
+                Ok(Change::Nothing) => {}
+                Ok(Change::Deletion(key)) => {
+                    run.tombstones.push(Tombstone { offset: record.offset, timestamp: record.timestamp, key });
+                }
                 Err(reason) => {
                     self.values.iter_mut().for_each(|c| c.truncate(row));
                     self.metadata.iter_mut().for_each(|(_, c)| c.truncate(row));
@@ -212,10 +223,17 @@ impl Decoder {
 
     /// Reads one record as row `row`. On a fault the columns may be uneven.
     #[inline]
-    fn record(&mut self, record: &RecordRef<'_>, partition: PartitionId, row: usize) -> Result<(), Reason> {
+    fn record(&mut self, record: &RecordRef<'_>, partition: PartitionId, row: usize) -> Result<Change, Reason> {
         let value = record.value.ok_or(Reason::Plain("null value"))?;
         match self.schema.format() {
             Format::Json => self.reader.read(value, &mut self.values, row)?,
+            Format::Debezium => {
+                let Some(debezium) = &mut self.debezium else { return Err(Reason::Plain("no reader")) };
+                let change = debezium.read(value, &mut self.values, row)?;
+                if change != Change::Row {
+                    return Ok(change);
+                }
+            }
             Format::Csv => self.csv.read(value, &mut self.values)?,
             Format::Avro | Format::Protobuf => match &mut self.framed {
                 Some(framed) => framed.read(value, &mut self.values, row)?,
@@ -223,7 +241,8 @@ impl Decoder {
             },
             Format::Raw => raw(value, &mut self.values)?,
         }
-        if let Some(key) = &self.key {
+        // A connector's keys are its own: JSON objects, by which it also chooses partitions.
+        if let Some(key) = self.key.as_ref().filter(|_| self.debezium.is_none()) {
             check_key(key, &self.values, record, partition, &mut self.scratch)?;
         }
         for (what, column) in &mut self.metadata {
@@ -235,7 +254,7 @@ impl Decoder {
             };
             fits.map_err(|why| Reason::Of(column.name.clone(), why))?;
         }
-        Ok(())
+        Ok(Change::Row)
     }
 }
 

@@ -136,6 +136,7 @@ impl Encoder {
         let record = stream.registry().map_or("record", |rule| rule.record.as_str());
         match stream.format() {
             Format::Json | Format::Csv | Format::Raw => Ok(None),
+            Format::Debezium => Err(SchemaError::ReadOnly),
             Format::Avro => Ok(Some((SchemaKind::Avro, record_schema(record, values)?))),
             Format::Protobuf => Ok(Some((SchemaKind::Protobuf, message_schema(record, values)?))),
         }
@@ -151,7 +152,8 @@ impl Encoder {
             from: rows.index_of(&field.name).ok(),
         });
         let how = match stream.format() {
-            Format::Json => {
+            // A Debezium stream is not written: no encoder of one is opened.
+            Format::Json | Format::Debezium => {
                 let place = |name: &String| match values().find(|f| f.name == *name) {
                     Some(field) => field.path().into_iter().map(str::to_owned).collect(),
                     None => vec![name.clone()],

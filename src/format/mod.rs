@@ -8,6 +8,7 @@ mod avro;
 mod base64;
 mod column;
 mod csv;
+mod debezium;
 mod decoder;
 mod encode;
 mod framed;

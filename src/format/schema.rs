@@ -53,6 +53,9 @@ pub enum SchemaError {
         /// Which format.
         format: &'static str,
     },
+    /// Nobody but the database's connector writes such records.
+    #[error("a stream of format debezium is written by its connector alone")]
+    ReadOnly,
     /// The format's schemas lie in a registry, and none is given.
     #[error("the format needs a schema registry")]
     NoRegistry,
@@ -69,6 +72,8 @@ pub enum Format {
     Json,
     /// One line of CSV, its fields in the order of the columns.
     Csv,
+    /// Debezium's envelope in JSON; the columns are those of its rows.
+    Debezium,
     /// Avro, its schema named by an id of a registry.
     Avro,
     /// Protocol Buffers, their schema named in the same way.
@@ -232,7 +237,7 @@ impl StreamSchema {
     pub fn new(format: Format, fields: Vec<FieldSpec>) -> Result<Self, SchemaError> {
         check_fields(&fields)?;
         match format {
-            Format::Json => check_paths(&fields)?,
+            Format::Json | Format::Debezium => check_paths(&fields)?,
             Format::Csv => check_csv(&fields)?,
             Format::Raw => check_raw(&fields)?,
             Format::Avro | Format::Protobuf => {}

@@ -42,6 +42,8 @@ pub enum FormatName {
     Json,
     /// One line of CSV a record.
     Csv,
+    /// Debezium's envelope in JSON.
+    Debezium,
     /// Avro behind Confluent's frame.
     Avro,
     /// Protocol Buffers behind Confluent's frame.
@@ -57,6 +59,7 @@ impl FormatName {
         match self {
             Self::Json => "json",
             Self::Csv => "csv",
+            Self::Debezium => "debezium",
             Self::Avro => "avro",
             Self::Protobuf => "protobuf",
             Self::Raw => "raw",
@@ -70,7 +73,7 @@ impl FormatName {
     }
 
     fn of(word: Option<&str>) -> Self {
-        [Self::Csv, Self::Avro, Self::Protobuf, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
+        [Self::Csv, Self::Debezium, Self::Avro, Self::Protobuf, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
     }
 }
 

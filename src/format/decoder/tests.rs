@@ -587,3 +587,70 @@ fn a_line_of_csv_has_its_own_delimiter_and_null() {
         "#]],
     );
 }
+
+const ENVELOPES: [&str; 12] = [
+    r#"{"before":null,"after":{"id":1,"ward":"a","x":{"y":2.5}},"op":"c","ts_ms":5,"source":{"table":"t"}}"#,
+    r#"{"schema":{"type":"struct"},"payload":{"op":"r","before":null,"after":{"id":2,"ward":null,"more":[1]}}}"#,
+    r#"{"op":"u","before":{"id":1,"ward":"a"},"after":{"id":1,"ward":"b"}}"#,
+    r#"{"op":"d","before":{"id":1,"ward":"b"},"after":null}"#,
+    r#"{"payload":{"op":"d","before":{"id":2},"after":null}}"#,
+    r#"{"op":"d","before":null,"after":null}"#,
+    r#"{"op":"u","before":null,"after":null}"#,
+    r#"{"op":"c","after":{"id":"one"}}"#,
+    r#"{"op":"t"}"#,
+    r#"{"op":"d","before":{"ward":"b"}}"#,
+    r#"{"id":1,"ward":"a"}"#,
+    r#"{"op":"c","after":{"id":9,"ward":"z"}} "#,
+];
+
+fn debezium() -> StreamSchema {
+    let fields = vec![
+        FieldSpec::new("id", DataType::Int64).not_null(),
+        FieldSpec::new("ward", DataType::Utf8),
+        FieldSpec::new("y", DataType::Float64).at("x.y"),
+    ];
+    StreamSchema::new(Format::Debezium, fields).unwrap()
+}
+
+#[test]
+fn an_envelope_gives_a_stream_the_row_after_each_change() {
+    check(debezium(), &ENVELOPES, &expect![[r#"
+            0 {"id":1,"ward":"a","y":2.5}
+            1 {"id":2,"ward":null,"y":null}
+            2 {"id":1,"ward":"b","y":null}
+            6 bad: after: missing, and the op says that there is one at byte 37
+            7 bad: id: expected a whole number at byte 24
+            8 bad: op: expected one of c, r, u and d at byte 10
+            10 bad: expected Debezium's envelope, an object with op, before and after at byte 19
+            11 {"id":9,"ward":"z","y":null}
+        "#]]);
+    let decoded = decode(debezium(), &[(Some(r#"{"id":1}"#), None), (Some(r#"{"id":2}"#), Some(ENVELOPES[0].as_bytes()))]);
+    assert_eq!((decoded.rows.num_rows(), decoded.bad.len(), decoded.next), (1, 0, Offset(2)));
+}
+
+#[test]
+fn an_envelope_changes_a_tables_row_and_a_delete_says_its_key() {
+    let table = || debezium().with_key(KeyRule::column("id")).unwrap().with_tombstones();
+    let mut records: Vec<_> = ENVELOPES.iter().map(|v| (Some(r#"{"id":1}"#), Some(v.as_bytes()))).collect();
+    records.push((Some(r#"{"id":1}"#), None));
+    let decoded = decode(table(), &records);
+    check_decoded(&decoded, &expect![[r#"
+            0 {"id":1,"ward":"a","y":2.5}
+            1 {"id":2,"ward":null,"y":null}
+            2 {"id":1,"ward":"b","y":null}
+            3 tombstone
+            4 tombstone
+            5 bad: before: missing, and a delete without it has no key at byte 37
+            6 bad: after: missing, and the op says that there is one at byte 37
+            7 bad: id: expected a whole number at byte 24
+            8 bad: op: expected one of c, r, u and d at byte 10
+            9 bad: id: missing, and the column is NOT NULL at byte 32
+            10 bad: expected Debezium's envelope, an object with op, before and after at byte 19
+            11 {"id":9,"ward":"z","y":null}
+        "#]]);
+    let keys: Vec<_> = decoded.tombstones.iter().map(|t| String::from_utf8_lossy(&t.key).into_owned()).collect();
+    assert_eq!(keys, ["1", "2"]);
+    let two = KeyRule { columns: vec!["ward".to_owned(), "id".to_owned()], partitioner: None, partitions: 1 };
+    let decoded = decode(debezium().with_key(two).unwrap().with_tombstones(), &[(None, Some(ENVELOPES[3].as_bytes()))]);
+    assert_eq!(decoded.tombstones[0].key, br#"["b","1"]"#);
+}

@@ -102,6 +102,8 @@ impl StreamDef {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self.key_columns() {
+            // A connector places its records by keys of its own.
+            _ if self.options.format == FormatName::Debezium => None,
             [one] => Some(one),
             _ => None,
         }
@@ -112,6 +114,7 @@ impl StreamDef {
         let format = match self.options.format {
             FormatName::Json => format::Format::Json,
             FormatName::Csv => format::Format::Csv,
+            FormatName::Debezium => format::Format::Debezium,
             FormatName::Avro => format::Format::Avro,
             FormatName::Protobuf => format::Format::Protobuf,
             FormatName::Raw => format::Format::Raw,

@@ -63,7 +63,7 @@ const fn option(name: &'static str, kind: Kind, default: Option<&'static str>, d
 /// Options of `CREATE STREAM`.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
     option("topic", Kind::Topic, None, "the topic that holds the records; the stream's own name where it is not given"),
-    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf", "raw"]), Some("json"), "how a record's value is read"),
+    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf", "debezium", "raw"]), Some("json"), "how a record's value is read"),
     option("partitions", Kind::Count { least: 1, most: 10_000 }, None, "how many partitions the topic gets where it does not exist yet"),
     option(
         "key",
@@ -101,7 +101,7 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
 /// Options of `CREATE TABLE`.
 pub static TABLE_OPTIONS: &[OptionSpec] = &[
     option("topic", Kind::Topic, None, "the compacted topic that holds the rows; the table's own name where it is not given"),
-    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf"]), Some("json"), "how a record's value is read"),
+    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf", "debezium"]), Some("json"), "how a record's value is read"),
     option("partitions", Kind::Count { least: 1, most: 10_000 }, None, "how many partitions the topic gets where it does not exist yet"),
     option("bad-records", Kind::Choice(&["dlq", "skip", "fail"]), Some("dlq"), "what becomes of a record that cannot be read"),
     option("dlq.topic", Kind::Topic, None, "where unreadable records go; <topic>.dlq where it is not given"),

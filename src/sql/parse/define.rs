@@ -205,6 +205,10 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
         }
         check_key(column, place)?;
     }
+    if options.format == FormatName::Debezium && !options.key.is_empty() {
+        let message = "a stream of format debezium has no 'key': its connector places records by the database's keys".to_owned();
+        return Err(bad(message, options.given.place("key")).hint("leave it out"));
+    }
     if options.key_partitioner.is_some() && options.key.is_empty() {
         return Err(
             bad("option 'key.partitioner' needs 'key'".to_owned(), options.given.place("key.partitioner")).hint("add 'key' = '<column>'")
@@ -250,7 +254,7 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
 fn owners(option: &str) -> &'static [FormatName] {
     match option.split_once('.').map(|(family, _)| family) {
         Some("csv") => &[FormatName::Csv],
-        Some("json") => &[FormatName::Json],
+        Some("json") => &[FormatName::Json, FormatName::Debezium],
         Some("schema") => &[FormatName::Avro, FormatName::Protobuf],
         _ => &[],
     }

@@ -413,7 +413,7 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
                 error[SQL-0003]: a stream has no option 'topc'
                   1 | CREATE STREAM s (a INT) WITH ('topc' = 's')
                     |                               ^^^^^^ did you mean 'topic'?
-                  options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*', 'csv.delimiter', 'csv.null'
+                  options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*', 'csv.delimiter', 'csv.null', 'schema.registry.url', 'schema.registry.subject'
             "#]],
         ),
         (

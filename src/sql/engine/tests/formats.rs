@@ -106,3 +106,43 @@ async fn a_registry_that_does_not_answer_stops_a_query_and_loses_nothing() {
     let error = bench.engine.run(parsed.next().unwrap()).await.err().expect("the registry takes no schema for it").to_string();
     assert!(error.contains("closed-value") && error.contains("incompatible") && error.contains(&double.url), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_databases_changes_are_a_table_and_a_stream_of_what_they_left() {
+    let bench = Bench::new(
+        "CREATE STREAM v (p VARCHAR NOT NULL, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts) WITH ('topic' = 'v', 'partitions' = '2', 'key' = 'p');
+         CREATE TABLE bed (p VARCHAR, bed VARCHAR, since TIMESTAMP(3), WATERMARK FOR since AS since, PRIMARY KEY (p) NOT ENFORCED)
+             WITH ('topic' = 'bed', 'partitions' = '2', 'format' = 'debezium');
+         CREATE STREAM moves (p VARCHAR, bed VARCHAR) WITH ('topic' = 'bed', 'format' = 'debezium');
+         CREATE QUERY m AS INSERT INTO moved SELECT p, bed FROM moves;
+         CREATE QUERY q AS INSERT INTO placed SELECT v.p, b.bed FROM v LEFT JOIN bed FOR SYSTEM_TIME AS OF v.ts AS b ON v.p = b.p;",
+    )
+    .await;
+    let row = |p: &str, bed: &str, second: i64| format!(r#"{{"p":"{p}","bed":"{bed}","since":{}}}"#, second * 1_000);
+    let change = |op: &str, before: &str, after: &str| format!(r#"{{"op":"{op}","before":{before},"after":{after}}}"#);
+    let (one, two, three) = (row("ann", "1", 1), row("ann", "2", 5), row("zoe", "9", 20));
+    // The connector has put them where its own keys lie, which is not where the stream's do.
+    bench.write("bed", 0, &[&change("c", "null", &one), &change("u", &one, &two)]).await;
+    bench.write("bed", 1, &[&change("r", "null", &row("bob", "3", 1)), &change("d", &row("bob", "3", 1), "null"), &change("c", "null", &three)]).await;
+    let reading = |p: &str, second: i64| format!(r#"{{"p":"{p}","ts":{}}}"#, second * 1_000);
+    let place = |p: &str| crate::bus::partition_for_key(p.as_bytes(), 2).0;
+    bench.write_keyed("v", place("ann"), &[reading("ann", 2), reading("ann", 6)]).await;
+    bench.write_keyed("v", place("zoe"), &[reading("zoe", 9), reading("zoe", 30)]).await;
+    let moved = bench.values("moved", 4).await;
+    assert_eq!(moved, [r#"{"p":"ann","bed":"1"}"#, r#"{"p":"ann","bed":"2"}"#, r#"{"p":"bob","bed":"3"}"#, r#"{"p":"zoe","bed":"9"}"#]);
+    assert_eq!(stored(&bench.engine, "SELECT p, bed FROM bed").await, [r#"{"p":"ann","bed":"2"}"#, r#"{"p":"zoe","bed":"9"}"#]);
+    let expected = [
+        r#"{"p":"ann","ts":"1970-01-01T00:00:02Z","bed":"1"}"#,
+        r#"{"p":"ann","ts":"1970-01-01T00:00:06Z","bed":"2"}"#,
+        r#"{"p":"zoe","ts":"1970-01-01T00:00:09Z","bed":null}"#,
+        r#"{"p":"zoe","ts":"1970-01-01T00:00:30Z","bed":"9"}"#,
+    ];
+    let asked = "SELECT v.p, v.ts, b.bed FROM v LEFT JOIN bed FOR SYSTEM_TIME AS OF v.ts AS b ON v.p = b.p";
+    assert_eq!(stored(&bench.engine, asked).await, expected);
+    let refused = |text: &str| parse_script(text).map(|mut all| all.remove(0)).map_err(|e| e.message);
+    let no_key = refused("CREATE STREAM s (p VARCHAR) WITH ('topic' = 'bed', 'format' = 'debezium', 'key' = 'p')").unwrap_err();
+    assert!(no_key.contains("has no 'key'"), "{no_key}");
+    let write = refused("CREATE QUERY w AS INSERT INTO moves SELECT p FROM v").unwrap();
+    let error = bench.engine.run(write).await.err().expect("nobody writes to it").to_string();
+    assert!(error.contains("written by its connector alone"), "{error}");
+}
