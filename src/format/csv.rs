@@ -5,13 +5,16 @@
 //! another number of fields, or with a quote that nothing closes, is no row. Called by the decoder, and by sinks.
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use csv_core::{ReadFieldResult, Reader};
 
 use super::column::Column;
 use super::encode::{Encoded, Rows};
 use super::json::{Fault, Read, Writer};
 use super::text;
+
+/// More fields are no line of a stream's.
+const MAX_FIELDS: usize = 1_000;
 
 /// How the fields of a line stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +103,29 @@ impl CsvReader {
         }
         text::push(column, field).map_err(|why| Fault::new(start, why).of(&column.name))
     }
+}
+
+/// The fields of a line, NULL as none; `None` where it is no line.
+#[must_use]
+pub fn csv_fields(rule: &CsvRule, line: &[u8]) -> Option<Vec<Option<String>>> {
+    // A line has at most so many fields, and of a stream each is one column.
+    let most = 1 + line.iter().filter(|b| **b == rule.delimiter).count();
+    if most > MAX_FIELDS {
+        return None;
+    }
+    let mut reader = CsvReader::new(rule);
+    let mut width = most;
+    while width > 0 {
+        let column = |_| Column::new("field", &DataType::Utf8, true, TimeUnit::Millisecond);
+        let mut columns: Vec<Column> = (0..width).map(column).collect();
+        if reader.read(line, &mut columns).is_ok() {
+            let texts = columns.iter_mut().map(|c| c.finish().as_string::<i32>().iter().next().flatten().map(str::to_owned));
+            return Some(texts.collect());
+        }
+        // Delimiters between quotes are none.
+        width -= 1;
+    }
+    None
 }
 
 /// Writes rows as lines without an end of line, one a record.

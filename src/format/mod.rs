@@ -12,6 +12,7 @@ mod debezium;
 mod decoder;
 mod encode;
 mod framed;
+mod guess;
 mod json;
 mod number;
 mod protobuf;
@@ -19,8 +20,9 @@ mod schema;
 mod temporal;
 mod text;
 
-pub use csv::CsvRule;
+pub use csv::{CsvRule, csv_fields};
 pub use decoder::{BadRecord, Decoded, Decoder, Tombstone};
 pub use encode::{Encoded, Encoder, EncoderError};
+pub use guess::{FieldGuess, columns_of_schema};
 pub use json::{JsonEncoder, MAX_DEPTH};
 pub use schema::{FieldSource, FieldSpec, Format, KeyRule, Metadata, Partitioner, RegistryRule, SchemaError, StreamSchema};

@@ -17,6 +17,7 @@ mod lower;
 mod options;
 mod parse;
 mod pick;
+mod sample;
 mod session;
 mod show;
 mod statement;
@@ -38,8 +39,8 @@ pub use options::{
 pub use parse::{parse_piece, parse_script, parse_statement};
 pub use show::{TaskLine, canonical, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 pub use statement::{
-    Column, ColumnSource, CreateAlert, CreateQuery, CreateStream, CreateTable, DropObject, Emit, Explain, Insert, Kind, Metadata, Name,
-    Parsed, Select, Show, Statement, Watermark,
+    Column, ColumnSource, CreateAlert, CreateLike, CreateQuery, CreateStream, CreateTable, DropObject, Emit, Explain, Insert, Kind,
+    Metadata, Name, Parsed, Select, Show, Statement, Watermark,
 };
 pub use types::{arrow_type, interval_millis, quoted, sql_type};
 pub use workspace::{Spill, Workspace};

@@ -13,6 +13,7 @@ pub use table::{ALERT_OPTIONS, Kind, OptionSpec, QUERY_OPTIONS, STREAM_OPTIONS, 
 
 use super::error::{Code, Place, SqlError, did_you_mean};
 use crate::record::TopicName;
+use crate::registry::SchemaKind;
 use crate::time::{Timestamp, parse_duration};
 
 /// One `'name' = 'value'` as it was written.
@@ -66,14 +67,27 @@ impl FormatName {
         }
     }
 
+    /// The language of its schemas, where they lie in a registry.
+    #[must_use]
+    pub const fn registry_kind(self) -> Option<SchemaKind> {
+        match self {
+            Self::Avro => Some(SchemaKind::Avro),
+            Self::Protobuf => Some(SchemaKind::Protobuf),
+            Self::Json | Self::Csv | Self::Debezium | Self::Raw => None,
+        }
+    }
+
     /// Whether its schemas lie in a registry.
     #[must_use]
     pub const fn has_registry(self) -> bool {
-        matches!(self, Self::Avro | Self::Protobuf)
+        self.registry_kind().is_some()
     }
 
-    fn of(word: Option<&str>) -> Self {
-        [Self::Csv, Self::Debezium, Self::Avro, Self::Protobuf, Self::Raw].into_iter().find(|f| word == Some(f.word())).unwrap_or(Self::Json)
+    pub(super) fn of(word: Option<&str>) -> Self {
+        [Self::Csv, Self::Debezium, Self::Avro, Self::Protobuf, Self::Raw]
+            .into_iter()
+            .find(|f| word == Some(f.word()))
+            .unwrap_or(Self::Json)
     }
 }
 
@@ -299,6 +313,14 @@ impl Options {
     }
 }
 
+/// The letter that a `csv.delimiter` stands for.
+pub(super) fn delimiter(text: Option<&str>) -> u8 {
+    match text {
+        Some("\\t") => b'\t',
+        text => text.and_then(|t| t.bytes().next()).unwrap_or(b','),
+    }
+}
+
 fn find(spec: &'static [OptionSpec], name: &str) -> Option<&'static OptionSpec> {
     spec.iter().find(|s| match s.name.strip_suffix('*') {
         Some(prefix) => name.len() > prefix.len() && name.starts_with(prefix),
@@ -343,10 +365,7 @@ impl StreamOptions {
         Self {
             topic: given.topic("topic"),
             format: FormatName::of(given.value("format")),
-            csv_delimiter: match given.value("csv.delimiter") {
-                Some("\\t") => b'\t',
-                text => text.and_then(|t| t.bytes().next()).unwrap_or(b','),
-            },
+            csv_delimiter: delimiter(given.value("csv.delimiter")),
             csv_null: given.value("csv.null").unwrap_or_default().to_owned(),
             registry_url: given.value("schema.registry.url").map(str::to_owned),
             registry_subject: given.value("schema.registry.subject").map(str::to_owned),

@@ -6,9 +6,11 @@
 
 mod decode;
 mod encode;
+mod guess;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 pub(super) use decode::{Plan, double, whole_number};
 pub(super) use encode::{AvroWriter, record_schema};
+pub(super) use guess::columns;

@@ -614,7 +614,10 @@ fn debezium() -> StreamSchema {
 
 #[test]
 fn an_envelope_gives_a_stream_the_row_after_each_change() {
-    check(debezium(), &ENVELOPES, &expect![[r#"
+    check(
+        debezium(),
+        &ENVELOPES,
+        &expect![[r#"
             0 {"id":1,"ward":"a","y":2.5}
             1 {"id":2,"ward":null,"y":null}
             2 {"id":1,"ward":"b","y":null}
@@ -623,7 +626,8 @@ fn an_envelope_gives_a_stream_the_row_after_each_change() {
             8 bad: op: expected one of c, r, u and d at byte 10
             10 bad: expected Debezium's envelope, an object with op, before and after at byte 19
             11 {"id":9,"ward":"z","y":null}
-        "#]]);
+        "#]],
+    );
     let decoded = decode(debezium(), &[(Some(r#"{"id":1}"#), None), (Some(r#"{"id":2}"#), Some(ENVELOPES[0].as_bytes()))]);
     assert_eq!((decoded.rows.num_rows(), decoded.bad.len(), decoded.next), (1, 0, Offset(2)));
 }
@@ -634,7 +638,9 @@ fn an_envelope_changes_a_tables_row_and_a_delete_says_its_key() {
     let mut records: Vec<_> = ENVELOPES.iter().map(|v| (Some(r#"{"id":1}"#), Some(v.as_bytes()))).collect();
     records.push((Some(r#"{"id":1}"#), None));
     let decoded = decode(table(), &records);
-    check_decoded(&decoded, &expect![[r#"
+    check_decoded(
+        &decoded,
+        &expect![[r#"
             0 {"id":1,"ward":"a","y":2.5}
             1 {"id":2,"ward":null,"y":null}
             2 {"id":1,"ward":"b","y":null}
@@ -647,7 +653,8 @@ fn an_envelope_changes_a_tables_row_and_a_delete_says_its_key() {
             9 bad: id: missing, and the column is NOT NULL at byte 32
             10 bad: expected Debezium's envelope, an object with op, before and after at byte 19
             11 {"id":9,"ward":"z","y":null}
-        "#]]);
+        "#]],
+    );
     let keys: Vec<_> = decoded.tombstones.iter().map(|t| String::from_utf8_lossy(&t.key).into_owned()).collect();
     assert_eq!(keys, ["1", "2"]);
     let two = KeyRule { columns: vec!["ward".to_owned(), "id".to_owned()], partitioner: None, partitions: 1 };

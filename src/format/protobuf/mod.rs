@@ -6,10 +6,12 @@
 
 mod decode;
 mod encode;
+mod guess;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 pub(super) use decode::Plan;
 pub(super) use encode::{ProtobufWriter, message_schema};
+pub(super) use guess::columns;
 pub(super) use schema::frame_len;

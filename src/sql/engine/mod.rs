@@ -10,6 +10,7 @@ mod growth;
 mod launch;
 mod rules;
 mod running;
+mod sample;
 mod statements;
 mod status;
 #[cfg(test)]

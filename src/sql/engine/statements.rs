@@ -29,6 +29,10 @@ impl Engine {
                 let _one = self.change.lock().await;
                 self.create(parsed, existing).await
             }
+            Statement::CreateLike(like) => {
+                let _one = self.change.lock().await;
+                self.create_like(like, existing).await
+            }
             Statement::Drop(drop) => {
                 let _one = self.change.lock().await;
                 self.drop_object(drop).await
@@ -55,7 +59,7 @@ impl Engine {
         }
     }
 
-    async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
+    pub(super) async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
         if let Statement::CreateQuery(query) = &parsed.statement {
             self.make_sink(query, parsed, existing).await?;
         }
@@ -374,7 +378,7 @@ fn watched(input: &PlannedInput, of: &PlanInput, inputs: Vec<Arc<Feed>>) -> Sour
     }
 }
 
-fn rows(batch: RecordBatch) -> Outcome {
+pub(super) fn rows(batch: RecordBatch) -> Outcome {
     Outcome::Rows { schema: batch.schema(), batches: vec![batch] }
 }
 

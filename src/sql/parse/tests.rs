@@ -9,6 +9,7 @@ use super::*;
 fn shape(statement: &Statement) -> String {
     match statement {
         Statement::CreateStream(s) => format!("stream {} {} columns {}", s.name, s.columns.len(), watermark(s.watermark.as_ref())),
+        Statement::CreateLike(l) => format!("stream {} like topic {} options {}", l.name, l.topic, l.given.len()),
         Statement::CreateTable(t) => format!("table {} {} columns key {}", t.name, t.columns.len(), t.primary_key[0]),
         Statement::CreateQuery(q) => format!("query {} into {} from {} | {}", q.name, q.insert_into, reads(&q.select), emit(&q.select)),
         Statement::CreateAlert(a) => {

@@ -114,8 +114,7 @@ async fn a_databases_changes_are_a_table_and_a_stream_of_what_they_left() {
          CREATE TABLE bed (p VARCHAR, bed VARCHAR, since TIMESTAMP(3), WATERMARK FOR since AS since, PRIMARY KEY (p) NOT ENFORCED)
              WITH ('topic' = 'bed', 'partitions' = '2', 'format' = 'debezium');
          CREATE STREAM moves (p VARCHAR, bed VARCHAR) WITH ('topic' = 'bed', 'format' = 'debezium');
-         CREATE QUERY m AS INSERT INTO moved SELECT p, bed FROM moves;
-         CREATE QUERY q AS INSERT INTO placed SELECT v.p, b.bed FROM v LEFT JOIN bed FOR SYSTEM_TIME AS OF v.ts AS b ON v.p = b.p;",
+         CREATE QUERY m AS INSERT INTO moved SELECT p, bed FROM moves;",
     )
     .await;
     let row = |p: &str, bed: &str, second: i64| format!(r#"{{"p":"{p}","bed":"{bed}","since":{}}}"#, second * 1_000);
@@ -123,7 +122,13 @@ async fn a_databases_changes_are_a_table_and_a_stream_of_what_they_left() {
     let (one, two, three) = (row("ann", "1", 1), row("ann", "2", 5), row("zoe", "9", 20));
     // The connector has put them where its own keys lie, which is not where the stream's do.
     bench.write("bed", 0, &[&change("c", "null", &one), &change("u", &one, &two)]).await;
-    bench.write("bed", 1, &[&change("r", "null", &row("bob", "3", 1)), &change("d", &row("bob", "3", 1), "null"), &change("c", "null", &three)]).await;
+    bench
+        .write(
+            "bed",
+            1,
+            &[&change("r", "null", &row("bob", "3", 1)), &change("d", &row("bob", "3", 1), "null"), &change("c", "null", &three)],
+        )
+        .await;
     let reading = |p: &str, second: i64| format!(r#"{{"p":"{p}","ts":{}}}"#, second * 1_000);
     let place = |p: &str| crate::bus::partition_for_key(p.as_bytes(), 2).0;
     bench.write_keyed("v", place("ann"), &[reading("ann", 2), reading("ann", 6)]).await;
@@ -145,4 +150,52 @@ async fn a_databases_changes_are_a_table_and_a_stream_of_what_they_left() {
     let write = refused("CREATE QUERY w AS INSERT INTO moves SELECT p FROM v").unwrap();
     let error = bench.engine.run(write).await.err().expect("nobody writes to it").to_string();
     assert!(error.contains("written by its connector alone"), "{error}");
+}
+
+/// What a statement answers, as lines.
+async fn said(engine: &Arc<Engine>, sql: &str) -> String {
+    let parsed = parse_script(sql).unwrap().remove(0);
+    match engine.run(parsed).await.unwrap_or_else(|e| panic!("{}", e.render(sql))) {
+        crate::sql::Outcome::Rows { batches, .. } => {
+            let column = arrow::array::AsArray::as_string::<i32>(batches[0].column(0)).clone();
+            column.iter().map(|line| line.unwrap_or_default().to_owned() + "\n").collect()
+        }
+        crate::sql::Outcome::Done(message) => message,
+        crate::sql::Outcome::Stream { .. } => panic!("{sql} gives rows that go on"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_made_like_what_its_topic_holds_and_says_how() {
+    let double = RegistryDouble::start();
+    let url = &double.url;
+    let bench = Bench::new(&format!(
+        "CREATE STREAM a (p VARCHAR NOT NULL, x DOUBLE, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts) WITH ('topic' = 'a', 'partitions' = '2');
+         CREATE STREAM av (p VARCHAR NOT NULL, x DOUBLE, ts TIMESTAMP(3) NOT NULL) WITH ('topic' = 'av', 'partitions' = '1', 'format' = 'avro', 'schema.registry.url' = '{url}');
+         CREATE STREAM pb (p VARCHAR NOT NULL, x DOUBLE, ts TIMESTAMP(3) NOT NULL) WITH ('topic' = 'pb', 'partitions' = '1', 'format' = 'protobuf', 'schema.registry.url' = '{url}');
+         CREATE QUERY qa AS INSERT INTO av SELECT p, x, ts FROM a;
+         CREATE QUERY qp AS INSERT INTO pb SELECT p, x, ts FROM a;"
+    ))
+    .await;
+    bench.write_keyed("a", 1, &[r#"{"p":"ann","x":1.5,"ts":"2026-01-01T00:00:00Z"}"#.to_owned()]).await;
+    bench.values("av", 1).await;
+    bench.values("pb", 1).await;
+    let made = said(&bench.engine, "CREATE STREAM j LIKE SAMPLE OF TOPIC 'a'").await;
+    let columns = "  p VARCHAR,\n  x DOUBLE,\n  ts TIMESTAMP(3) NOT NULL,\n  WATERMARK FOR ts AS ts - INTERVAL '5' SECOND\n";
+    assert_eq!(made, format!("CREATE STREAM j (\n{columns}) WITH (\n  'topic' = 'a',\n  'format' = 'json',\n  'key' = 'p'\n)\n"));
+    let row = r#"{"p":"ann","x":1.5,"ts":"2026-01-01T00:00:00Z"}"#;
+    assert_eq!(stored(&bench.engine, "SELECT * FROM j").await, [row]);
+    for (format, topic) in [("avro", "av"), ("protobuf", "pb")] {
+        let with = format!("WITH ('format' = '{format}', 'schema.registry.url' = '{url}')");
+        let made = said(&bench.engine, &format!("CREATE STREAM like_{topic} LIKE SAMPLE OF TOPIC '{topic}' {with}")).await;
+        assert!(made.contains("x DOUBLE,\n  ts TIMESTAMP(3)") && made.contains("WATERMARK FOR ts"), "{made}");
+        assert_eq!(stored(&bench.engine, &format!("SELECT * FROM like_{topic}")).await, [row], "{made}");
+    }
+    let again = said(&bench.engine, "CREATE STREAM IF NOT EXISTS j LIKE SAMPLE OF TOPIC 'a'").await;
+    assert!(again.contains("left as it is"), "{again}");
+    for (topic, why) in [("nowhere", "there is no topic"), ("a.dlq", "there is no topic")] {
+        let sql = format!("CREATE STREAM k LIKE SAMPLE OF TOPIC '{topic}'");
+        let error = bench.engine.run(parse_script(&sql).unwrap().remove(0)).await.err().expect("there is nothing to look at").to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
