@@ -3,6 +3,13 @@
 use arrow::datatypes::DataType;
 
 use super::{avro, protobuf};
+
+/// Records within records are columns down to here.
+pub(super) const MAX_RECORDS: usize = 16;
+/// So many fields of a schema are looked at: records that name one another multiply.
+pub(super) const MAX_FIELDS: usize = 10_000;
+/// What is said of fields behind these.
+pub(super) const TOO_DEEP: &str = "records within records without end";
 use crate::registry::{Schema, SchemaKind};
 
 /// A field of a schema as a column.

@@ -11,7 +11,11 @@ use super::super::MAX_DEPTH;
 use super::super::column::{Column, Values};
 use super::super::json::{Fault, Read};
 use super::super::{temporal, text};
-use super::schema::{Logical, Schema, Type, TypeId};
+use super::cursor::Cursor;
+use super::schema::{Logical, MAX_TYPES, Schema, Type, TypeId};
+
+/// So many ways may a plan have: records that lie in one another's unions multiply.
+const MAX_WAYS: usize = 5 * MAX_TYPES;
 
 /// How values of one schema become rows.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ struct Record {
 #[derive(Debug)]
 enum Way {
     /// A plain value, by its own type and the column's.
-    Plain(TypeId),
+    Plain,
     /// By branch; `None` where the column cannot hold one.
     Union(Vec<Option<Way>>),
     Struct(Record),
@@ -45,19 +49,24 @@ impl Plan {
     pub(in crate::format) fn new(text: &str, before: &[(String, String)], columns: &[Column]) -> Result<Self, String> {
         let schema = Schema::read(text, before)?;
         let Type::Record(fields) = schema.of(schema.root) else { return Err("its schema is not a record".to_owned()) };
-        let root = record(&schema, fields, columns, 0)?;
-        Ok(Self { schema, root })
+        let mut planner = Planner { schema: &schema, left: MAX_WAYS };
+        let root = planner.record(fields, columns, 0);
+        if planner.left == 0 {
+            return Err("its schema has too many ways to the columns".to_owned());
+        }
+        Ok(Self { root: root?, schema })
     }
 
     /// Reads one value as row `row`; `bytes` begin `skipped` bytes into the record's value.
     pub(in crate::format) fn read(&self, bytes: &[u8], skipped: usize, columns: &mut [Column], row: usize) -> Read<()> {
-        let mut cursor = Cursor { bytes, pos: 0, skipped, free: bytes.len() + SPARE };
+        let mut cursor = Cursor::new(bytes, skipped);
         self.record(&mut cursor, &self.root, columns, row, 0)?;
-        if cursor.pos < bytes.len() { cursor.fault("bytes behind the value") } else { Ok(()) }
+        if cursor.is_at_end() { Ok(()) } else { cursor.fault("bytes behind the value") }
     }
 
     fn record(&self, cursor: &mut Cursor<'_>, record: &Record, columns: &mut [Column], row: usize, depth: u32) -> Read<()> {
         for (of, way) in &record.fields {
+            let before = cursor.pos;
             match way {
                 Some((column, way)) => {
                     let column = &mut columns[*column];
@@ -67,6 +76,7 @@ impl Plan {
                 }
                 None => self.skip(cursor, *of, depth + 1)?,
             }
+            cursor.spend(before)?;
         }
         for column in &record.absent {
             let column = &mut columns[*column];
@@ -84,7 +94,7 @@ impl Plan {
             return cursor.fault("nested too deep");
         }
         match (way, self.schema.of(of)) {
-            (Way::Plain(_), plain) => return scalar(cursor, plain, column),
+            (Way::Plain, plain) => return scalar(cursor, plain, column),
             (Way::Union(ways), Type::Union(branches)) => {
                 let at = cursor.pos;
                 let branch = usize::try_from(cursor.long()?).ok().filter(|branch| *branch < branches.len());
@@ -152,11 +162,11 @@ impl Plan {
                 self.skip(cursor, *branch, depth + 1)?;
             }
             Type::Record(fields) => {
-                let before = cursor.pos;
                 for (_, of) in fields {
+                    let before = cursor.pos;
                     self.skip(cursor, *of, depth + 1)?;
+                    cursor.spend(before)?;
                 }
-                cursor.spend(before)?;
             }
             Type::Array(item) => {
                 while let Some(count) = cursor.block()? {
@@ -180,52 +190,64 @@ impl Plan {
     }
 }
 
-/// Which column takes which field: by its name, else by a name that differs in case alone.
-fn record(schema: &Schema, fields: &[(String, TypeId)], columns: &[Column], depth: u32) -> Result<Record, String> {
-    let mut taken = vec![false; columns.len()];
-    let place = |name: &str, taken: &[bool]| {
-        let free = |wanted: &dyn Fn(&Column) -> bool| columns.iter().enumerate().position(|(at, c)| !taken[at] && wanted(c));
-        let exact = free(&|c| c.name == name);
-        exact.or_else(|| {
-            // Somebody else's exact name is not taken away.
-            free(&|c| c.name.eq_ignore_ascii_case(name) && !fields.iter().any(|(other, _)| *other == c.name))
-        })
-    };
-    let mut found = Vec::with_capacity(fields.len());
-    for (name, of) in fields {
-        let way = match place(name, &taken) {
-            Some(at) => {
-                taken[at] = true;
-                let way = way(schema, *of, &columns[at].values, depth + 1).map_err(|why| format!("{}: {why}", columns[at].name))?;
-                Some((at, way))
-            }
-            None => None,
-        };
-        found.push((*of, way));
-    }
-    let absent = (0..columns.len()).filter(|at| !taken[*at]).collect();
-    Ok(Record { fields: found, absent })
+/// Finds the ways of a schema into columns.
+struct Planner<'a> {
+    schema: &'a Schema,
+    /// How many ways may still be found.
+    left: usize,
 }
 
-fn way(schema: &Schema, of: TypeId, values: &Values, depth: u32) -> Result<Way, String> {
-    if depth > MAX_DEPTH {
-        return Err("its schema is nested too deep".to_owned());
-    }
-    match (schema.of(of), values) {
-        (Type::Union(branches), _) => {
-            let ways: Vec<Option<Way>> = branches.iter().map(|branch| way(schema, *branch, values, depth + 1).ok()).collect();
-            let useful = branches.iter().zip(&ways).any(|(branch, way)| way.is_some() && *schema.of(*branch) != Type::Null);
-            let only_null = branches.iter().all(|branch| *schema.of(*branch) == Type::Null);
-            if useful || only_null {
-                Ok(Way::Union(ways))
-            } else {
-                Err("the writer's schema has no branch that the column can hold".to_owned())
-            }
+impl Planner<'_> {
+    /// Which column takes which field: by its name, else by a name that differs in case alone.
+    fn record(&mut self, fields: &[(String, TypeId)], columns: &[Column], depth: u32) -> Result<Record, String> {
+        self.left = self.left.saturating_sub(fields.len());
+        let mut taken = vec![false; columns.len()];
+        let place = |name: &str, taken: &[bool]| {
+            let free = |wanted: &dyn Fn(&Column) -> bool| columns.iter().enumerate().position(|(at, c)| !taken[at] && wanted(c));
+            let exact = free(&|c| c.name == name);
+            exact.or_else(|| {
+                // Somebody else's exact name is not taken away.
+                free(&|c| c.name.eq_ignore_ascii_case(name) && !fields.iter().any(|(other, _)| *other == c.name))
+            })
+        };
+        let mut found = Vec::with_capacity(fields.len());
+        for (name, of) in fields {
+            let way = match place(name, &taken) {
+                Some(at) => {
+                    taken[at] = true;
+                    let way = self.way(*of, &columns[at].values, depth + 1).map_err(|why| format!("{}: {why}", columns[at].name))?;
+                    Some((at, way))
+                }
+                None => None,
+            };
+            found.push((*of, way));
         }
-        (Type::Record(fields), Values::Struct(parts)) => Ok(Way::Struct(record(schema, fields, &parts.columns, depth)?)),
-        (Type::Array(item), Values::List(items)) => Ok(Way::List(*item, Box::new(way(schema, *item, &items.item.values, depth + 1)?))),
-        (plain, values) if fits(plain, values) => Ok(Way::Plain(of)),
-        (plain, _) => Err(format!("the writer's {} is not what the column holds", word(plain))),
+        let absent = (0..columns.len()).filter(|at| !taken[*at]).collect();
+        Ok(Record { fields: found, absent })
+    }
+
+    fn way(&mut self, of: TypeId, values: &Values, depth: u32) -> Result<Way, String> {
+        if depth > MAX_DEPTH || self.left == 0 {
+            return Err("its schema is nested too deep".to_owned());
+        }
+        self.left -= 1;
+        let schema = self.schema;
+        match (schema.of(of), values) {
+            (Type::Union(branches), _) => {
+                let ways: Vec<Option<Way>> = branches.iter().map(|branch| self.way(*branch, values, depth + 1).ok()).collect();
+                let useful = branches.iter().zip(&ways).any(|(branch, way)| way.is_some() && *schema.of(*branch) != Type::Null);
+                let only_null = branches.iter().all(|branch| *schema.of(*branch) == Type::Null);
+                if useful || only_null {
+                    Ok(Way::Union(ways))
+                } else {
+                    Err("the writer's schema has no branch that the column can hold".to_owned())
+                }
+            }
+            (Type::Record(fields), Values::Struct(parts)) => Ok(Way::Struct(self.record(fields, &parts.columns, depth)?)),
+            (Type::Array(item), Values::List(items)) => Ok(Way::List(*item, Box::new(self.way(*item, &items.item.values, depth + 1)?))),
+            (plain, values) if fits(plain, values) => Ok(Way::Plain),
+            (plain, _) => Err(format!("the writer's {} is not what the column holds", word(plain))),
+        }
     }
 }
 
@@ -431,95 +453,4 @@ fn rescaled(value: i128, from: i64, precision: u8, to: i8) -> Option<i128> {
         _ => return None,
     };
     (value.unsigned_abs() < 10_u128.pow(u32::from(precision))).then_some(value)
-}
-
-/// So many items and records without bytes may any value have.
-const SPARE: usize = 64;
-
-/// A place in a value.
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    pos: usize,
-    /// How many bytes of the record's value lie before these.
-    skipped: usize,
-    /// How many items and records without bytes of their own the value may still have: a schema of few words, or a block's
-    /// count, can stand for any number of them.
-    free: usize,
-}
-
-impl<'a> Cursor<'a> {
-    #[cold]
-    fn error(&self, why: &'static str) -> Box<Fault> {
-        Fault::new(self.skipped + self.pos, why)
-    }
-
-    #[cold]
-    fn fault<T>(&self, why: &'static str) -> Read<T> {
-        Err(self.error(why))
-    }
-
-    #[inline]
-    fn take(&mut self, len: usize) -> Read<&'a [u8]> {
-        match self.bytes.get(self.pos..).and_then(|rest| rest.get(..len)) {
-            Some(taken) => {
-                self.pos += len;
-                Ok(taken)
-            }
-            None => self.fault("the value ends too early"),
-        }
-    }
-
-    /// A number of at most ten bytes of seven bits, its sign in the lowest.
-    #[inline]
-    fn long(&mut self) -> Read<i64> {
-        let mut value: u64 = 0;
-        for (at, byte) in self.bytes[self.pos..].iter().take(10).enumerate() {
-            let bits = u64::from(byte & 0x7f);
-            if at == 9 && bits > 1 {
-                break;
-            }
-            value |= bits << (7 * at);
-            if byte & 0x80 == 0 {
-                self.pos += at + 1;
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-            }
-        }
-        self.fault("expected a number of at most ten bytes")
-    }
-
-    /// Bytes behind their length.
-    #[inline]
-    fn run(&mut self) -> Read<&'a [u8]> {
-        let at = self.pos;
-        let len = self.long()?;
-        let Ok(len) = usize::try_from(len) else {
-            self.pos = at;
-            return self.fault("a length below zero");
-        };
-        self.take(len)
-    }
-
-    /// How many items the next block of an array or map has; `None` at its end.
-    fn block(&mut self) -> Read<Option<u64>> {
-        let count = self.long()?;
-        if count < 0 {
-            // The block's length in bytes, for those who pass over it.
-            self.long()?;
-        }
-        Ok((count != 0).then_some(count.unsigned_abs()))
-    }
-
-    /// Counts an item or a record that took no bytes.
-    fn spend(&mut self, before: usize) -> Read<()> {
-        if self.pos > before {
-            return Ok(());
-        }
-        match self.free.checked_sub(1) {
-            Some(left) => {
-                self.free = left;
-                Ok(())
-            }
-            None => self.fault("more items than the value has bytes"),
-        }
-    }
 }

@@ -3,6 +3,8 @@
 //! Always: a column that may be NULL is a union with null first and null as its default, so that a column can be added
 //! and taken away; what was written is what the decoder reads back. A double that is not finite fails its row.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use serde_json::{Value, json};
 
@@ -12,9 +14,10 @@ use super::super::schema::{FieldSpec, SchemaError};
 /// The schema that rows of these columns are written with; `name` is the record's.
 pub(in crate::format) fn record_schema<'a>(name: &str, fields: impl Iterator<Item = &'a FieldSpec>) -> Result<String, SchemaError> {
     let name = identifier(name);
+    let mut names = BTreeSet::from([name.clone()]);
     let fields = fields
         .map(|f| {
-            let of = json_type(&f.data_type, &format!("{name}_{}", f.name), &f.name)?;
+            let of = json_type(&f.data_type, &format!("{name}_{}", f.name), &f.name, &mut names)?;
             field(&f.name, of, f.nullable)
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -34,7 +37,8 @@ fn field(name: &str, of: Value, nullable: bool) -> Result<Value, SchemaError> {
     Ok(if nullable { json!({ "name": name, "type": ["null", of], "default": null }) } else { json!({ "name": name, "type": of }) })
 }
 
-fn json_type(data_type: &DataType, record: &str, column: &str) -> Result<Value, SchemaError> {
+/// The type of a column or of a part of one. `record` is what a struct there would be called; `names` are those that are taken.
+fn json_type(data_type: &DataType, record: &str, column: &str, names: &mut BTreeSet<String>) -> Result<Value, SchemaError> {
     let logical = |of: &str, logical: &str| json!({ "type": of, "logicalType": logical });
     Ok(match data_type {
         DataType::Boolean => json!("boolean"),
@@ -57,14 +61,17 @@ fn json_type(data_type: &DataType, record: &str, column: &str) -> Result<Value, 
             json!({ "type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale })
         }
         DataType::Struct(fields) => {
-            let name = identifier(record);
+            let mut name = identifier(record);
+            while !names.insert(name.clone()) {
+                name.push('_');
+            }
             let fields = fields
                 .iter()
-                .map(|f| field(f.name(), json_type(f.data_type(), &format!("{name}_{}", f.name()), column)?, true))
+                .map(|f| field(f.name(), json_type(f.data_type(), &format!("{name}_{}", f.name()), column, names)?, true))
                 .collect::<Result<Vec<_>, _>>()?;
             json!({ "type": "record", "name": name, "fields": fields })
         }
-        DataType::List(item) => json!({ "type": "array", "items": ["null", json_type(item.data_type(), record, column)?] }),
+        DataType::List(item) => json!({ "type": "array", "items": ["null", json_type(item.data_type(), record, column, names)?] }),
         other => return Err(SchemaError::Type { field: column.to_owned(), data_type: other.clone(), place: "in an Avro record" }),
     })
 }
@@ -118,7 +125,7 @@ fn value(cells: &Cells, row: usize, out: &mut Vec<u8>) -> Result<(), &'static st
         Cells::Bytes(v) => run(v.value(row), out),
         Cells::Timestamp(v, TimeUnit::Second) => long(v.value(row).checked_mul(1_000).ok_or("a time that milliseconds cannot hold")?, out),
         Cells::Timestamp(v, _) => long(v.value(row), out),
-        Cells::Decimal(v, _) => run(shortest(&v.value(row).to_be_bytes()), out),
+        Cells::Decimal(v) => run(shortest(&v.value(row).to_be_bytes()), out),
         Cells::Struct(fields, _) => {
             for (_, field) in fields {
                 optional(field, row, out)?;

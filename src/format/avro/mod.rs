@@ -4,6 +4,7 @@
 //! them, `encode` writes rows under a schema made of the stream's columns. Why not the `arrow-avro` crate: it reads whole
 //! batches, and a value that is broken spoils the batch's builders, while here one bad record may cost nothing but itself.
 
+mod cursor;
 mod decode;
 mod encode;
 mod guess;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::super::MAX_DEPTH;
 
 /// So many types may a schema have.
-const MAX_TYPES: usize = 20_000;
+pub(super) const MAX_TYPES: usize = 20_000;
 
 /// Where a type stands in its schema.
 pub(super) type TypeId = usize;
@@ -97,7 +97,10 @@ impl Reader {
         match json {
             Value::String(name) => self.named(name, space),
             Value::Array(branches) => {
-                let branches = branches.iter().map(|branch| self.of(branch, space, depth + 1)).collect::<Result<_, _>>()?;
+                let branches: Vec<TypeId> = branches.iter().map(|branch| self.of(branch, space, depth + 1)).collect::<Result<_, _>>()?;
+                if branches.iter().any(|branch| matches!(self.types[*branch], Type::Union(_))) {
+                    return Err("its schema has a union directly within a union".to_owned());
+                }
                 self.add(Type::Union(branches))
             }
             Value::Object(object) => self.object(object, space, depth),
@@ -148,6 +151,7 @@ impl Reader {
                     }
                     "fixed" => {
                         let size = object.get("size").and_then(Value::as_u64).ok_or_else(|| lacks("size"))?;
+                        let logical = if matches!(logical, Logical::Decimal(_)) { logical } else { Logical::None };
                         Type::Fixed(usize::try_from(size).map_err(|_| lacks("size"))?, logical)
                     }
                     _ => {
@@ -177,21 +181,22 @@ impl Reader {
     }
 }
 
+/// A plain type. A logical type that does not suit it is passed over, as the specification asks.
 fn plain(name: &str, logical: Logical) -> Option<Type> {
+    let only = |suits: bool| if suits { logical } else { Logical::None };
     Some(match name {
         "null" => Type::Null,
         "boolean" => Type::Boolean,
-        "int" => Type::Int(logical),
-        "long" => Type::Long(logical),
+        "int" => Type::Int(only(matches!(logical, Logical::Date | Logical::Time(TimeUnit::Millisecond)))),
+        "long" => Type::Long(only(matches!(logical, Logical::Timestamp(_) | Logical::Time(TimeUnit::Microsecond)))),
         "float" => Type::Float,
         "double" => Type::Double,
-        "bytes" => Type::Bytes(logical),
+        "bytes" => Type::Bytes(only(matches!(logical, Logical::Decimal(_)))),
         "string" => Type::String,
         _ => return None,
     })
 }
 
-/// A logical type that does not suit its type is to be passed over, which is left to who reads the value.
 fn logical(object: &Map<String, Value>) -> Logical {
     match object.get("logicalType").and_then(Value::as_str) {
         Some("date") => Logical::Date,
@@ -200,7 +205,12 @@ fn logical(object: &Map<String, Value>) -> Logical {
         Some("timestamp-millis" | "local-timestamp-millis") => Logical::Timestamp(TimeUnit::Millisecond),
         Some("timestamp-micros" | "local-timestamp-micros") => Logical::Timestamp(TimeUnit::Microsecond),
         Some("timestamp-nanos" | "local-timestamp-nanos") => Logical::Timestamp(TimeUnit::Nanosecond),
-        Some("decimal") => Logical::Decimal(object.get("scale").and_then(Value::as_i64).unwrap_or(0)),
+        Some("decimal") => {
+            let number = |name: &str| object.get(name).and_then(Value::as_i64);
+            let (precision, scale) = (number("precision").unwrap_or(0), number("scale").unwrap_or(0));
+            // One without a precision, or with more digits behind the point than at all, is none.
+            if precision > 0 && (0..=precision).contains(&scale) { Logical::Decimal(scale) } else { Logical::None }
+        }
         _ => Logical::None,
     }
 }

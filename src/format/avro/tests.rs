@@ -325,3 +325,116 @@ fn no_bytes_and_no_schema_make_it_panic() {
         assert_eq!(read.rows.num_rows() + read.bad.len(), 2);
     }
 }
+
+#[test]
+fn the_specifications_own_examples_are_read() {
+    // Of "Binary Encoding" in Avro 1.12: longs, a string, a record, an array, a union.
+    check(
+        r#"{"type":"record","name":"r","fields":[{"name":"a","type":"long"}]}"#,
+        vec![FieldSpec::new("a", DataType::Int64)],
+        &[&[0], &[1], &[2], &[3], &[4], &[0x7f], &[0x80, 1]],
+        &expect![[r#"
+            0 {"a":0}
+            1 {"a":-1}
+            2 {"a":1}
+            3 {"a":-2}
+            4 {"a":2}
+            5 {"a":-64}
+            6 {"a":64}
+        "#]],
+    );
+    check(
+        r#"{"type":"record","name":"test","fields":[{"name":"a","type":"long"},{"name":"b","type":"string"}]}"#,
+        vec![FieldSpec::new("a", DataType::Int64), FieldSpec::new("b", DataType::Utf8)],
+        &[&[0x36, 0x06, 0x66, 0x6f, 0x6f]],
+        &expect![[r#"
+            0 {"a":27,"b":"foo"}
+        "#]],
+    );
+    let longs = || vec![FieldSpec::new("xs", DataType::List(Field::new_list_field(DataType::Int64, true).into()))];
+    check(
+        r#"{"type":"record","name":"r","fields":[{"name":"xs","type":{"type":"array","items":"long"}}]}"#,
+        longs(),
+        // One block; two; a block of minus two items with its size in bytes, for those who pass over it.
+        &[&[4, 6, 0x36, 0], &[2, 6, 2, 0x36, 0], &[3, 4, 6, 0x36, 0], &[0]],
+        &expect![[r#"
+            0 {"xs":[3,27]}
+            1 {"xs":[3,27]}
+            2 {"xs":[3,27]}
+            3 {"xs":[]}
+        "#]],
+    );
+    check(
+        r#"{"type":"record","name":"r","fields":[{"name":"u","type":["null","string"]}]}"#,
+        vec![FieldSpec::new("u", DataType::Utf8)],
+        &[&[0], &[2, 2, 0x61]],
+        &expect![[r#"
+            0 {"u":null}
+            1 {"u":"a"}
+        "#]],
+    );
+}
+
+#[test]
+fn what_no_column_takes_is_passed_over_whatever_it_is() {
+    let schema = r#"{"type":"record","name":"r","fields":[
+        {"name":"m","type":{"type":"map","values":["null",{"type":"array","items":"double"}]}},{"name":"e","type":{"type":"enum","name":"e","symbols":["A"]}},
+        {"name":"f","type":{"type":"fixed","name":"f","size":3}},{"name":"n","type":"null"},{"name":"s","type":"float"},{"name":"b","type":"boolean"},
+        {"name":"t","type":"bytes"},{"name":"z","type":"int"}]}"#;
+    let map = [&[3, 40, 2, b'k', 2, 2][..], &[0; 8], &[0, 2, b'l', 0, 0]].concat();
+    let rest = [0, 1, 2, 3, 0, 0, 0, 0, 1, 4, 9, 9, 14];
+    check(
+        schema,
+        vec![FieldSpec::new("z", DataType::Int32)],
+        &[&[&map[..], &rest].concat()],
+        &expect![[r#"
+            0 {"z":7}
+        "#]],
+    );
+}
+
+#[test]
+fn a_logical_type_that_does_not_suit_its_type_is_passed_over() {
+    let schema = r#"{"type":"record","name":"r","fields":[
+        {"name":"a","type":{"type":"int","logicalType":"timestamp-millis"}},{"name":"b","type":{"type":"long","logicalType":"date"}},
+        {"name":"c","type":{"type":"bytes","logicalType":"decimal","precision":2,"scale":3}},{"name":"d","type":{"type":"string","logicalType":"uuid"}},
+        {"name":"e","type":{"type":"long","logicalType":"local-timestamp-micros"}},{"name":"f","type":{"type":"int","logicalType":"no-such"}}]}"#;
+    let columns = vec![
+        FieldSpec::new("a", DataType::Float64),
+        FieldSpec::new("b", DataType::Float64),
+        FieldSpec::new("c", DataType::Binary),
+        FieldSpec::new("d", DataType::Utf8),
+        FieldSpec::new("e", MS),
+        FieldSpec::new("f", DataType::Float64),
+    ];
+    check(
+        schema,
+        columns,
+        &[&[2, 4, 2, 7, 2, b'u', 0xc0, 0x84, 0x3d, 6]],
+        &expect![[r#"
+            0 {"a":1.0,"b":2.0,"c":"Bw==","d":"u","e":"1970-01-01T00:00:00.500Z","f":3.0}
+        "#]],
+    );
+    for (schema, why) in [
+        (r#"{"type":"record","name":"r","fields":[{"name":"a","type":["null",["int"]]}]}"#, "a union directly within a union"),
+        (r#"{"type":"record","name":"r","fields":[{"name":"a","type":{"type":"fixed","name":"r","size":1}}]}"#, "one name to two types"),
+        (r#"{"type":"record","name":"r","fields":[{"name":"a","type":{"type":"fixed","name":"f","size":-1}}]}"#, "a type without \"size\""),
+    ] {
+        let read = decode(stream(vec![FieldSpec::new("a", DataType::Int32)], &[(1, schema)]), &[vec![0, 0, 0, 0, 1, 0]]);
+        assert!(read.bad[0].reason.contains(why), "{:?}", read.bad);
+    }
+}
+
+#[test]
+fn no_two_records_of_a_schema_that_we_write_share_a_name() {
+    let inner = DataType::Struct(vec![Field::new("x", DataType::Int32, true)].into());
+    let outer = DataType::Struct(vec![Field::new("b", inner.clone(), true)].into());
+    let fields = vec![FieldSpec::new("a", outer), FieldSpec::new("a_b", inner.clone()), FieldSpec::new("c", inner)];
+    let (_, text) = Encoder::schema(&stream(fields.clone(), &[])).unwrap().unwrap();
+    for name in ["ours_a", "ours_a_b", "ours_a_b_", "ours_c"] {
+        assert!(text.contains(&format!("\"name\":\"{name}\"")), "{text}");
+    }
+    // What it reads of a value under it: all three are there, with nothing in them.
+    let read = decode(stream(fields, &[(1, &text)]), &[vec![0, 0, 0, 0, 1, 2, 2, 0, 2, 0, 2, 2, 14]]);
+    assert_eq!(lines(&read.rows)[0].to_string(), r#"{"a":{"b":{"x":null}},"a_b":{"x":null},"c":{"x":7}}"#, "{:?}", read.bad);
+}

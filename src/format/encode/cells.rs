@@ -17,7 +17,7 @@ pub(in crate::format) enum Cells {
     Text(StringArray),
     Bytes(BinaryArray),
     Timestamp(Int64Array, TimeUnit),
-    Decimal(Decimal128Array, i8),
+    Decimal(Decimal128Array),
     Struct(Vec<(String, Self)>, Option<NullBuffer>),
     List(ListArray, Box<Self>),
 }
@@ -31,7 +31,7 @@ impl Cells {
             DataType::Utf8 => Self::Text(array.as_string::<i32>().clone()),
             DataType::Binary => Self::Bytes(array.as_binary::<i32>().clone()),
             DataType::Timestamp(unit, _) => Self::Timestamp(counts(array), *unit),
-            DataType::Decimal128(_, scale) => Self::Decimal(array.as_primitive::<Decimal128Type>().clone(), *scale),
+            DataType::Decimal128(..) => Self::Decimal(array.as_primitive::<Decimal128Type>().clone()),
             DataType::Struct(fields) => {
                 let parts = array.as_struct();
                 let columns = fields.iter().zip(parts.columns()).map(|(field, column)| (field.name().clone(), Self::of(column)));
@@ -54,7 +54,7 @@ impl Cells {
             Self::Double(v) => v.is_null(row),
             Self::Text(v) => v.is_null(row),
             Self::Bytes(v) => v.is_null(row),
-            Self::Decimal(v, _) => v.is_null(row),
+            Self::Decimal(v) => v.is_null(row),
             Self::Struct(_, nulls) => nulls.as_ref().is_some_and(|n| n.is_null(row)),
             Self::List(lists, _) => lists.is_null(row),
         }
