@@ -4,6 +4,7 @@
 //! asked for yet is handed to the caller, who asks and comes again. Called by the decoder, once a record.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::column::Column;
@@ -49,11 +50,13 @@ pub(super) struct Framed {
     kind: SchemaKind,
     /// By the whole frame: of a Protobuf schema it also names the message.
     plans: HashMap<Box<[u8]>, Plan>,
+    /// Schemas of Protobuf by id: a frame that names another message of one compiles nothing again.
+    compiled: HashMap<u32, Result<protobuf::Compiled, String>>,
 }
 
 impl Framed {
     pub(super) fn new(rule: RegistryRule, kind: SchemaKind) -> Self {
-        Self { rule, kind, plans: HashMap::new() }
+        Self { rule, kind, plans: HashMap::new(), compiled: HashMap::new() }
     }
 
     /// Reads one value as row `row`. On a stop the columns may be uneven.
@@ -76,10 +79,7 @@ impl Framed {
                 }
                 Some(Known::Schema(schema)) => self.plan(id, &schema, &frame[FRAME..], columns),
             };
-            if self.plans.len() >= MAX_PLANS {
-                self.plans.clear();
-            }
-            self.plans.insert(frame.into(), plan);
+            keep(&mut self.plans, frame.into(), plan);
         }
         match self.plans.get_mut(frame).expect("it was there or was just put there") {
             Plan::Avro(plan) => Ok(plan.read(rest, frame.len(), columns, row)?),
@@ -88,17 +88,30 @@ impl Framed {
         }
     }
 
-    fn plan(&self, id: u32, schema: &Schema, which: &[u8], columns: &[Column]) -> Plan {
-        let unfit = |why: String| Plan::Unfit(format!("schema {id} of the registry {}: {why}", self.rule.registry.url()).into());
+    fn plan(&mut self, id: u32, schema: &Schema, which: &[u8], columns: &[Column]) -> Plan {
+        let registry = &self.rule.registry;
+        let unfit = |why: String| Plan::Unfit(format!("schema {id} of the registry {}: {why}", registry.url()).into());
         if schema.kind != self.kind {
             return unfit(format!("it is {}, and the stream's format is {}", schema.kind.word(), self.kind.word()));
         }
         match self.kind {
             SchemaKind::Avro => avro::Plan::new(&schema.text, &schema.references, columns).map_or_else(unfit, Plan::Avro),
             SchemaKind::Protobuf => {
-                protobuf::Plan::new(&schema.text, &schema.references, which, columns).map_or_else(unfit, Plan::Protobuf)
+                if !self.compiled.contains_key(&id) {
+                    keep(&mut self.compiled, id, protobuf::Compiled::new(&schema.text, &schema.references));
+                }
+                let plan = self.compiled[&id].as_ref().map_err(String::clone);
+                plan.and_then(|schema| protobuf::Plan::new(schema, which, columns)).map_or_else(unfit, Plan::Protobuf)
             }
             SchemaKind::Json => unfit("no stream reads it".to_owned()),
         }
     }
+}
+
+/// Keeps a value. A full map starts again: what is gone is made once more.
+fn keep<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) {
+    if map.len() >= MAX_PLANS {
+        map.clear();
+    }
+    map.insert(key, value);
 }

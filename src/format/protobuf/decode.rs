@@ -1,9 +1,11 @@
 //! Messages of one schema into the columns of a stream: [`Plan`].
 //!
 //! A message is looked through once for the fields that columns want, and then each column takes its own: fields come in
-//! any order, the last of a plain field counts, the parts of a message that comes several times are one. Always: on a
-//! fault the columns may be uneven, and the caller cuts them back; nothing is allocated beyond what the bytes hold. A
-//! field that is not there is its type's zero where the schema gives it no presence, else NULL. Called by the decoder.
+//! any order, the last of a plain field and of a oneof counts, the parts of a message that comes several times are one.
+//! Always: on a fault the columns may be uneven, and the caller cuts them back; nothing is allocated beyond what the bytes
+//! hold. A field that is not there is its type's zero where the schema gives it no presence, else NULL. A number that its
+//! field's type cannot hold, which Protobuf's own readers cut to fit, is a fault: no writer of that schema has written it.
+//! Called by the decoder.
 
 use protox::prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
@@ -12,9 +14,11 @@ use super::super::avro::{double, whole_number};
 use super::super::column::{Column, Values};
 use super::super::json::{Fault, Read};
 use super::super::{temporal, text};
-use super::schema::{message, read_indexes};
+use super::schema::{Compiled, read_indexes};
+use super::wire::{EIGHT, FOUR, LENGTH, VARINT, Wire};
 
 const FULL: &str = "too much data in one batch";
+const RANGE: &str = "number out of range";
 
 /// How messages of one schema become rows.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ struct Message {
     fields: Vec<Option<Field>>,
     /// The numbers of the fields and their columns, by number.
     numbers: Vec<(u32, usize)>,
+    /// The numbers of a oneof's fields, by number, each with the columns of the others: what it takes the place of.
+    rivals: Vec<(u32, Vec<usize>)>,
 }
 
 #[derive(Debug)]
@@ -54,9 +60,12 @@ enum Way {
 /// How a plain value stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plain {
-    Varint,
-    Unsigned,
-    ZigZag,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
     Boolean,
     Fixed32,
     Fixed32Signed,
@@ -78,9 +87,9 @@ struct Found {
 
 impl Plan {
     /// Finds the ways of a message's fields into columns, or says which column cannot hold its field.
-    pub(in crate::format) fn new(text: &str, imports: &[(String, String)], frame: &[u8], columns: &[Column]) -> Result<Self, String> {
+    pub(in crate::format) fn new(schema: &Compiled, frame: &[u8], columns: &[Column]) -> Result<Self, String> {
         let indexes = read_indexes(frame, &mut 0).ok_or("the frame does not name a message")?;
-        let root = plan(&message(text, imports, &indexes)?, columns, 0)?;
+        let root = plan(&schema.message(&indexes)?, columns, 0)?;
         Ok(Self { root, found: Vec::new() })
     }
 
@@ -112,7 +121,15 @@ fn plan(of: &MessageDescriptor, columns: &[Column], depth: u32) -> Result<Messag
     if let Some(pair) = numbers.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(format!("columns \"{}\" and \"{}\" read the same field", columns[pair[0].1].name, columns[pair[1].1].name));
     }
-    Ok(Message { fields, numbers })
+    let rivals = of.oneofs().flat_map(|one| {
+        let wanted: Vec<(u32, usize)> = numbers.iter().copied().filter(|(number, _)| one.fields().any(|f| f.number() == *number)).collect();
+        let others = |number: u32| wanted.iter().filter(|(other, _)| *other != number).map(|(_, column)| *column).collect::<Vec<_>>();
+        let rivals: Vec<_> = one.fields().map(|f| (f.number(), others(f.number()))).filter(|(_, others)| !others.is_empty()).collect();
+        rivals
+    });
+    let mut rivals: Vec<_> = rivals.collect();
+    rivals.sort_unstable();
+    Ok(Message { fields, numbers, rivals })
 }
 
 fn field(of: &FieldDescriptor, values: &Values, depth: u32) -> Result<Field, String> {
@@ -138,13 +155,16 @@ fn way(kind: &Kind, values: &Values, depth: u32) -> Result<Way, String> {
         Kind::Enum(names) => {
             return match values {
                 V::Utf8(_) => Ok(Way::Enum(names.values().map(|v| (v.number(), v.name().to_owned())).collect())),
-                V::Int32(_) | V::Int64(_) => Ok(Way::Plain(Plain::Varint)),
+                V::Int32(_) | V::Int64(_) => Ok(Way::Plain(Plain::Int32)),
                 _ => Err("the writer's enum is not what the column holds".to_owned()),
             };
         }
-        Kind::Int32 | Kind::Int64 => (whole, Plain::Varint),
-        Kind::Uint32 | Kind::Uint64 => (whole, Plain::Unsigned),
-        Kind::Sint32 | Kind::Sint64 => (whole, Plain::ZigZag),
+        Kind::Int32 => (whole, Plain::Int32),
+        Kind::Int64 => (whole, Plain::Int64),
+        Kind::Uint32 => (whole, Plain::Uint32),
+        Kind::Uint64 => (whole, Plain::Uint64),
+        Kind::Sint32 => (whole, Plain::Sint32),
+        Kind::Sint64 => (whole, Plain::Sint64),
         Kind::Fixed32 => (whole, Plain::Fixed32),
         Kind::Sfixed32 => (whole, Plain::Fixed32Signed),
         Kind::Fixed64 => (whole, Plain::Fixed64),
@@ -186,6 +206,9 @@ fn fields(of: &Message, bytes: &[u8], skipped: usize, columns: &mut [Column], ro
             let found = &mut found[base + of.numbers[at].1];
             found.last = Some((kind, value.0, value.1));
             found.count += 1;
+        }
+        if let Ok(at) = of.rivals.binary_search_by_key(&number, |(number, _)| *number) {
+            of.rivals[at].1.iter().for_each(|column| found[base + column] = Found::default());
         }
     }
     for (at, (column, field)) in columns.iter_mut().zip(&of.fields).enumerate() {
@@ -390,16 +413,18 @@ fn plain_value(plain: Plain, wire: &mut Wire<'_>, column: &mut Column) -> Read<(
     let wrong = |why| Fault::new(skipped, why);
     let four = |bytes: &[u8]| u32::from_le_bytes(*bytes.first_chunk().expect("a value of four bytes"));
     let eight = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().expect("a value of eight bytes"));
+    let narrow = |value: i64| i32::try_from(value).map(i64::from).map_err(|_| wrong(RANGE));
+    let zigzag = |value: u64| (value >> 1) as i64 ^ -((value & 1) as i64);
     let whole = match plain {
-        Plain::Varint => wire.varint()? as i64,
-        Plain::ZigZag => {
-            let value = wire.varint()?;
-            (value >> 1) as i64 ^ -((value & 1) as i64)
-        }
-        Plain::Unsigned => i64::try_from(wire.varint()?).map_err(|_| wrong("number out of range"))?,
+        Plain::Int32 => narrow(wire.varint()? as i64)?,
+        Plain::Int64 => wire.varint()? as i64,
+        Plain::Sint32 => narrow(zigzag(wire.varint()?))?,
+        Plain::Sint64 => zigzag(wire.varint()?),
+        Plain::Uint32 => u32::try_from(wire.varint()?).map(i64::from).map_err(|_| wrong(RANGE))?,
+        Plain::Uint64 => i64::try_from(wire.varint()?).map_err(|_| wrong(RANGE))?,
         Plain::Fixed32 => i64::from(four(wire.bytes)),
         Plain::Fixed32Signed => i64::from(four(wire.bytes) as i32),
-        Plain::Fixed64 => i64::try_from(eight(wire.bytes)).map_err(|_| wrong("number out of range"))?,
+        Plain::Fixed64 => i64::try_from(eight(wire.bytes)).map_err(|_| wrong(RANGE))?,
         Plain::Fixed64Signed => eight(wire.bytes) as i64,
         Plain::Boolean => {
             let value = wire.varint()? != 0;
@@ -436,111 +461,13 @@ fn plain_value(plain: Plain, wire: &mut Wire<'_>, column: &mut Column) -> Read<(
     Ok(())
 }
 
-const VARINT: u8 = 0;
-const EIGHT: u8 = 1;
-const LENGTH: u8 = 2;
-const OPEN: u8 = 3;
-const CLOSE: u8 = 4;
-const FOUR: u8 = 5;
-
 impl Plain {
     const fn wire(self) -> u8 {
         match self {
-            Self::Varint | Self::Unsigned | Self::ZigZag | Self::Boolean => VARINT,
+            Self::Int32 | Self::Int64 | Self::Uint32 | Self::Uint64 | Self::Sint32 | Self::Sint64 | Self::Boolean => VARINT,
             Self::Fixed32 | Self::Fixed32Signed | Self::Float => FOUR,
             Self::Fixed64 | Self::Fixed64Signed | Self::Double => EIGHT,
             Self::Text | Self::Bytes => LENGTH,
-        }
-    }
-}
-
-/// A place in a message.
-#[derive(Clone, Copy)]
-struct Wire<'a> {
-    bytes: &'a [u8],
-    pos: usize,
-    /// How many bytes of the record's value lie before these.
-    skipped: usize,
-}
-
-impl Wire<'_> {
-    #[cold]
-    fn fault<T>(&self, why: &'static str) -> Read<T> {
-        Err(Fault::new(self.skipped + self.pos, why))
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Read<u64> {
-        let mut value: u64 = 0;
-        for (at, byte) in self.bytes[self.pos..].iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * at);
-            if byte & 0x80 == 0 {
-                self.pos += at + 1;
-                return Ok(value);
-            }
-        }
-        self.fault("expected a number of at most ten bytes")
-    }
-
-    /// A field's number and wire type.
-    #[inline]
-    fn tag(&mut self) -> Read<(u32, u8)> {
-        let at = self.pos;
-        let tag = self.varint()?;
-        match u32::try_from(tag >> 3) {
-            Ok(number) if number > 0 && number < 1 << 29 => Ok((number, (tag & 7) as u8)),
-            _ => {
-                self.pos = at;
-                self.fault("expected a field's number")
-            }
-        }
-    }
-
-    /// Passes a field's value; answers where it lies.
-    fn value(&mut self, kind: u8, number: u32) -> Read<(usize, usize)> {
-        let start = self.pos;
-        let len = match kind {
-            VARINT => {
-                self.varint()?;
-                return Ok((start, self.pos));
-            }
-            EIGHT => 8,
-            FOUR => 4,
-            LENGTH => self.varint()?,
-            OPEN => {
-                let end = self.group(number)?;
-                return Ok((start, end));
-            }
-            _ => return self.fault("no such wire type"),
-        };
-        let start = self.pos;
-        let len = usize::try_from(len).ok().filter(|len| *len <= self.bytes.len() - start);
-        let Some(len) = len else { return self.fault("the value ends too early") };
-        self.pos += len;
-        Ok((start, self.pos))
-    }
-
-    /// Passes a group, an older way to put a message within another; answers where what is in it ends.
-    fn group(&mut self, number: u32) -> Read<usize> {
-        let mut open = vec![number];
-        loop {
-            let before = self.pos;
-            let (number, kind) = self.tag()?;
-            match kind {
-                OPEN if open.len() >= MAX_DEPTH as usize => return self.fault("nested too deep"),
-                OPEN => open.push(number),
-                CLOSE => {
-                    if open.pop() != Some(number) {
-                        return self.fault("a group ends that did not begin");
-                    }
-                    if open.is_empty() {
-                        return Ok(before);
-                    }
-                }
-                kind => {
-                    self.value(kind, number)?;
-                }
-            }
         }
     }
 }

@@ -10,8 +10,9 @@ mod guess;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub(super) use decode::Plan;
 pub(super) use encode::{ProtobufWriter, message_schema};
 pub(super) use guess::columns;
-pub(super) use schema::frame_len;
+pub(super) use schema::{Compiled, frame_len};

@@ -1,12 +1,22 @@
-//! From a registry's text to the message that a frame names.
+//! From a registry's text to the message that a frame names: [`Compiled`].
+//!
+//! Always: what a stranger has written as an option of a schema is not looked into. Nothing that is read depends on it, and
+//! the texts of options may nest without end, which the rest of a schema may not.
 
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
-use protox::prost_reflect::MessageDescriptor;
+use protox::prost_reflect::prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, UninterpretedOption,
+};
+use protox::prost_reflect::{FileDescriptor, MessageDescriptor};
 
 /// The name under which the schema itself is compiled.
 const ROOT: &str = "schema.proto";
 /// So deep may the message lie within others.
 const MAX_INDEXES: usize = 16;
+
+/// A schema, compiled with what it imports. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(in crate::format) struct Compiled(FileDescriptor);
 
 /// The schema and what it imports, by name.
 struct Sources {
@@ -17,32 +27,97 @@ struct Sources {
 impl FileResolver for Sources {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         if name == ROOT {
-            return File::from_source(name, &self.text);
+            return file(name, &self.text);
         }
         match self.imports.iter().find(|(import, _)| import == name) {
-            Some((_, text)) => File::from_source(name, text),
+            Some((_, text)) => file(name, text),
             None => Err(protox::Error::file_not_found(name)),
         }
     }
 }
 
-/// The message at `indexes` (which of the file's messages, which within that, and so on).
-pub(super) fn message(text: &str, imports: &[(String, String)], indexes: &[usize]) -> Result<MessageDescriptor, String> {
-    let mut files = ChainFileResolver::new();
-    files.add(Sources { text: text.to_owned(), imports: imports.to_vec() });
-    files.add(GoogleFileResolver::new());
-    let mut compiler = protox::Compiler::with_file_resolver(files);
-    compiler.open_file(ROOT).map_err(|e| format!("it does not compile: {e}"))?;
-    let pool = compiler.descriptor_pool();
-    let file = pool.get_file_by_name(ROOT).ok_or("it does not compile")?;
-    let no_such = || "it has no message at the place that the frame names".to_owned();
-    let (first, rest) = indexes.split_first().ok_or_else(no_such)?;
-    let mut found = file.messages().nth(*first).ok_or_else(no_such)?;
-    for index in rest {
-        let inner = found.child_messages().nth(*index).ok_or_else(no_such)?;
-        found = inner;
+/// A file without its services, its extensions and the options that these are for.
+fn file(name: &str, text: &str) -> Result<File, protox::Error> {
+    let mut file: FileDescriptorProto = File::from_source(name, text)?.file_descriptor_proto().clone();
+    file.service.clear();
+    file.extension.clear();
+    file.source_code_info = None;
+    if let Some(options) = &mut file.options {
+        plain(&mut options.uninterpreted_option);
     }
-    Ok(found)
+    file.message_type.iter_mut().for_each(message_options);
+    file.enum_type.iter_mut().for_each(enum_options);
+    Ok(File::from_file_descriptor_proto(file))
+}
+
+/// A message within a message comes back here; the parser has bounded how deep.
+fn message_options(message: &mut DescriptorProto) {
+    message.extension.clear();
+    if let Some(options) = &mut message.options {
+        plain(&mut options.uninterpreted_option);
+    }
+    for options in message.oneof_decl.iter_mut().filter_map(|one| one.options.as_mut()) {
+        plain(&mut options.uninterpreted_option);
+    }
+    for options in message.extension_range.iter_mut().filter_map(|range| range.options.as_mut()) {
+        plain(&mut options.uninterpreted_option);
+    }
+    message.field.iter_mut().for_each(field_options);
+    message.enum_type.iter_mut().for_each(enum_options);
+    message.nested_type.iter_mut().for_each(message_options);
+}
+
+fn field_options(field: &mut FieldDescriptorProto) {
+    if let Some(options) = &mut field.options {
+        plain(&mut options.uninterpreted_option);
+    }
+}
+
+fn enum_options(of: &mut EnumDescriptorProto) {
+    if let Some(options) = &mut of.options {
+        plain(&mut options.uninterpreted_option);
+    }
+    for options in of.value.iter_mut().filter_map(|value| value.options.as_mut()) {
+        plain(&mut options.uninterpreted_option);
+    }
+}
+
+/// Leaves the options that Protobuf itself knows and that are one word: `packed`, `allow_alias` and such.
+fn plain(options: &mut Vec<UninterpretedOption>) {
+    options.retain(|option| option.aggregate_value.is_none() && option.name.iter().all(|part| !part.is_extension));
+}
+
+impl Compiled {
+    /// Compiles a schema's text.
+    pub(in crate::format) fn new(text: &str, imports: &[(String, String)]) -> Result<Self, String> {
+        let mut files = ChainFileResolver::new();
+        files.add(Sources { text: text.to_owned(), imports: imports.to_vec() });
+        files.add(GoogleFileResolver::new());
+        let mut compiler = protox::Compiler::with_file_resolver(files);
+        compiler.open_file(ROOT).map_err(|e| format!("it does not compile: {e}"))?;
+        let file = compiler.descriptor_pool().get_file_by_name(ROOT);
+        file.map(Self).ok_or_else(|| "it does not compile".to_owned())
+    }
+
+    /// The message at `indexes`: which of the file's messages, which within that, and so on.
+    pub(super) fn message(&self, indexes: &[usize]) -> Result<MessageDescriptor, String> {
+        const NO_SUCH: &str = "it has no message at the place that the frame names";
+        const UNSURE: &str = "behind a map serializers count messages differently, and the frame could name either of two";
+        let (first, rest) = indexes.split_first().ok_or(NO_SUCH)?;
+        let mut found = self.0.messages().nth(*first).ok_or(NO_SUCH)?;
+        for index in rest {
+            // Some count the messages that maps stand for (Python's, Go's), some do not (Java's).
+            let plain = found.child_messages().filter(|inner| !inner.is_map_entry()).nth(*index);
+            let any = found.child_messages().nth(*index).filter(|inner| !inner.is_map_entry());
+            let inner = match (plain, any) {
+                (Some(plain), Some(any)) if plain != any => return Err(UNSURE.to_owned()),
+                (Some(only), _) | (None, Some(only)) => only,
+                (None, None) => return Err(NO_SUCH.to_owned()),
+            };
+            found = inner;
+        }
+        Ok(found)
+    }
 }
 
 /// How many bytes of a frame's rest name the message; `None` where they are broken.

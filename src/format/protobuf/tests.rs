@@ -322,3 +322,98 @@ fn no_bytes_make_it_panic() {
     let read = decode(stream(vitals(), id_of(&made.values[0]), &made.schema, made.references), &damaged);
     assert_eq!(read.rows.num_rows() + read.bad.len(), damaged.len());
 }
+
+#[test]
+fn the_specifications_own_examples_are_read() {
+    // Of "Encoding" in protobuf.dev: Test1 with a = 150, Test2 with b = "testing", Test3 with c, Test4 with d and e, packed and not.
+    let schema = r#"syntax = "proto3"; message T { int32 a = 1; string b = 2; Test1 c = 3; string d = 4; repeated int32 e = 5; repeated int32 f = 6; sint64 z = 7;
+        message Test1 { int32 a = 1; } }"#;
+    let fields = vec![
+        FieldSpec::new("a", DataType::Int32),
+        FieldSpec::new("b", DataType::Utf8),
+        FieldSpec::new("c", structure(vec![("a", DataType::Int32)])),
+        FieldSpec::new("d", DataType::Utf8),
+        FieldSpec::new("e", list(DataType::Int32)),
+        FieldSpec::new("f", list(DataType::Int32)),
+        FieldSpec::new("z", DataType::Int64),
+    ];
+    check(
+        stream(fields, 1, schema, Vec::new()),
+        &framed(&[
+            &[0x08, 0x96, 0x01],
+            &[0x12, 0x07, 0x74, 0x65, 0x73, 0x74, 0x69, 0x6e, 0x67],
+            &[0x1a, 0x03, 0x08, 0x96, 0x01],
+            &[0x22, 0x05, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x28, 0x01, 0x28, 0x02, 0x28, 0x03],
+            &[0x32, 0x06, 0x03, 0x8e, 0x02, 0x9e, 0xa7, 0x05],
+            // Minus two takes ten bytes as an int32, and three as a sint64 is minus two.
+            &[0x08, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x38, 0x03],
+            &[0x38, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+        ]),
+        &expect![[r#"
+            0 {"a":150,"b":"","c":null,"d":"","e":[],"f":[],"z":0}
+            1 {"a":0,"b":"testing","c":null,"d":"","e":[],"f":[],"z":0}
+            2 {"a":0,"b":"","c":{"a":150},"d":"","e":[],"f":[],"z":0}
+            3 {"a":0,"b":"","c":null,"d":"hello","e":[1,2,3],"f":[],"z":0}
+            4 {"a":0,"b":"","c":null,"d":"","e":[],"f":[3,270,86942],"z":0}
+            5 {"a":-2,"b":"","c":null,"d":"","e":[],"f":[],"z":-2}
+            6 {"a":0,"b":"","c":null,"d":"","e":[],"f":[],"z":-9223372036854775808}
+        "#]],
+    );
+}
+
+#[test]
+fn a_number_that_its_fields_type_cannot_hold_is_refused_and_of_a_oneof_the_last_counts() {
+    let schema = r#"syntax = "proto3"; message T { int32 a = 1; uint32 b = 2; sint32 c = 3; oneof one { int32 d = 4; string e = 5; int32 unread = 6; } }"#;
+    let fields = ["a", "b", "c", "d"].map(|name| FieldSpec::new(name, DataType::Int64)).to_vec();
+    let fields = [fields, vec![FieldSpec::new("e", DataType::Utf8)]].concat();
+    let wide = [0x80, 0x80, 0x80, 0x80, 0x10];
+    check(
+        stream(fields, 1, schema, Vec::new()),
+        &framed(&[
+            &[0x10, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x18, 0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[&[0x08][..], &wide].concat(),
+            &[&[0x10][..], &wide].concat(),
+            &[&[0x18][..], &wide].concat(),
+            &[0x20, 7, 0x2a, 1, b'x'],
+            &[0x2a, 1, b'x', 0x20, 7],
+            &[0x2a, 1, b'x', 0x20, 7, 0x30, 1],
+        ]),
+        &expect![[r#"
+            0 {"a":0,"b":4294967295,"c":-2147483648,"d":null,"e":null}
+            1 bad: a: number out of range at byte 7
+            2 bad: b: number out of range at byte 7
+            3 bad: c: number out of range at byte 7
+            4 {"a":0,"b":0,"c":0,"d":null,"e":"x"}
+            5 {"a":0,"b":0,"c":0,"d":7,"e":null}
+            6 {"a":0,"b":0,"c":0,"d":null,"e":null}
+        "#]],
+    );
+}
+
+#[test]
+fn behind_a_map_a_frame_names_a_message_where_all_count_alike() {
+    let schema = r#"syntax = "proto3"; message T { map<string, int32> m = 1; message A { int32 a = 1; } message B { int32 a = 2; } }"#;
+    let value = |frame: &[u8]| [&[0, 0, 0, 0, 1], frame, &[0x08, 3]].concat();
+    check(
+        stream(vec![FieldSpec::new("a", DataType::Int32)], 1, schema, Vec::new()),
+        &[value(&[4, 0, 0]), value(&[4, 0, 2]), value(&[4, 0, 4]), value(&[4, 0, 6])],
+        &expect![[r#"
+            0 {"a":3}
+            1 bad: schema 1 of the registry http://registry: behind a map serializers count messages differently, and the frame could name either of two
+            2 {"a":0}
+            3 bad: schema 1 of the registry http://registry: it has no message at the place that the frame names
+        "#]],
+    );
+    // As registries write a map that they were given compiled; and options that are for others.
+    let schema = r#"syntax = "proto3"; import "google/protobuf/descriptor.proto"; option java_package = "x"; extend google.protobuf.FieldOptions { string pii = 50001; }
+        message T { option deprecated = true; repeated MEntry m = 1; int32 a = 2 [(pii) = "yes", deprecated = true]; repeated int32 p = 3 [packed = false];
+        message MEntry { option map_entry = true; string key = 1; int32 value = 2; } enum E { option allow_alias = true; X = 0; Y = 0; } }"#;
+    let fields = vec![FieldSpec::new("a", DataType::Int32), FieldSpec::new("p", list(DataType::Int32))];
+    check(
+        stream(fields, 1, schema, Vec::new()),
+        &framed(&[&[0x0a, 5, 0x0a, 1, b'k', 0x10, 9, 0x10, 3, 0x18, 1, 0x18, 2]]),
+        &expect![[r#"
+            0 {"a":3,"p":[1,2]}
+        "#]],
+    );
+}
