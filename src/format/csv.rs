@@ -2,11 +2,11 @@
 //!
 //! Always: what [`CsvEncoder`] writes, [`CsvReader`] reads back as the same row. NULL is a field without quotes that
 //! says what `csv.null` says (nothing, where it is not given); the same text between quotes is a text. A line with
-//! another number of fields, or with a quote that nothing closes, is no row. Called by the decoder, and by sinks.
+//! another number of fields, with a quote that nothing closes or with text behind one that closes a field, is no row.
+//! Called by the decoder, and by sinks.
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::{DataType, TimeUnit};
-use csv_core::{ReadFieldResult, Reader};
+use arrow::datatypes::DataType;
 
 use super::column::Column;
 use super::encode::{Encoded, Rows};
@@ -34,15 +34,13 @@ impl Default for CsvRule {
 /// Reads lines. Kept between records for its memory.
 #[derive(Debug)]
 pub(super) struct CsvReader {
-    core: Reader,
-    null: Vec<u8>,
-    field: Vec<u8>,
+    rule: CsvRule,
+    unquoted: Vec<u8>,
 }
 
 impl CsvReader {
     pub(super) fn new(rule: &CsvRule) -> Self {
-        let core = csv_core::ReaderBuilder::new().delimiter(rule.delimiter).build();
-        Self { core, null: rule.null.clone().into_bytes(), field: vec![0; 256] }
+        Self { rule: rule.clone(), unquoted: Vec::new() }
     }
 
     /// Reads one line into the columns. On a fault they may be uneven.
@@ -50,82 +48,110 @@ impl CsvReader {
         if let Err(bad) = simdutf8::compat::from_utf8(value) {
             return Err(Fault::new(bad.valid_up_to(), "expected UTF-8"));
         }
-        if value.is_empty() && columns.len() > 1 {
+        if columns.len() > 1 && value.iter().all(|b| matches!(b, b'\r' | b'\n')) {
             return Err(Fault::new(0, "empty value"));
         }
-        // Inside quotes a quote is written twice, so a line that is whole has an even number of them.
-        if !value.iter().filter(|b| **b == b'"').count().is_multiple_of(2) {
-            return Err(Fault::new(value.len(), "a quote is not closed"));
-        }
-        self.core.reset();
-        let (mut pos, mut ended) = (0, value.is_empty());
-        if value.is_empty() {
-            self.field_into(0, 0, false, &mut columns[0])?;
-        }
-        let mut columns = columns[usize::from(value.is_empty())..].iter_mut();
-        while !ended {
-            let (start, quoted) = (pos, value.get(pos) == Some(&b'"'));
-            let mut len = 0;
-            loop {
-                let (result, taken, written) = self.core.read_field(&value[pos..], &mut self.field[len..]);
-                (pos, len) = (pos + taken, len + written);
-                match result {
-                    // All of it is read: asked once more with nothing, the reader says how it ends.
-                    ReadFieldResult::InputEmpty => {}
-                    ReadFieldResult::OutputFull => self.field.resize(self.field.len() * 2, 0),
-                    ReadFieldResult::Field { record_end } => {
-                        ended = record_end;
-                        break;
-                    }
-                    ReadFieldResult::End => return Err(Fault::new(start, "empty value")),
-                }
+        let (mut fields, mut columns) = (Fields::new(value, self.rule.delimiter), columns.iter_mut());
+        while let Some(field) = fields.next(&mut self.unquoted)? {
+            let Some(column) = columns.next() else { return Err(Fault::new(field.start, "more fields than the stream has columns")) };
+            if !field.is_null(&self.rule) {
+                text::push(column, field.text).map_err(|why| Fault::new(field.start, why).of(&column.name))?;
+            } else if column.nullable {
+                column.push_null();
+            } else {
+                return Err(Fault::new(field.start, "null, and the column is NOT NULL").of(&column.name));
             }
-            let Some(column) = columns.next() else { return Err(Fault::new(start, "more fields than the stream has columns")) };
-            self.field_into(start, len, quoted, column)?;
-        }
-        if !value[pos..].iter().all(|b| matches!(b, b'\r' | b'\n')) {
-            return Err(Fault::new(pos, "more than one line"));
         }
         match columns.next() {
             Some(_) => Err(Fault::new(value.len(), "fewer fields than the stream has columns")),
             None => Ok(()),
         }
     }
+}
 
-    fn field_into(&self, start: usize, len: usize, quoted: bool, column: &mut Column) -> Read<()> {
-        let field = &self.field[..len];
-        if !quoted && field == self.null {
-            if !column.nullable {
-                return Err(Fault::new(start, "null, and the column is NOT NULL").of(&column.name));
-            }
-            column.push_null();
-            return Ok(());
-        }
-        text::push(column, field).map_err(|why| Fault::new(start, why).of(&column.name))
+/// A field, its quotes read.
+struct FieldText<'a> {
+    start: usize,
+    quoted: bool,
+    text: &'a [u8],
+}
+
+impl FieldText<'_> {
+    fn is_null(&self, rule: &CsvRule) -> bool {
+        !self.quoted && self.text == rule.null.as_bytes()
     }
 }
 
-/// The fields of a line, NULL as none; `None` where it is no line.
+/// The fields of one line, in order.
+struct Fields<'a> {
+    line: &'a [u8],
+    delimiter: u8,
+    pos: usize,
+    ended: bool,
+}
+
+impl<'a> Fields<'a> {
+    const fn new(line: &'a [u8], delimiter: u8) -> Self {
+        Self { line, delimiter, pos: 0, ended: false }
+    }
+
+    /// The next field; `None` behind the last, where nothing but ends of lines may follow. A quote that does not begin a
+    /// field is a letter like any other.
+    fn next<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Read<Option<FieldText<'s>>>
+    where
+        'a: 's,
+    {
+        let start = self.pos;
+        if self.ended {
+            let over = self.line[start..].iter().all(|b| matches!(b, b'\r' | b'\n'));
+            return if over { Ok(None) } else { Err(Fault::new(start, "more than one line")) };
+        }
+        let quoted = self.line.get(start) == Some(&b'"');
+        let text = if quoted {
+            self.unquote(scratch)?;
+            scratch.as_slice()
+        } else {
+            let ends = |b: &u8| *b == self.delimiter || matches!(b, b'\r' | b'\n');
+            self.pos = self.line[start..].iter().position(ends).map_or(self.line.len(), |len| start + len);
+            &self.line[start..self.pos]
+        };
+        match self.line.get(self.pos) {
+            Some(byte) if *byte == self.delimiter => self.pos += 1,
+            None | Some(b'\r' | b'\n') => self.ended = true,
+            Some(_) => return Err(Fault::new(self.pos, "text behind a closing quote")),
+        }
+        Ok(Some(FieldText { start, quoted, text }))
+    }
+
+    /// Reads what stands between quotes, where a quote is written twice.
+    fn unquote(&mut self, out: &mut Vec<u8>) -> Read<()> {
+        out.clear();
+        let mut from = self.pos + 1;
+        while let Some(len) = self.line[from..].iter().position(|b| *b == b'"') {
+            let quote = from + len;
+            out.extend_from_slice(&self.line[from..quote]);
+            self.pos = quote + 1;
+            if self.line.get(self.pos) != Some(&b'"') {
+                return Ok(());
+            }
+            out.push(b'"');
+            from = self.pos + 1;
+        }
+        Err(Fault::new(self.line.len(), "a quote is not closed"))
+    }
+}
+
+/// The fields of a line, NULL as none; `None` where it is no line, or has more fields than a stream has columns.
 #[must_use]
 pub fn csv_fields(rule: &CsvRule, line: &[u8]) -> Option<Vec<Option<String>>> {
-    // A line has at most so many fields, and of a stream each is one column.
-    let most = 1 + line.iter().filter(|b| **b == rule.delimiter).count();
-    if most > MAX_FIELDS {
-        return None;
-    }
-    let mut reader = CsvReader::new(rule);
-    let mut width = most;
-    while width > 0 {
-        let column = |_| Column::new("field", &DataType::Utf8, true, TimeUnit::Millisecond);
-        let mut columns: Vec<Column> = (0..width).map(column).collect();
-        if reader.read(line, &mut columns).is_ok() {
-            let texts = columns.iter_mut().map(|c| c.finish().as_string::<i32>().iter().next().flatten().map(str::to_owned));
-            return Some(texts.collect());
+    let (mut fields, mut scratch, mut texts) = (Fields::new(line, rule.delimiter), Vec::new(), Vec::new());
+    while let Some(field) = fields.next(&mut scratch).ok()? {
+        if texts.len() >= MAX_FIELDS {
+            return None;
         }
-        // Delimiters between quotes are none.
-        width -= 1;
+        texts.push(if field.is_null(rule) { None } else { Some(std::str::from_utf8(field.text).ok()?.to_owned()) });
     }
-    None
+    Some(texts)
 }
 
 /// Writes rows as lines without an end of line, one a record.

@@ -3,7 +3,8 @@
 //! A record is looked at twice: once for `op` and which of the two rows are there (at the top, or in `payload` where the
 //! connector sends schemas along), then its row is read as any JSON object. Always: an insert, an update and a snapshot's
 //! row give the row after it; a delete takes its key's row away in a table, and is nothing in a stream, which keeps what
-//! was; the null record behind a delete is nothing. Called by the decoder, once a record.
+//! was; the null record behind a delete is nothing. Dates and times of day may be numbers, as connectors write them.
+//! Called by the decoder, once a record.
 
 use arrow::datatypes::{DataType, Fields, TimeUnit};
 
@@ -53,7 +54,7 @@ impl Debezium {
             for (at, path) in columns.enumerate() {
                 shape.add_path(&[way, &[row], &path[..]].concat(), at);
             }
-            Reader::new(shape)
+            Reader::new(shape).with_counts()
         };
         let after = WAYS.map(|way| reader(way, "after", &mut values().map(|f| f.path())));
         let keys = schema.key().filter(|_| schema.tombstones()).map(|rule| {
