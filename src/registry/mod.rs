@@ -1,9 +1,10 @@
 //! Confluent's schema registry over HTTP: schemas by their id, and ids for the schemas that sinks write with.
 //!
 //! Owns what it has been told: a schema never changes under its id, so it is asked for once. Always: an answer is read
-//! up to a limit and a request ends within its time-out; what is not there is not asked for again for a while; every
-//! error names the registry and what was asked for. A registry that cannot be reached is an error to try again after,
-//! an id that it does not have is a fact about the record. Called by `format` and by the engine.
+//! up to a limit, a request ends within its time-out and a question, with all that a schema leans on, within another; what
+//! is not there is not asked for again for a while; every error names the registry and what was asked for. A registry that
+//! cannot be reached is an error to try again after, an id that it does not have is a fact about the record. Called by
+//! `format` and by the engine.
 
 mod answer;
 #[cfg(test)]
@@ -19,15 +20,17 @@ use parking_lot::Mutex;
 
 use answer::{Answer, Stored, Versioned};
 
-/// The longest answer that is read.
-const MAX_ANSWER: u64 = 4 << 20;
-/// How long a request may take, connecting included.
+/// The longest answer that is read, and how long a schema may be with all that it leans on.
+const MAX_ANSWER: u64 = 2 << 20;
+/// How long a request may take, connecting included, and how long a question may that takes several.
 const PATIENCE: Duration = Duration::from_secs(10);
+const WHOLE_PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long an id that is not there is not asked for again.
 const MISSING_FOR: Duration = Duration::from_secs(60);
-/// So many schemas are kept, and so many ids that are not there.
+/// So many schemas are kept of so many bytes, and so many ids that are not there.
 const MAX_KNOWN: usize = 1_024;
+const MAX_KNOWN_BYTES: usize = 64 << 20;
 /// So many other schemas may a schema lean on.
 const MAX_REFERENCES: usize = 64;
 
@@ -110,7 +113,9 @@ pub enum RegistryError {
         why: String,
     },
     /// The address cannot be one.
-    #[error("\"{0}\" is no address of a schema registry: write http:// or https://, a host and, where it has one, a path")]
+    #[error(
+        "\"{0}\" is no address of a schema registry: write http:// or https://, a host and, where it has one, a path; it has no user, password or query"
+    )]
     Address(String),
 }
 
@@ -131,15 +136,41 @@ impl RegistryError {
 pub struct Registry {
     url: String,
     agent: ureq::Agent,
-    known: Mutex<HashMap<u32, Arc<Schema>>>,
+    known: Mutex<Kept>,
     missing: Mutex<HashMap<u32, Instant>>,
     registered: Mutex<BTreeMap<(String, SchemaKind, String), u32>>,
+}
+
+/// The schemas that are known.
+#[derive(Debug, Default)]
+struct Kept {
+    by_id: HashMap<u32, Arc<Schema>>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps a schema. What is full starts again: what is gone is asked for once more.
+    fn keep(&mut self, id: u32, schema: Schema) {
+        let bytes = schema.bytes();
+        if self.by_id.len() >= MAX_KNOWN || self.bytes + bytes > MAX_KNOWN_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.by_id.insert(id, Arc::new(schema));
+    }
+}
+
+impl Schema {
+    /// How long it is, with what it leans on.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.references.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
+    }
 }
 
 impl Registry {
     /// The registry at `url`. Nothing is asked yet.
     pub fn new(url: &str) -> Result<Self, RegistryError> {
-        let bad = || RegistryError::Address(url.to_owned());
+        let bad = || RegistryError::Address(without_password(url));
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or_else(bad)?;
         if rest.is_empty() || rest.starts_with('/') || rest.contains(['?', '#', '@', ' ']) || url.parse::<ureq::http::Uri>().is_err() {
             return Err(bad());
@@ -167,7 +198,7 @@ impl Registry {
     /// What is known of an id without asking; `None`: nothing.
     #[must_use]
     pub fn known(&self, id: u32) -> Option<Known> {
-        if let Some(schema) = self.known.lock().get(&id) {
+        if let Some(schema) = self.known.lock().by_id.get(&id) {
             return Some(Known::Schema(Arc::clone(schema)));
         }
         let asked = self.missing.lock().get(&id).copied()?;
@@ -178,8 +209,14 @@ impl Registry {
     pub async fn fetch(self: &Arc<Self>, id: u32) -> Result<(), RegistryError> {
         let found = self.blocking(move |me| me.schema_of(id)).await?;
         match found {
-            Some(schema) => keep(&mut self.known.lock(), id, Arc::new(schema)),
-            None => keep(&mut self.missing.lock(), id, Instant::now()),
+            Some(schema) => self.known.lock().keep(id, schema),
+            None => {
+                let mut missing = self.missing.lock();
+                if missing.len() >= MAX_KNOWN {
+                    missing.clear();
+                }
+                missing.insert(id, Instant::now());
+            }
         }
         Ok(())
     }
@@ -205,7 +242,7 @@ impl Registry {
     /// What a test knows without asking.
     #[cfg(test)]
     pub fn learn(&self, id: u32, schema: Schema) {
-        self.known.lock().insert(id, Arc::new(schema));
+        self.known.lock().keep(id, schema);
     }
 
     async fn blocking<T: Send + 'static>(
@@ -220,15 +257,15 @@ impl Registry {
     }
 
     fn schema_of(&self, id: u32) -> Result<Option<Schema>, RegistryError> {
-        let what = format!("schema {id}");
-        let answer: Option<Stored> = self.get(&what, &format!("/schemas/ids/{id}"))?;
-        answer.map(|stored| self.with_references(&what, stored)).transpose()
+        let (what, until) = (format!("schema {id}"), Instant::now() + WHOLE_PATIENCE);
+        let answer: Option<Stored> = self.get(&what, &format!("/schemas/ids/{id}"), until)?;
+        answer.map(|stored| self.with_references(&what, stored, until)).transpose()
     }
 
     fn version_of(&self, subject: &str, version: &str) -> Result<Option<Schema>, RegistryError> {
-        let what = format!("version {version} of subject \"{subject}\"");
-        let answer: Option<Stored> = self.get(&what, &format!("/subjects/{}/versions/{version}", escaped(subject)))?;
-        answer.map(|stored| self.with_references(&what, stored)).transpose()
+        let (what, until) = (format!("version {version} of subject \"{subject}\""), Instant::now() + WHOLE_PATIENCE);
+        let answer: Option<Stored> = self.get(&what, &format!("/subjects/{}/versions/{version}", escaped(subject)), until)?;
+        answer.map(|stored| self.with_references(&what, stored, until)).transpose()
     }
 
     fn id_of(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<u32, RegistryError> {
@@ -246,8 +283,13 @@ impl Registry {
     }
 
     /// What stands at a path; `None` where the registry says that it is not there.
-    fn get<T: serde::de::DeserializeOwned>(&self, what: &str, path: &str) -> Result<Option<T>, RegistryError> {
+    fn get<T: serde::de::DeserializeOwned>(&self, what: &str, path: &str, until: Instant) -> Result<Option<T>, RegistryError> {
+        let left = until.saturating_duration_since(Instant::now()).min(PATIENCE);
+        if left.is_zero() {
+            return Err(self.unreachable(what, format!("it took longer than {} s to tell all that it leans on", WHOLE_PATIENCE.as_secs())));
+        }
         let request = self.agent.get(format!("{}{path}", self.url)).header("accept", "application/vnd.schemaregistry.v1+json");
+        let request = request.config().timeout_global(Some(left)).build();
         let answer = Answer::read(request.call()).map_err(|why| self.unreachable(what, why))?;
         if answer.is_missing() { Ok(None) } else { self.good(what, &answer).map(Some) }
     }
@@ -265,18 +307,18 @@ impl Registry {
     }
 
     /// A schema with all that it leans on, however far.
-    fn with_references(&self, what: &str, stored: Stored) -> Result<Schema, RegistryError> {
+    fn with_references(&self, what: &str, stored: Stored, until: Instant) -> Result<Schema, RegistryError> {
         let unusable = |why: String| RegistryError::Unusable { url: self.url.clone(), what: what.to_owned(), why };
         let kind = stored.kind().map_err(&unusable)?;
-        let mut found: Vec<(String, String)> = Vec::new();
-        let mut begun = BTreeSet::new();
+        let mut whole = Schema { kind, text: stored.schema, references: Vec::new() };
+        let (mut bytes, mut begun) = (whole.text.len() as u64, BTreeSet::new());
         // What is still to be read, and, behind what it leans on, what then is complete.
         let mut todo: Vec<Result<answer::Reference, (String, String)>> = stored.references.into_iter().rev().map(Ok).collect();
         while let Some(next) = todo.pop() {
             let reference = match next {
                 Ok(reference) => reference,
                 Err(complete) => {
-                    found.push(complete);
+                    whole.references.push(complete);
                     continue;
                 }
             };
@@ -287,23 +329,30 @@ impl Registry {
                 return Err(unusable(format!("it leans on more than {MAX_REFERENCES} others")));
             }
             let path = format!("/subjects/{}/versions/{}", escaped(&reference.subject), reference.version);
-            let inner: Option<Stored> = self.get(what, &path)?;
+            let inner: Option<Stored> = self.get(what, &path, until)?;
             let Some(inner) = inner else {
                 return Err(unusable(format!("version {} of subject \"{}\" is not there", reference.version, reference.subject)));
             };
+            bytes += inner.schema.len() as u64;
+            if bytes > MAX_ANSWER {
+                return Err(unusable(format!("it and what it leans on are longer than {MAX_ANSWER} bytes")));
+            }
             todo.push(Err((reference.name, inner.schema)));
             todo.extend(inner.references.into_iter().rev().map(Ok));
         }
-        Ok(Schema { kind, text: stored.schema, references: found })
+        Ok(whole)
     }
 }
 
-/// Keeps a value. A full map starts again: what is gone is asked for once more.
-fn keep<T>(map: &mut HashMap<u32, T>, id: u32, value: T) {
-    if map.len() >= MAX_KNOWN {
-        map.clear();
+/// An address as it may be shown.
+fn without_password(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            format!("{scheme}://***@{host}")
+        }
+        None => url.to_owned(),
     }
-    map.insert(id, value);
 }
 
 /// A subject as a part of a path.

@@ -100,5 +100,7 @@ fn an_address_is_http_and_carries_no_password() {
     for bad in ["", "localhost:8081", "http://", "http:///x", "ftp://x", "http://a b", "http://user:word@host", "http://h?q=1"] {
         assert!(matches!(Registry::new(bad), Err(RegistryError::Address(_))), "{bad}");
     }
+    let told = Registry::new("https://user:word@host/p").unwrap_err().to_string();
+    assert!(told.starts_with("\"https://***@host/p\" is no address") && !told.contains("word\""), "{told}");
     assert_eq!(Registry::new("https://registry:8081/").unwrap().url(), "https://registry:8081");
 }
