@@ -17,8 +17,9 @@ use crate::sql::statement::CreateLike;
 /// So many records of a partition are looked at, and so many of all.
 const PER_PARTITION: i64 = 500;
 const MAX_RECORDS: usize = 1_000;
-/// How much of a partition is read for them at most.
+/// How much of a partition is read for them at most, and how much is kept of all.
 const MAX_BYTES: usize = 4 << 20;
+const MAX_KEPT: usize = 16 << 20;
 const POLL_BYTES: usize = 256 << 10;
 
 impl Engine {
@@ -47,14 +48,18 @@ impl Engine {
         let Some(partitions) = partitions else {
             return Err(SqlError::new(Code::NoSuchName, format!("there is no topic \"{}\"", like.topic)).at(like.topic_place));
         };
-        let mut found: Vec<Sampled> = Vec::new();
+        let (mut found, mut kept) = (Vec::<Sampled>::new(), 0);
+        let enough = |found: &[Sampled], kept: usize| found.len() >= MAX_RECORDS || kept >= MAX_KEPT;
         for partition in 0..partitions {
+            if enough(&found, kept) {
+                break;
+            }
             let of = TopicPartition::new(like.topic.clone(), PartitionId(partition));
             let bounds = self.bus.bounds(&of).await.map_err(|e| storage(&e))?;
             let from = bounds.start.max(Offset(bounds.end.0.saturating_sub(PER_PARTITION)));
             let mut reader = self.bus.open(&of, from).await.map_err(|e| storage(&e))?;
             let mut bytes = 0;
-            while reader.position() < bounds.end && bytes < MAX_BYTES && found.len() < MAX_RECORDS {
+            while reader.position() < bounds.end && bytes < MAX_BYTES && !enough(&found, kept) {
                 let batches = reader.poll(POLL_BYTES).await.map_err(|e| storage(&e))?;
                 if batches.is_empty() {
                     break;
@@ -62,10 +67,13 @@ impl Engine {
                 for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
                     bytes += batch.len_bytes();
                     let records = batch.records().map_err(|e| bad(e.to_string()))?;
-                    let records = records.iter().filter_map(Result::ok).filter(|record| record.offset >= from);
-                    // A null value deletes: it shows nothing of what values are.
-                    let records = records.filter_map(|r| Some(Sampled { key: r.key.map(<[u8]>::to_vec), value: r.value?.to_vec() }));
-                    found.extend(records.take(MAX_RECORDS.saturating_sub(found.len())));
+                    for record in records.iter().filter_map(Result::ok).filter(|record| record.offset >= from) {
+                        // A null value deletes: it shows nothing of what values are.
+                        let Some(value) = record.value.filter(|_| !enough(&found, kept)) else { continue };
+                        let key = record.key.map(<[u8]>::to_vec);
+                        kept += value.len() + key.as_ref().map_or(0, Vec::len);
+                        found.push(Sampled { key, value: value.to_vec() });
+                    }
                 }
             }
         }

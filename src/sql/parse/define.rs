@@ -250,6 +250,10 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
             return Err(bad(message, option.name_place).hint(format!("leave it out, or write 'format' = '{}'", owners[0].word())));
         }
     }
+    if options.csv_null.bytes().any(|b| b == options.csv_delimiter) {
+        let message = "option 'csv.null' has the delimiter in it, and would be read as two fields".to_owned();
+        return Err(bad(message, options.given.place("csv.null")).hint("write another 'csv.null' or 'csv.delimiter'"));
+    }
     if options.format.has_registry() && options.registry_url.is_none() {
         let message = format!("format {} needs 'schema.registry.url'", options.format.word());
         return Err(bad(message, options.given.place("format")).hint("add 'schema.registry.url' = 'http://..'"));

@@ -1,9 +1,11 @@
 //! What JSON objects have in common: names, and for each a type that holds all its values.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde_json::{Map, Value};
 
-use super::{Findings, Found, Sampled};
+use super::{Findings, Found, MAX_COLUMNS, Sampled};
 use crate::sql::options::FormatName;
 use crate::time::Timestamp;
 
@@ -11,6 +13,10 @@ use crate::time::Timestamp;
 const MAX_DEPTH: usize = 8;
 /// Longer names are left out.
 const MAX_NAME: usize = 200;
+/// So many names of an object are kept: twice as many as a stream of its columns may have.
+const MAX_NAMES: usize = 2 * MAX_COLUMNS;
+/// So much is said of what is left out.
+const MAX_LEFT_OUT: usize = 50;
 
 /// What was seen under one name.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +39,31 @@ enum Kind {
     Time,
     Text,
     List(Box<Seen>),
-    Object(Vec<(String, Seen)>),
+    Object(Fields),
     /// Values that no one type holds.
     Mixed,
+}
+
+/// The names of an object, in the order in which they were first seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Fields {
+    list: Vec<(String, Seen)>,
+    places: HashMap<String, usize>,
+    /// Whether there were more.
+    full: bool,
+}
+
+impl Fields {
+    fn add(&mut self, name: String, seen: Seen) {
+        match self.places.get(&name) {
+            Some(at) => self.list[*at].1.merge(seen),
+            None if self.list.len() < MAX_NAMES => {
+                self.places.insert(name.clone(), self.list.len());
+                self.list.push((name, seen));
+            }
+            None => self.full = true,
+        }
+    }
 }
 
 impl PartialEq for Seen {
@@ -119,13 +147,14 @@ impl Seen {
                 items.iter().for_each(|item| seen.add(item));
                 Kind::List(Box::new(seen))
             }
-            Value::Object(fields) => {
-                let fields = fields.iter().map(|(name, value)| {
+            Value::Object(object) => {
+                let mut fields = Fields::default();
+                for (name, value) in object {
                     let mut seen = Self::default();
                     seen.add(value);
-                    (name.clone(), seen)
-                });
-                Kind::Object(fields.collect())
+                    fields.add(name.clone(), seen);
+                }
+                Kind::Object(fields)
             }
         };
         self.merge(Self { count: 1, kind });
@@ -146,12 +175,8 @@ impl Seen {
                 Kind::List(a)
             }
             (Kind::Object(mut a), Kind::Object(b)) => {
-                for (name, seen) in b {
-                    match a.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, known)) => known.merge(seen),
-                        None => a.push((name, seen)),
-                    }
-                }
+                a.full |= b.full;
+                b.list.into_iter().for_each(|(name, seen)| a.add(name, seen));
                 Kind::Object(a)
             }
             _ => Kind::Mixed,
@@ -169,9 +194,10 @@ impl Seen {
             Kind::Time => DataType::Timestamp(TimeUnit::Millisecond, None),
             Kind::List(item) => DataType::List(Field::new_list_field(item.data_type()?, true).into()),
             // In a list's objects, fields that no type holds are passed over.
+            Kind::Object(fields) if fields.full => return None,
             Kind::Object(fields) => {
                 let fields: Vec<Field> =
-                    fields.iter().filter_map(|(name, seen)| Some(Field::new(plain(name)?, seen.data_type()?, true))).collect();
+                    fields.list.iter().filter_map(|(name, seen)| Some(Field::new(plain(name)?, seen.data_type()?, true))).collect();
                 if fields.is_empty() {
                     return None;
                 }
@@ -198,12 +224,12 @@ fn kind_of_text(text: &str) -> Kind {
 /// Every field as a column: those of objects within under their paths.
 fn flatten(path: &mut Vec<String>, seen: &Seen, rows: usize, out: &mut Findings) {
     let Kind::Object(fields) = &seen.kind else { return };
-    for (name, seen) in fields {
+    for (name, seen) in &fields.list {
         path.push(name.clone());
         let shown = path.join(".").escape_debug().to_string();
         let nested = matches!(seen.kind, Kind::Object(_)) && path.len() < MAX_DEPTH;
         if plain(name).is_none() || name.contains('.') && path.len() > 1 {
-            out.left_out.push(format!("{}: no path can name it", shown.chars().take(MAX_NAME).collect::<String>()));
+            leave_out(out, format!("{}: no path can name it", shown.chars().take(MAX_NAME).collect::<String>()));
         } else if nested && !name.contains('.') {
             flatten(path, seen, rows, out);
         } else if let Some(data_type) = seen.data_type() {
@@ -214,9 +240,17 @@ fn flatten(path: &mut Vec<String>, seen: &Seen, rows: usize, out: &mut Findings)
             let place = (path.len() > 1 || own != *name).then(|| path.join("."));
             out.columns.push(Found { name: own, path: place, data_type, always: seen.count == rows });
         } else {
-            out.left_out.push(format!("{shown}: values that no one type holds"));
+            leave_out(out, format!("{shown}: values that no one type holds"));
         }
         path.pop();
+    }
+}
+
+fn leave_out(out: &mut Findings, what: String) {
+    match out.left_out.len() {
+        0..MAX_LEFT_OUT => out.left_out.push(what),
+        MAX_LEFT_OUT => out.left_out.push("and others".to_owned()),
+        _ => {}
     }
 }
 
@@ -256,7 +290,7 @@ fn numbers_to_times(root: &Seen, columns: &mut [Found]) -> Option<&'static str> 
 fn find<'a>(seen: &'a Seen, path: &[&str]) -> Option<&'a Kind> {
     let [first, rest @ ..] = path else { return Some(&seen.kind) };
     let Kind::Object(fields) = &seen.kind else { return None };
-    fields.iter().find(|(name, _)| name == first).and_then(|(_, seen)| find(seen, rest))
+    fields.places.get(*first).and_then(|at| find(&fields.list[*at].1, rest))
 }
 
 fn is_time_name(name: &str) -> bool {

@@ -193,7 +193,7 @@ async fn a_stream_is_made_like_what_its_topic_holds_and_says_how() {
     }
     let again = said(&bench.engine, "CREATE STREAM IF NOT EXISTS j LIKE SAMPLE OF TOPIC 'a'").await;
     assert!(again.contains("left as it is"), "{again}");
-    for (topic, why) in [("nowhere", "there is no topic"), ("a.dlq", "there is no topic")] {
+    for (topic, why) in [("nowhere", "there is no topic"), ("a.dlq", "holds no records to look at")] {
         let sql = format!("CREATE STREAM k LIKE SAMPLE OF TOPIC '{topic}'");
         let error = bench.engine.run(parse_script(&sql).unwrap().remove(0)).await.err().expect("there is nothing to look at").to_string();
         assert!(error.contains(why), "{error}");
