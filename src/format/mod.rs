@@ -17,6 +17,8 @@ mod json;
 mod number;
 mod protobuf;
 mod schema;
+#[cfg(test)]
+mod strangers;
 mod temporal;
 mod text;
 
