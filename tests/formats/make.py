@@ -144,16 +144,6 @@ def case(name, schema, rows, show):
     return {"schema": text, "values": [serializer(row, context).hex() for row in rows], "rows": [show(row) for row in rows]}
 
 
-chance = random.Random(7)
-cases = {
-    "wide": case("wide", WIDE, [wide(chance) for _ in range(40)], shown),
-    "ours": case("ours", OURS, [ours(chance) for _ in range(40)], shown_ours),
-}
-with open(os.path.join(HERE, "avro.json"), "w") as out:
-    json.dump(cases, out, indent=0, ensure_ascii=False)
-    out.write("\n")
-
-
 def generated():
     """The modules that protoc makes of the .proto files."""
     from grpc_tools import protoc
@@ -252,11 +242,24 @@ def protobuf_case(name, of, rows, file, references):
     }
 
 
-Vitals, Ours = generated()
-cases = {
-    "vitals": protobuf_case("vitals", Vitals, [vitals_message(Vitals, chance) for _ in range(40)], "vitals.proto", ["device.proto"]),
-    "ours": protobuf_case("ours-proto", Ours, [ours_message(Ours, chance) for _ in range(40)], "ours.proto", []),
-}
-with open(os.path.join(HERE, "protobuf.json"), "w") as out:
-    json.dump(cases, out, indent=0, ensure_ascii=False)
-    out.write("\n")
+def write(name, cases):
+    with open(os.path.join(HERE, name), "w") as out:
+        json.dump(cases, out, indent=0, ensure_ascii=False)
+        out.write("\n")
+
+
+def main():
+    chance = random.Random(7)
+    write("avro.json", {
+        "wide": case("wide", WIDE, [wide(chance) for _ in range(40)], shown),
+        "ours": case("ours", OURS, [ours(chance) for _ in range(40)], shown_ours),
+    })
+    Vitals, Ours = generated()
+    write("protobuf.json", {
+        "vitals": protobuf_case("vitals", Vitals, [vitals_message(Vitals, chance) for _ in range(40)], "vitals.proto", ["device.proto"]),
+        "ours": protobuf_case("ours-proto", Ours, [ours_message(Ours, chance) for _ in range(40)], "ours.proto", []),
+    })
+
+
+if __name__ == "__main__":
+    main()
