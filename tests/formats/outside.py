@@ -294,7 +294,7 @@ def debezium_part(node, chance):
     table, changes, keys = {}, [], []
     for at in range(ROWS):
         id = chance.randrange(40)
-        row = {"id": id, "bed": chance.choice(["1", "2", None]), "born": chance.randrange(-20_000, 20_000), "at": chance.randrange(4 * 10**15), "dose": f"{chance.randrange(-10**6, 10**6) / 100:.2f}"}
+        row = {"id": id, "bed": chance.choice(["1", "2", None]), "born": chance.randrange(-20_000, 20_000), "changed": chance.randrange(4 * 10**15), "dose": f"{chance.randrange(-10**6, 10**6) / 100:.2f}"}
         before = table.get(id)
         op = "d" if before and chance.random() < 0.3 else "u" if before else chance.choice("cr")
         after = None if op == "d" else row
@@ -308,10 +308,10 @@ def debezium_part(node, chance):
             keys.append(keys[-1])
         else:
             table[id] = row
-    node.sql("CREATE TABLE beds (id BIGINT, bed VARCHAR, born DATE, at TIMESTAMP(6), dose DECIMAL(10, 2), PRIMARY KEY (id) NOT ENFORCED) WITH ('topic' = 'beds', 'partitions' = '1', 'format' = 'debezium', 'timestamp.unit' = 'us')")
+    node.sql("CREATE TABLE beds (id BIGINT, bed VARCHAR, born DATE, changed TIMESTAMP(6), dose DECIMAL(10, 2), PRIMARY KEY (id) NOT ENFORCED) WITH ('topic' = 'beds', 'partitions' = '1', 'format' = 'debezium', 'timestamp.unit' = 'us')")
     node.sql("CREATE STREAM moves (id BIGINT, bed VARCHAR) WITH ('topic' = 'beds', 'format' = 'debezium')")
     node.produce("beds", changes, keys)
-    found = node.sql("SELECT id, bed, CAST(born AS INT) AS born, CAST(at AS BIGINT) AS at, CAST(dose AS VARCHAR) AS dose FROM beds ORDER BY id")
+    found = node.sql("SELECT id, bed, CAST(born AS INT) AS born, CAST(changed AS BIGINT) AS changed, CAST(dose AS VARCHAR) AS dose FROM beds ORDER BY id")
     same("debezium: a table is what the changes leave", found, [table[id] for id in sorted(table)])
     kept = [json.loads(c) for c in changes if c]
     kept = [c.get("payload", c) for c in kept]

@@ -402,9 +402,12 @@ fn start_at(start: Start) -> StartAt {
 
 /// What writes rows of `rows` to the stream's topic.
 pub(super) async fn encoder(def: &StreamDef, partitions: i32, rows: &SchemaRef) -> Result<Encoder, SqlError> {
-    Encoder::open(&def.schema(partitions)?, rows).await.map_err(|e| {
-        let passing = matches!(&e, EncoderError::Registry(error) if error.is_passing());
-        SqlError::new(if passing { Code::Storage } else { Code::BadDefinition }, e.to_string())
+    Encoder::open(&def.schema(partitions)?, rows).await.map_err(|e| match &e {
+        EncoderError::Registry(error) if error.is_passing() => SqlError::new(Code::Storage, e.to_string())
+            .hint("see that the registry runs and can be reached from the node, then run the statement again"),
+        EncoderError::Registry(_) => SqlError::new(Code::BadDefinition, e.to_string())
+            .hint("change the columns to what the subject allows, or choose another with 'schema.registry.subject'"),
+        EncoderError::Schema(_) => SqlError::new(Code::BadDefinition, e.to_string()),
     })
 }
 

@@ -100,9 +100,11 @@ impl Engine {
             _ => None,
         });
         let Some((id, rest)) = framed else {
-            return Err(bad(format!("no record of topic \"{}\" has a zero and a schema's id in front", like.topic)));
+            let message = format!("no record of topic \"{}\" has a zero and a schema's id in front", like.topic);
+            return Err(bad(message).hint("say what the records are: WITH ('format' = 'json')"));
         };
-        registry.fetch(id).await.map_err(|e| bad(e.to_string()))?;
+        let asked = registry.fetch(id).await;
+        asked.map_err(|e| bad(e.to_string()).hint("see that the registry runs and can be reached from the node"))?;
         match registry.known(id) {
             Some(Known::Schema(schema)) if Some(schema.kind) == format.registry_kind() => {
                 columns_of_schema(&schema, rest).map_err(|why| bad(format!("schema {id} of the registry {}: {why}", registry.url())))
