@@ -50,9 +50,9 @@ impl RegistryDouble {
     }
 
     /// Adds a schema as an answer of `/schemas/ids`, under a subject; gives its id.
-    pub fn add(&self, subject: &str, answer: Value) -> u32 {
+    pub fn add(&self, subject: &str, answer: &Value) -> u32 {
         let mut shelf = self.shelf.lock();
-        shelf.add(subject, &answer) as u32
+        shelf.add(subject, answer) as u32
     }
 }
 

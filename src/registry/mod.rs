@@ -23,7 +23,7 @@ use answer::{Answer, Stored, Versioned};
 /// The longest answer that is read, and how long a schema may be with all that it leans on.
 const MAX_ANSWER: u64 = 2 << 20;
 /// How long a request may take, connecting included, and how long a question may that takes several.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 const WHOLE_PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long an id that is not there is not asked for again.

@@ -19,7 +19,7 @@ fn text_of(known: Option<Known>) -> Option<String> {
 #[tokio::test]
 async fn a_schema_is_asked_for_once_and_what_is_missing_not_again_soon() {
     let double = RegistryDouble::start();
-    let id = double.add("v-value", json!({ "schema": "\"string\"" }));
+    let id = double.add("v-value", &json!({ "schema": "\"string\"" }));
     let registry = of(&double);
     assert!(registry.known(id).is_none() && double.shelf.lock().asked.is_empty());
     registry.fetch(id).await.unwrap();
@@ -34,10 +34,10 @@ async fn a_schema_is_asked_for_once_and_what_is_missing_not_again_soon() {
 #[tokio::test]
 async fn what_a_schema_leans_on_comes_before_it_however_far() {
     let double = RegistryDouble::start();
-    double.add("base", json!({ "schema": "base" }));
-    double.add("mid dle", json!({ "schema": "middle", "references": [{ "name": "b", "subject": "base", "version": 1 }] }));
+    double.add("base", &json!({ "schema": "base" }));
+    double.add("mid dle", &json!({ "schema": "middle", "references": [{ "name": "b", "subject": "base", "version": 1 }] }));
     let references = json!([{ "name": "m", "subject": "mid%20dle", "version": 1 }, { "name": "b", "subject": "base", "version": 1 }]);
-    let id = double.add("top", json!({ "schema": "top", "schemaType": "PROTOBUF", "references": references }));
+    let id = double.add("top", &json!({ "schema": "top", "schemaType": "PROTOBUF", "references": references }));
     // The double compares paths as they are, so the subject is kept escaped there.
     double.shelf.lock().subjects[1].0 = "mid%2520dle".to_owned();
     let registry = of(&double);
@@ -103,4 +103,36 @@ fn an_address_is_http_and_carries_no_password() {
     let told = Registry::new("https://user:word@host/p").unwrap_err().to_string();
     assert!(told.starts_with("\"https://***@host/p\" is no address") && !told.contains("word\""), "{told}");
     assert_eq!(Registry::new("https://registry:8081/").unwrap().url(), "https://registry:8081");
+}
+
+#[tokio::test]
+async fn what_a_schema_leans_on_is_bounded() {
+    let double = RegistryDouble::start();
+    double.add("small", &json!({ "schema": "small" }));
+    double.add("long", &json!({ "schema": "x".repeat(1 << 20) }));
+    let leaning = |subject: &str, count: usize| {
+        let references = (0..count).map(|n| json!({ "name": format!("n{n}"), "subject": subject, "version": 1 }));
+        json!({ "schema": format!("{subject} {count}"), "references": references.collect::<Vec<_>>() })
+    };
+    // One that leans on itself, by a name that it has begun already.
+    let ring = double.add("ring", &leaning("ring", 1));
+    let (few, many, heavy) =
+        (double.add("few", &leaning("small", 64)), double.add("many", &leaning("small", 65)), double.add("heavy", &leaning("long", 2)));
+    let registry = of(&double);
+    registry.fetch(ring).await.unwrap();
+    registry.fetch(few).await.unwrap();
+    let error = registry.fetch(many).await.unwrap_err().to_string();
+    assert!(error.contains("it leans on more than 64 others"), "{error}");
+    let error = registry.fetch(heavy).await.unwrap_err().to_string();
+    assert!(error.contains("it and what it leans on are longer than 2097152 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_a_question_and_never_answers_is_left() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = Arc::new(Registry::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap());
+    let begun = Instant::now();
+    let error = registry.fetch(1).await.unwrap_err();
+    assert!(error.is_passing() && begun.elapsed() < 4 * PATIENCE, "{error} after {:?}", begun.elapsed());
+    assert!(registry.known(1).is_none(), "it may answer another time");
 }

@@ -18,7 +18,7 @@ pub(in crate::format) fn record_schema<'a>(name: &str, fields: impl Iterator<Ite
     let fields = fields
         .map(|f| {
             let of = json_type(&f.data_type, &format!("{name}_{}", f.name), &f.name, &mut names)?;
-            field(&f.name, of, f.nullable)
+            field(&f.name, &of, f.nullable)
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(json!({ "type": "record", "name": name, "fields": fields }).to_string())
@@ -30,7 +30,7 @@ fn identifier(text: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() { format!("_{name}") } else { name }
 }
 
-fn field(name: &str, of: Value, nullable: bool) -> Result<Value, SchemaError> {
+fn field(name: &str, of: &Value, nullable: bool) -> Result<Value, SchemaError> {
     if identifier(name) != name {
         return Err(SchemaError::Name { field: name.to_owned(), format: "Avro" });
     }
@@ -67,7 +67,7 @@ fn json_type(data_type: &DataType, record: &str, column: &str, names: &mut BTree
             }
             let fields = fields
                 .iter()
-                .map(|f| field(f.name(), json_type(f.data_type(), &format!("{name}_{}", f.name()), column, names)?, true))
+                .map(|f| field(f.name(), &json_type(f.data_type(), &format!("{name}_{}", f.name()), column, names)?, true))
                 .collect::<Result<Vec<_>, _>>()?;
             json!({ "type": "record", "name": name, "fields": fields })
         }

@@ -93,7 +93,7 @@ async fn a_registry_that_does_not_answer_stops_a_query_and_loses_nothing() {
     bench.write("mid", 0, &["\u{0}\u{0}\u{0}\u{0}\u{1}\u{2}a"]).await;
     let error = bench.failure("b").await;
     assert!(error.contains(&double.url) && error.contains("schema 1") && error.contains("no leader"), "{error}");
-    double.add("mid-value", serde_json::json!({ "schema": r#"{"type":"record","name":"r","fields":[{"name":"p","type":"string"}]}"# }));
+    double.add("mid-value", &serde_json::json!({ "schema": r#"{"type":"record","name":"r","fields":[{"name":"p","type":"string"}]}"# }));
     double.shelf.lock().ill = None;
     assert_eq!(bench.values("o", 1).await, [r#"{"p":"a"}"#]);
     let refused = format!(
