@@ -20,6 +20,7 @@
 //! | [`broker`] | topics, partitions, idempotent producers, consumer groups |
 //! | [`server`] | Kafka listeners: connections, dispatch, one file per group of APIs |
 //! | [`bus`] | the one seam between engine and log |
+//! | [`registry`] | Confluent's schema registry over HTTP |
 //! | [`format`](mod@format) | bytes to Arrow rows and back; a bad record is one dead letter |
 //! | [`stream`] | watermarks, windows, state, the operators and the task that runs them |
 //! | [`sql`] | dialect, catalogue, planning on DataFusion, functions, history |
@@ -51,6 +52,7 @@ pub mod log;
 pub mod metrics;
 pub mod node;
 pub mod record;
+pub mod registry;
 pub mod server;
 pub mod sql;
 pub mod stream;

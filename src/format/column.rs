@@ -222,6 +222,11 @@ impl Column {
         self.len = self.len.min(len);
     }
 
+    /// Whether the last value is NULL.
+    pub(super) fn last_is_null(&self) -> bool {
+        self.len.checked_sub(1).is_some_and(|last| self.nulls.last() == Some(&last))
+    }
+
     /// The last value as a record's key spells it; `None` where it is NULL.
     pub(super) fn last_as_key<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let last = self.len.checked_sub(1)?;

@@ -12,11 +12,15 @@ use arrow::datatypes::{SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 
 use super::column::{Column, Values};
+use super::csv::CsvReader;
+use super::debezium::{Change, Debezium};
+use super::framed::{Framed, Stop};
 use super::json::{Fault, Read, Reader, Shape};
 use super::schema::{FieldSource, Format, KeyRule, Metadata, Partitioner, StreamSchema};
 use super::temporal;
 use crate::bus::partition_for_key;
 use crate::record::{Batch, BatchError, Offset, PartitionId, RecordRef};
+use crate::registry::{RegistryError, SchemaKind};
 
 /// A decode stops before the next batch once it has read so much: text columns count their bytes in 31 bits,
 /// and a batch unpacks to at most 256 MiB.
@@ -64,6 +68,8 @@ pub struct Decoded {
     pub tombstones: Vec<Tombstone>,
     /// The offset behind what was read. A caller whose batches go further decodes on from here.
     pub next: Offset,
+    /// The schema that has to be known before the record at `next` can be read.
+    pub wants: Option<u32>,
 }
 
 /// Turns record batches of one stream into rows. Kept from call to call for what it has learnt of the
@@ -78,6 +84,9 @@ pub struct Decoder {
     /// For each field, whether it is one of `metadata`, and which of its kind.
     order: Vec<(bool, usize)>,
     reader: Reader,
+    csv: CsvReader,
+    framed: Option<Framed>,
+    debezium: Option<Debezium>,
     key: Option<Key>,
     scratch: Vec<u8>,
 }
@@ -112,7 +121,13 @@ impl Decoder {
             let place = |name: &String| values.iter().position(|c| c.name == *name).expect("the schema has checked the key's columns");
             Key { rule: rule.clone(), columns: rule.columns.iter().map(place).collect() }
         });
-        Self { schema, values, metadata, order, reader: Reader::new(shape), key, scratch: Vec::new() }
+        let csv = CsvReader::new(schema.csv());
+        let debezium = (schema.format() == Format::Debezium).then(|| Debezium::new(&schema));
+        let framed = schema.registry().map(|rule| {
+            let kind = if schema.format() == Format::Protobuf { SchemaKind::Protobuf } else { SchemaKind::Avro };
+            Framed::new(rule.clone(), kind)
+        });
+        Self { schema, values, metadata, order, reader: Reader::new(shape), csv, framed, debezium, key, scratch: Vec::new() }
     }
 
     /// The schema of the rows.
@@ -123,7 +138,7 @@ impl Decoder {
 
     /// Turns the records at or behind `from` into rows. The batches are of one partition, in order.
     pub fn decode(&mut self, partition: PartitionId, batches: &[Batch], from: Offset) -> Decoded {
-        let mut run = Run { partition, next: from, offsets: Vec::new(), bad: Vec::new(), tombstones: Vec::new() };
+        let mut run = Run { partition, next: from, offsets: Vec::new(), bad: Vec::new(), tombstones: Vec::new(), wants: None };
         let mut plain = 0;
         for batch in batches {
             if batch.next_offset() <= run.next {
@@ -141,6 +156,9 @@ impl Decoder {
                     Err(error) => run.bad.push(BadRecord { offset: run.next.max(batch.base_offset()), reason: error.to_string() }),
                 }
             }
+            if run.wants.is_some() {
+                break;
+            }
             run.next = batch.next_offset();
         }
         let values: Vec<ArrayRef> = self.values.iter_mut().map(Column::finish).collect();
@@ -148,7 +166,20 @@ impl Decoder {
         let columns = self.order.iter().map(|(beside, at)| Arc::clone(if *beside { &metadata[*at] } else { &values[*at] })).collect();
         let rows = RecordBatch::try_new(self.schema.arrow(), columns)
             .expect("the columns are the schema's, even, and NULL only where they may be");
-        Decoded { rows, offsets: run.offsets.into(), bad: run.bad, tombstones: run.tombstones, next: run.next }
+        Decoded { rows, offsets: run.offsets.into(), bad: run.bad, tombstones: run.tombstones, next: run.next, wants: run.wants }
+    }
+
+    /// The same, with every schema that is not known yet asked of the registry. Decodes at least one record, where there is one.
+    pub async fn decode_asking(&mut self, partition: PartitionId, batches: &[Batch], from: Offset) -> Result<Decoded, RegistryError> {
+        loop {
+            let decoded = self.decode(partition, batches, from);
+            let (Some(id), Some(rule)) = (decoded.wants, self.schema.registry()) else { return Ok(decoded) };
+            if !decoded.offsets.is_empty() || !decoded.bad.is_empty() || !decoded.tombstones.is_empty() {
+                return Ok(decoded);
+            }
+            let registry = Arc::clone(&rule.registry);
+            registry.fetch(id).await?;
+        }
     }
 
     /// Reads one batch; answers how many plain bytes it had.
@@ -161,16 +192,28 @@ impl Decoder {
                 continue;
             }
             run.next = record.offset.plus(1);
+            if self.debezium.is_some() && record.value.is_none() {
+                // It lets compaction forget the key; the delete before it has said so.
+                continue;
+            }
             if let (true, None, Some(key)) = (self.schema.tombstones(), record.value, record.key) {
                 run.tombstones.push(Tombstone { offset: record.offset, timestamp: record.timestamp, key: key.to_vec() });
                 continue;
             }
             let row = run.offsets.len();
             match self.record(&record, run.partition, row) {
-                Ok(()) => run.offsets.push(record.offset.0),
+                Ok(Change::Row) => run.offsets.push(record.offset.0),
+                Ok(Change::Nothing) => {}
+                Ok(Change::Deletion(key)) => {
+                    run.tombstones.push(Tombstone { offset: record.offset, timestamp: record.timestamp, key });
+                }
                 Err(reason) => {
                     self.values.iter_mut().for_each(|c| c.truncate(row));
                     self.metadata.iter_mut().for_each(|(_, c)| c.truncate(row));
+                    if let Reason::Wants(id) = reason {
+                        (run.next, run.wants) = (record.offset, Some(id));
+                        break;
+                    }
                     run.bad.push(BadRecord { offset: record.offset, reason: reason.to_string() });
                 }
             }
@@ -180,13 +223,26 @@ impl Decoder {
 
     /// Reads one record as row `row`. On a fault the columns may be uneven.
     #[inline]
-    fn record(&mut self, record: &RecordRef<'_>, partition: PartitionId, row: usize) -> Result<(), Reason> {
+    fn record(&mut self, record: &RecordRef<'_>, partition: PartitionId, row: usize) -> Result<Change, Reason> {
         let value = record.value.ok_or(Reason::Plain("null value"))?;
         match self.schema.format() {
             Format::Json => self.reader.read(value, &mut self.values, row)?,
+            Format::Debezium => {
+                let Some(debezium) = &mut self.debezium else { return Err(Reason::Plain("no reader")) };
+                let change = debezium.read(value, &mut self.values, row)?;
+                if change != Change::Row {
+                    return Ok(change);
+                }
+            }
+            Format::Csv => self.csv.read(value, &mut self.values)?,
+            Format::Avro | Format::Protobuf => match &mut self.framed {
+                Some(framed) => framed.read(value, &mut self.values, row)?,
+                None => return Err(Reason::Plain("the stream has no schema registry")),
+            },
             Format::Raw => raw(value, &mut self.values)?,
         }
-        if let Some(key) = &self.key {
+        // A connector's keys are its own: JSON objects, by which it also chooses partitions.
+        if let Some(key) = self.key.as_ref().filter(|_| self.debezium.is_none()) {
             check_key(key, &self.values, record, partition, &mut self.scratch)?;
         }
         for (what, column) in &mut self.metadata {
@@ -198,7 +254,7 @@ impl Decoder {
             };
             fits.map_err(|why| Reason::Of(column.name.clone(), why))?;
         }
-        Ok(())
+        Ok(Change::Row)
     }
 }
 
@@ -209,6 +265,7 @@ struct Run {
     offsets: Vec<i64>,
     bad: Vec<BadRecord>,
     tombstones: Vec<Tombstone>,
+    wants: Option<u32>,
 }
 
 /// Why a record is no row.
@@ -216,6 +273,20 @@ enum Reason {
     Value(Box<Fault>),
     Plain(&'static str),
     Of(String, &'static str),
+    /// Its schema is not there, or does not fit the stream.
+    Schema(Arc<str>),
+    /// It may be one: its schema is not known yet.
+    Wants(u32),
+}
+
+impl From<Stop> for Reason {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Fault(fault) => Self::Value(fault),
+            Stop::Schema(why) => Self::Schema(why),
+            Stop::Wants(id) => Self::Wants(id),
+        }
+    }
 }
 
 impl From<Box<Fault>> for Reason {
@@ -230,6 +301,8 @@ impl std::fmt::Display for Reason {
             Self::Value(fault) => fault.fmt(f),
             Self::Plain(why) => f.write_str(why),
             Self::Of(column, why) => write!(f, "{column}: {why}"),
+            Self::Schema(why) => f.write_str(why),
+            Self::Wants(id) => write!(f, "schema {id} is not known yet"),
         }
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+use super::csv::CsvRule;
+use crate::registry::Registry;
+
 /// Why fields are not the fields of a stream.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SchemaError {
@@ -42,6 +45,20 @@ pub enum SchemaError {
     /// A raw value has no parts.
     #[error("a raw stream has one column for the value, this one has {0}")]
     RawColumns(usize),
+    /// The format's fields cannot have the name.
+    #[error("column \"{field}\" cannot be a field of {format}, whose names are letters, digits and underscores: rename it")]
+    Name {
+        /// Whose name.
+        field: String,
+        /// Which format.
+        format: &'static str,
+    },
+    /// Nobody but the database's connector writes such records.
+    #[error("a stream of format debezium is written by its connector alone")]
+    ReadOnly,
+    /// The format's schemas lie in a registry, and none is given.
+    #[error("the format needs a schema registry")]
+    NoRegistry,
     /// The key rule names no field, or one whose value cannot be a key.
     #[error("column \"{0}\" cannot be the stream's key: name a column of text, whole numbers, time or BOOLEAN that is read from the value")]
     Key(String),
@@ -53,6 +70,14 @@ pub enum Format {
     /// One JSON object.
     #[default]
     Json,
+    /// One line of CSV, its fields in the order of the columns.
+    Csv,
+    /// Debezium's envelope in JSON; the columns are those of its rows.
+    Debezium,
+    /// Avro, its schema named by an id of a registry.
+    Avro,
+    /// Protocol Buffers, their schema named in the same way.
+    Protobuf,
     /// The value as it is, in the one field that is not metadata.
     Raw,
 }
@@ -184,12 +209,25 @@ impl KeyRule {
     }
 }
 
+/// Where the schemas of a stream's records lie.
+#[derive(Clone, Debug)]
+pub struct RegistryRule {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The subject under which a sink's schema is registered.
+    pub subject: String,
+    /// The name of that schema's record.
+    pub record: String,
+}
+
 /// The fields of a stream and how a record becomes a row of them.
 #[derive(Clone, Debug)]
 pub struct StreamSchema {
     fields: Vec<FieldSpec>,
     key: Option<KeyRule>,
     format: Format,
+    csv: CsvRule,
+    registry: Option<RegistryRule>,
     tombstones: bool,
     arrow: SchemaRef,
 }
@@ -199,11 +237,27 @@ impl StreamSchema {
     pub fn new(format: Format, fields: Vec<FieldSpec>) -> Result<Self, SchemaError> {
         check_fields(&fields)?;
         match format {
-            Format::Json => check_paths(&fields)?,
+            Format::Json | Format::Debezium => check_paths(&fields)?,
+            Format::Csv => check_csv(&fields)?,
             Format::Raw => check_raw(&fields)?,
+            Format::Avro | Format::Protobuf => {}
         }
         let arrow = Schema::new(fields.iter().map(|f| Field::new(&f.name, f.data_type.clone(), f.nullable)).collect::<Vec<_>>());
-        Ok(Self { fields, key: None, format, tombstones: false, arrow: Arc::new(arrow) })
+        Ok(Self { fields, key: None, format, csv: CsvRule::default(), registry: None, tombstones: false, arrow: Arc::new(arrow) })
+    }
+
+    /// The same, its lines of CSV written in this way.
+    #[must_use]
+    pub fn with_csv(mut self, rule: CsvRule) -> Self {
+        self.csv = rule;
+        self
+    }
+
+    /// The same, its schemas lying in a registry.
+    #[must_use]
+    pub fn with_registry(mut self, rule: RegistryRule) -> Self {
+        self.registry = Some(rule);
+        self
     }
 
     /// The same, with a promise about the records' keys, which is then checked record by record.
@@ -244,6 +298,18 @@ impl StreamSchema {
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
+    }
+
+    /// How lines of CSV are written.
+    #[must_use]
+    pub const fn csv(&self) -> &CsvRule {
+        &self.csv
+    }
+
+    /// Where its schemas lie.
+    #[must_use]
+    pub const fn registry(&self) -> Option<&RegistryRule> {
+        self.registry.as_ref()
     }
 
     /// Whether a null value is a tombstone.
@@ -339,6 +405,14 @@ fn check_paths(fields: &[FieldSpec]) -> Result<(), SchemaError> {
         }
     }
     Ok(())
+}
+
+fn check_csv(fields: &[FieldSpec]) -> Result<(), SchemaError> {
+    let nested = |f: &&FieldSpec| f.source == FieldSource::Value && f.data_type.is_nested();
+    match fields.iter().find(nested) {
+        Some(f) => Err(SchemaError::Type { field: f.name.clone(), data_type: f.data_type.clone(), place: "in a line of CSV" }),
+        None => Ok(()),
+    }
 }
 
 fn check_raw(fields: &[FieldSpec]) -> Result<(), SchemaError> {

@@ -6,6 +6,8 @@
 
 use arrow::datatypes::TimeUnit;
 
+use super::number::Number;
+
 const DAY_SECONDS: i64 = 86_400;
 /// 0000-01-01 and the day after 9999-12-31, in days since 1970: what four digits of a year can say.
 const FIRST_DAY: i64 = -719_528;
@@ -195,6 +197,23 @@ pub(super) fn read_timestamp(text: &[u8], unit: TimeUnit) -> Option<i64> {
 pub(super) const fn has_four_digit_year(value: i64, unit: TimeUnit) -> bool {
     let days = value.div_euclid(per_second(unit)).div_euclid(DAY_SECONDS);
     FIRST_DAY <= days && days < END_DAY
+}
+
+/// A time that was written as a number counting `unit`s, as a count of `own`. Seconds may have a fraction, which is cut
+/// to the column's unit as that of a text is.
+pub(super) fn from_number(written: &Number<'_>, own: TimeUnit, unit: TimeUnit) -> Result<i64, &'static str> {
+    let time = if unit == TimeUnit::Second && !written.plain {
+        written.scaled_down(i64::from(per_second(own).ilog10())).and_then(|t| i64::try_from(t).ok())
+    } else {
+        in_unit(written.integer().ok_or("expected a whole number of the timestamp's unit")?, unit, own)
+    };
+    time.filter(|t| has_four_digit_year(*t, own)).ok_or("time out of range")
+}
+
+/// A count of one unit in another, cut where that is coarser; `None` where it does not fit.
+pub(super) const fn in_unit(count: i64, from: TimeUnit, to: TimeUnit) -> Option<i64> {
+    let (from, to) = (per_second(from), per_second(to));
+    if from <= to { count.checked_mul(to / from) } else { Some(count.div_euclid(from / to)) }
 }
 
 /// Reads `YYYY-MM-DD` as days since 1970.

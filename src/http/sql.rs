@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt64Type};
+use arrow::datatypes::{
+    DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType, UInt64Type,
+};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -162,6 +165,13 @@ fn value(column: &ArrayRef, row: usize) -> Value {
         DataType::Utf8 => json!(column.as_string::<i32>().value(row)),
         DataType::LargeUtf8 => json!(column.as_string::<i64>().value(row)),
         DataType::Utf8View => json!(column.as_string_view().value(row)),
+        DataType::Timestamp(unit @ (TimeUnit::Microsecond | TimeUnit::Nanosecond), _) => {
+            let at = match unit {
+                TimeUnit::Microsecond => column.as_primitive::<TimestampMicrosecondType>().value_as_datetime(row),
+                _ => column.as_primitive::<TimestampNanosecondType>().value_as_datetime(row),
+            };
+            at.map_or_else(|| shown(column, row), |at| json!(format!("{at:?}Z")))
+        }
         DataType::Timestamp(_, _) => match millis(&column.slice(row, 1)) {
             Ok(at) if at.is_valid(0) => json!(Timestamp(at.value(0)).to_string()),
             _ => shown(column, row),
@@ -184,4 +194,25 @@ fn value(column: &ArrayRef, row: usize) -> Value {
 fn shown(column: &ArrayRef, row: usize) -> Value {
     let options = FormatOptions::default();
     ArrayFormatter::try_new(column, &options).map_or(Value::Null, |f| Value::String(f.value(row).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray};
+
+    use super::*;
+
+    #[test]
+    fn a_time_keeps_its_digits() {
+        let micros: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![-1, 0, 1_767_254_400_655_521, 1_767_254_400_250_000]));
+        let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![-1, 1_767_254_400_000_000_007]));
+        let millis: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![-1, 1_767_254_400_250]));
+        let shown = |column: &ArrayRef| (0..column.len()).map(|row| value(column, row)).collect::<Vec<_>>();
+        assert_eq!(
+            shown(&micros),
+            ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "2026-01-01T08:00:00.655521Z", "2026-01-01T08:00:00.250Z"]
+        );
+        assert_eq!(shown(&nanos), ["1969-12-31T23:59:59.999999999Z", "2026-01-01T08:00:00.000000007Z"]);
+        assert_eq!(shown(&millis), ["1969-12-31T23:59:59.999Z", "2026-01-01T08:00:00.250Z"]);
+    }
 }

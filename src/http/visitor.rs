@@ -108,6 +108,8 @@ enum Need<'a> {
     Write(&'a str),
     /// See what there is.
     See,
+    /// Read a topic.
+    Look(&'a str),
     /// Change what there is; queries run with the node's own rights.
     Change,
 }
@@ -120,6 +122,7 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         }
         Statement::Insert(insert) => vec![Need::Write(&insert.into.text)],
         Statement::Show(_) | Statement::Describe(_) | Statement::Explain(Explain::Query { .. }) | Statement::WhyQuery(_) => vec![Need::See],
+        Statement::CreateLike(like) => vec![Need::Change, Need::Look(like.topic.as_str())],
         Statement::CreateStream(_)
         | Statement::CreateTable(_)
         | Statement::CreateQuery(_)
@@ -172,6 +175,10 @@ impl Visitor {
                 }
                 Need::Change => {
                     self.cluster(Operation::Alter)?;
+                    continue;
+                }
+                Need::Look(topic) => {
+                    self.topic(Operation::Read, topic)?;
                     continue;
                 }
                 Need::Read(relation) => (Operation::Read, relation),

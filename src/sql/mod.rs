@@ -18,6 +18,7 @@ mod options;
 mod parse;
 mod pattern;
 mod pick;
+mod sample;
 mod session;
 mod show;
 mod statement;
@@ -39,8 +40,8 @@ pub use options::{
 pub use parse::{parse_piece, parse_script, parse_statement};
 pub use show::{TaskLine, canonical, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 pub use statement::{
-    Column, ColumnSource, CreateAlert, CreateQuery, CreateStream, CreateTable, DropObject, Emit, Explain, Insert, Kind, Metadata, Name,
-    Parsed, Select, Show, Statement, Watermark,
+    Column, ColumnSource, CreateAlert, CreateLike, CreateQuery, CreateStream, CreateTable, DropObject, Emit, Explain, Insert, Kind,
+    Metadata, Name, Parsed, Select, Show, Statement, Watermark,
 };
 pub use types::{arrow_type, interval_millis, quoted, sql_type};
 pub use workspace::{Spill, Workspace};

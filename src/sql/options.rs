@@ -14,6 +14,7 @@ pub use table::{ALERT_OPTIONS, Kind, OptionSpec, QUERY_OPTIONS, STREAM_OPTIONS, 
 use super::error::{Code, Place, SqlError, did_you_mean};
 use super::statement::StateTtl;
 use crate::record::TopicName;
+use crate::registry::SchemaKind;
 use crate::time::{Timestamp, parse_duration};
 
 /// One `'name' = 'value'` as it was written.
@@ -41,8 +42,54 @@ pub struct Options {
 pub enum FormatName {
     /// One JSON object a record.
     Json,
+    /// One line of CSV a record.
+    Csv,
+    /// Debezium's envelope in JSON.
+    Debezium,
+    /// Avro behind Confluent's frame.
+    Avro,
+    /// Protocol Buffers behind Confluent's frame.
+    Protobuf,
     /// The value as it is, in the stream's only column that is not metadata.
     Raw,
+}
+
+impl FormatName {
+    /// The word in WITH.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Debezium => "debezium",
+            Self::Avro => "avro",
+            Self::Protobuf => "protobuf",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The language of its schemas, where they lie in a registry.
+    #[must_use]
+    pub const fn registry_kind(self) -> Option<SchemaKind> {
+        match self {
+            Self::Avro => Some(SchemaKind::Avro),
+            Self::Protobuf => Some(SchemaKind::Protobuf),
+            Self::Json | Self::Csv | Self::Debezium | Self::Raw => None,
+        }
+    }
+
+    /// Whether its schemas lie in a registry.
+    #[must_use]
+    pub const fn has_registry(self) -> bool {
+        self.registry_kind().is_some()
+    }
+
+    pub(super) fn of(word: Option<&str>) -> Self {
+        [Self::Csv, Self::Debezium, Self::Avro, Self::Protobuf, Self::Raw]
+            .into_iter()
+            .find(|f| word == Some(f.word()))
+            .unwrap_or(Self::Json)
+    }
 }
 
 /// What becomes of a record that cannot be read.
@@ -135,6 +182,14 @@ pub struct StreamOptions {
     pub topic: Option<TopicName>,
     /// How a record is read.
     pub format: FormatName,
+    /// What stands between two fields of a line of CSV.
+    pub csv_delimiter: u8,
+    /// What a field of CSV without quotes says where it is NULL.
+    pub csv_null: String,
+    /// The schema registry's address.
+    pub registry_url: Option<String>,
+    /// The subject of a sink's schema; `<topic>-value` where none is given.
+    pub registry_subject: Option<String>,
     /// How many partitions the topic gets where it does not exist; the node's default where none is given.
     pub partitions: Option<i32>,
     /// The columns all of whose equal values lie in one partition, as they were written; empty where nothing is promised.
@@ -261,6 +316,14 @@ impl Options {
     }
 }
 
+/// The letter that a `csv.delimiter` stands for.
+pub(super) fn delimiter(text: Option<&str>) -> u8 {
+    match text {
+        Some("\\t") => b'\t',
+        text => text.and_then(|t| t.bytes().next()).unwrap_or(b','),
+    }
+}
+
 fn find(spec: &'static [OptionSpec], name: &str) -> Option<&'static OptionSpec> {
     spec.iter().find(|s| match s.name.strip_suffix('*') {
         Some(prefix) => name.len() > prefix.len() && name.starts_with(prefix),
@@ -304,7 +367,11 @@ impl StreamOptions {
         });
         Self {
             topic: given.topic("topic"),
-            format: if given.value("format") == Some("raw") { FormatName::Raw } else { FormatName::Json },
+            format: FormatName::of(given.value("format")),
+            csv_delimiter: delimiter(given.value("csv.delimiter")),
+            csv_null: given.value("csv.null").unwrap_or_default().to_owned(),
+            registry_url: given.value("schema.registry.url").map(str::to_owned),
+            registry_subject: given.value("schema.registry.subject").map(str::to_owned),
             partitions: given.value("partitions").and_then(|v| v.parse().ok()),
             key: given.value("key").map(|v| v.split(',').map(|c| c.trim().to_owned()).collect()).unwrap_or_default(),
             key_partitioner: match given.value("key.partitioner") {

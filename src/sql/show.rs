@@ -49,15 +49,11 @@ pub fn show_all(catalog: &Catalog, kind: Kind, status: impl FnMut(&str) -> TaskL
 
 fn relations(catalog: &Catalog, kind: Kind) -> RecordBatch {
     let defs: Vec<&StreamDef> = catalog.all(kind).filter_map(|e| e.stream.as_deref()).collect();
-    let format = |d: &StreamDef| match d.options.format {
-        super::options::FormatName::Json => "json".to_owned(),
-        super::options::FormatName::Raw => "raw".to_owned(),
-    };
     let key = |d: &StreamDef| (!d.key_columns().is_empty()).then(|| d.key_columns().join(", "));
     batch(vec![
         ("name", text(defs.iter().map(|d| d.name.clone()).collect())),
         ("topic", text(defs.iter().map(|d| d.topic.to_string()).collect())),
-        ("format", text(defs.iter().map(|d| format(d)).collect())),
+        ("format", text(defs.iter().map(|d| d.options.format.word().to_owned()).collect())),
         ("columns", Arc::new(Int32Array::from_iter_values(defs.iter().map(|d| i32::try_from(d.columns.len()).unwrap_or(i32::MAX))))),
         ("key", maybe_text(defs.iter().map(|d| key(d)).collect())),
         ("event_time", maybe_text(defs.iter().map(|d| d.time().map(str::to_owned)).collect())),

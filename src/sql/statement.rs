@@ -45,7 +45,9 @@ use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast;
 
 use super::error::{Place, SqlError};
-use super::options::{AlertOptions, QueryOptions, StreamOptions};
+use super::options::{AlertOptions, FormatName, Given, QueryOptions, StreamOptions};
+use crate::format::CsvRule;
+use crate::record::TopicName;
 
 /// A name as the catalogue keeps it, and where it was written.
 #[derive(Clone, Debug)]
@@ -113,6 +115,8 @@ impl Parsed {
 pub enum Statement {
     /// `CREATE STREAM`, `CREATE SOURCE`.
     CreateStream(CreateStream),
+    /// `CREATE STREAM .. LIKE SAMPLE OF TOPIC ..`.
+    CreateLike(CreateLike),
     /// `CREATE TABLE`.
     CreateTable(CreateTable),
     /// `CREATE QUERY`.
@@ -200,6 +204,45 @@ pub struct CreateStream {
     pub watermark: Option<Watermark>,
     /// What stood in WITH.
     pub options: StreamOptions,
+}
+
+/// `CREATE STREAM .. LIKE SAMPLE OF TOPIC ..`: a stream whose columns a topic's records say.
+#[derive(Clone, Debug)]
+pub struct CreateLike {
+    /// Its name.
+    pub name: Name,
+    /// Whether it takes the place of one of that name.
+    pub or_replace: bool,
+    /// Whether an existing one is left as it is.
+    pub if_not_exists: bool,
+    /// The topic that is looked at, and read.
+    pub topic: TopicName,
+    /// Where that was written.
+    pub topic_place: Option<Place>,
+    /// What stood in WITH: it goes into the statement as it is.
+    pub given: Vec<Given>,
+}
+
+impl CreateLike {
+    /// An option as it was written.
+    fn option(&self, name: &str) -> Option<&str> {
+        self.given.iter().find(|g| g.name == name).map(|g| g.value.as_str())
+    }
+
+    /// The format, where it was written.
+    #[must_use]
+    pub fn format(&self) -> Option<FormatName> {
+        self.option("format").map(|word| FormatName::of(Some(word)))
+    }
+
+    /// How lines of CSV are written.
+    #[must_use]
+    pub fn csv(&self) -> CsvRule {
+        CsvRule {
+            delimiter: super::options::delimiter(self.option("csv.delimiter")),
+            null: self.option("csv.null").unwrap_or_default().to_owned(),
+        }
+    }
 }
 
 /// `CREATE TABLE .. PRIMARY KEY (..) NOT ENFORCED`.

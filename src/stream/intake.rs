@@ -23,6 +23,8 @@ use crate::time::Clock;
 /// A position without dead letters is written at most this often: what was judged since is judged again
 /// after a crash, with the same result.
 const POSITION_INTERVAL: Duration = Duration::from_secs(5);
+/// How long it waits before it asks a schema registry again that did not answer.
+const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 /// The checkpoint is cut back after so many commits.
 const TRIM_COMMITS: u64 = 64;
 
@@ -72,6 +74,17 @@ impl Intake {
                 Err(StreamError::Bus(crate::bus::BusError::OutOfRange { range, .. })) if range.start > position => {
                     // Retention went past what was not yet judged: nothing reads it any more either.
                     position = range.start;
+                    continue;
+                }
+                Err(StreamError::Registry(error)) => {
+                    tracing::warn!(task = %self.id, %error, "an intake waits for its schema registry");
+                    tokio::select! {
+                        () = tokio::time::sleep(REGISTRY_WAIT) => {}
+                        changed = stop.changed() => if changed.is_err() { return Ok(()) },
+                    }
+                    if *stop.borrow() {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Err(error) => {

@@ -45,6 +45,9 @@ pub enum StreamError {
     /// The log refused.
     #[error(transparent)]
     Bus(#[from] crate::bus::BusError),
+    /// The schema registry does not say what a record, or a sink, needs.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
     /// A limit that keeps the node alive was reached.
     #[error("{0}")]
     Limit(String),

@@ -15,7 +15,7 @@ use super::element::{FailedRow, NO_TIME, Rows};
 use super::inputs::partition_of;
 use super::operator::StreamError;
 use crate::bus::{TopicBatch, partition_for_key};
-use crate::format::JsonEncoder;
+use crate::format::Encoder;
 use crate::record::{BatchBuilder, Header, PartitionId, TopicName, TopicPartition};
 use crate::time::Timestamp;
 
@@ -88,11 +88,11 @@ pub trait Sink: Send {
     }
 }
 
-/// Writes rows as JSON records to a topic, each placed by its key.
+/// Writes rows to a topic, in its stream's format, each placed by its key.
 pub struct TopicSink {
     topic: TopicName,
     partitions: i32,
-    encoder: JsonEncoder,
+    encoder: Encoder,
     keys: Vec<usize>,
     upserts: bool,
 }
@@ -101,7 +101,7 @@ impl TopicSink {
     /// Rows of the encoder's schema go to `topic`, which has `partitions` partitions; the record key is made
     /// of the columns `keys`: one column as text, several as a JSON array, none as no key.
     #[must_use]
-    pub const fn new(topic: TopicName, partitions: i32, encoder: JsonEncoder, keys: Vec<usize>) -> Self {
+    pub const fn new(topic: TopicName, partitions: i32, encoder: Encoder, keys: Vec<usize>) -> Self {
         Self { topic, partitions, encoder, keys, upserts: false }
     }
 

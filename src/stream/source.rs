@@ -107,8 +107,9 @@ impl Feed {
             // Offsets may be skipped without records behind them: an empty stretch still moves on.
             return Ok((next > from).then(|| Arc::new(empty_chunk(&inner.decoder, from, next))));
         }
-        let decoded = inner.decoder.decode(self.partition.partition, &raw, from);
-        // The decoder may stop before the last batch (a gigabyte of plain bytes): the rest is read again from there.
+        let decoded = inner.decoder.decode_asking(self.partition.partition, &raw, from).await?;
+        // The decoder may stop before the last batch (a gigabyte of plain bytes, a schema to be asked for): the rest is read again
+        // from there.
         let next = next.min(decoded.next.max(from.plus(1)));
         let (rows, offsets, bad, tombstones) = (decoded.rows, decoded.offsets, decoded.bad, decoded.tombstones);
         let mut chunk = Chunk { from, next, rows, offsets, bad, tombstones, raw };

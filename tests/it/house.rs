@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, ground floor first. A room names only rooms before it.
 const ROOMS: &[&str] = &[
-    "time", "record", "wire", "clinical", "metrics", "log", "broker", "server", "bus", "format", "stream", "sql", "alerts", "ingest",
-    "http", "config", "node", "cli",
+    "time", "record", "wire", "clinical", "metrics", "log", "broker", "server", "bus", "registry", "format", "stream", "sql", "alerts",
+    "ingest", "http", "config", "node", "cli",
 ];
 
 /// A dependency and the rooms it may be named in.
@@ -17,7 +17,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rdkafka::", &["bus", "cli"]),
     ("axum::", &["http"]),
     ("kafka_protocol::", &[]),
-    ("ureq::", &["cli", "node"]),
+    ("ureq::", &["cli", "node", "registry"]),
+    ("protox::", &["format"]),
     ("clap::", &["cli"]),
 ];
 

@@ -5,8 +5,10 @@ use arrow::util::pretty::pretty_format_batches;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::format::{FieldSpec, JsonEncoder};
+use crate::format::{CsvRule, FieldSpec, JsonEncoder};
 use crate::record::{BatchBuilder, Codec};
+
+mod others;
 
 const MS: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 

@@ -28,12 +28,20 @@ struct Context {
     scratch: Vec<u8>,
     /// Counts objects, so that a name can tell whether this one has had it.
     objects: u64,
+    /// Whether a date may be a number of days and a time of day a number of the column's unit.
+    counts: bool,
 }
 
 impl Reader {
     /// A reader whose objects' names go where `shape` says.
     pub(in crate::format) fn new(shape: Shape) -> Self {
         Self { shape, context: Context::default() }
+    }
+
+    /// The same, for who writes dates as days since 1970 and times of day as counts of the column's unit.
+    pub(in crate::format) const fn with_counts(mut self) -> Self {
+        self.context.counts = true;
+        self
     }
 
     /// Reads one object as row `row`.
@@ -208,6 +216,11 @@ fn value(mut scan: Scan<'_>, column: &mut Column, context: &mut Context, depth: 
             }
         }
         Values::Timestamp(v, own, number) => v.push(timestamp(&mut scan, first, *own, *number, context)?),
+        Values::Date32(v) if context.counts && matches!(first, b'-' | b'0'..=b'9') => {
+            let days = i32::try_from(integer(&mut scan, first)?).ok();
+            let days = days.filter(|days| temporal::has_four_digit_year(i64::from(*days) * 86_400, TimeUnit::Second));
+            v.push(days.ok_or_else(|| Fault::new(at, "date out of range"))?);
+        }
         Values::Date32(v) => {
             let text = plain_string(&mut scan, first, &mut context.scratch, "expected a date as YYYY-MM-DD")?;
             v.push(temporal::read_date(text).ok_or_else(|| Fault::new(at, "expected a date as YYYY-MM-DD"))?);
@@ -318,19 +331,15 @@ fn timestamp(scan: &mut Scan<'_>, first: u8, own: TimeUnit, number: TimeUnit, co
         return if temporal::has_four_digit_year(time, own) { Ok(time) } else { Err(Fault::new(at, "time out of range")) };
     }
     let written = scan.number()?;
-    let (from, to) = (temporal::per_second(number), temporal::per_second(own));
-    let time = if number == TimeUnit::Second && !written.plain {
-        // Seconds are often written with a fraction, which is cut to the column's unit as that of a text is.
-        written.scaled_down(i64::from(to.ilog10())).and_then(|t| i64::try_from(t).ok())
-    } else {
-        let count = written.integer().ok_or_else(|| Fault::new(at, "expected a whole number of the timestamp's unit"))?;
-        if from <= to { count.checked_mul(to / from) } else { Some(count.div_euclid(from / to)) }
-    };
-    time.filter(|t| temporal::has_four_digit_year(*t, own)).ok_or_else(|| Fault::new(at, "time out of range"))
+    temporal::from_number(&written, own, number).map_err(|why| Fault::new(at, why))
 }
 
 fn time_of_day(scan: &mut Scan<'_>, first: u8, unit: TimeUnit, context: &mut Context) -> Read<i64> {
     let at = scan.pos();
+    if context.counts && matches!(first, b'-' | b'0'..=b'9') {
+        let time = Some(integer(scan, first)?).filter(|time| (0..86_400 * temporal::per_second(unit)).contains(time));
+        return time.ok_or_else(|| Fault::new(at, "time out of range"));
+    }
     let text = plain_string(scan, first, &mut context.scratch, "expected a time of day as HH:MM:SS")?;
     temporal::read_time(text, unit).ok_or_else(|| Fault::new(at, "expected a time of day as HH:MM:SS"))
 }

@@ -18,56 +18,17 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 
+use super::super::encode::Encoded;
 use super::super::{base64, temporal};
 
 /// Writes rows of one schema as JSON objects.
 #[derive(Clone, Debug)]
 pub struct JsonEncoder {
-    /// What stands in front of each value: the brace or comma, the name and the colon.
-    heads: Vec<Vec<u8>>,
+    /// Each value that is written: its column, and what stands in front of it (braces, comma, the names and colons).
+    heads: Vec<(usize, Vec<u8>)>,
+    /// The braces behind the last value.
+    end: Vec<u8>,
     names: Vec<String>,
-}
-
-/// Rows as JSON, one behind the other in one buffer.
-#[derive(Debug, Default)]
-pub struct Encoded {
-    bytes: Vec<u8>,
-    /// Where each row ends.
-    ends: Vec<usize>,
-    /// The rows that could not be written and why, in order.
-    failed: Vec<(usize, String)>,
-}
-
-impl Encoded {
-    /// How many rows, those that failed included.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are no rows.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// One row's object, or why it could not be written: the column and the reason, never the value.
-    ///
-    /// # Panics
-    /// Where there is no such row.
-    pub fn row(&self, row: usize) -> Result<&[u8], &str> {
-        if let Ok(at) = self.failed.binary_search_by_key(&row, |(row, _)| *row) {
-            return Err(&self.failed[at].1);
-        }
-        let start = if row == 0 { 0 } else { self.ends[row - 1] };
-        Ok(&self.bytes[start..self.ends[row]])
-    }
-
-    /// The rows that could not be written, in order.
-    #[must_use]
-    pub fn failed(&self) -> &[(usize, String)] {
-        &self.failed
-    }
 }
 
 impl JsonEncoder {
@@ -75,7 +36,15 @@ impl JsonEncoder {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "callers hand over the shared schema they made for this")]
     pub fn new(schema: SchemaRef) -> Self {
-        Self { heads: heads(&schema), names: schema.fields().iter().map(|f| f.name().clone()).collect() }
+        let own: Vec<Vec<String>> = schema.fields().iter().map(|f| vec![f.name().clone()]).collect();
+        Self::at(&schema, &own)
+    }
+
+    /// An encoder that writes each column at its own path of names; no path begins with another whole one.
+    pub(in crate::format) fn at(schema: &Schema, paths: &[Vec<String>]) -> Self {
+        let (mut heads, mut end) = (Vec::with_capacity(paths.len()), Vec::new());
+        object(&paths.iter().map(Vec::as_slice).enumerate().collect::<Vec<_>>(), &mut end, &mut heads);
+        Self { heads, end, names: schema.fields().iter().map(|f| f.name().clone()).collect() }
     }
 
     /// Writes the rows.
@@ -87,31 +56,39 @@ impl JsonEncoder {
         assert_eq!(batch.num_columns(), self.heads.len(), "rows of another schema");
         let writers: Vec<Writer> = batch.columns().iter().map(Writer::of).collect();
         let rows = batch.num_rows();
-        let mut encoded =
-            Encoded { bytes: Vec::with_capacity(rows * 24 * (writers.len() + 1)), ends: Vec::with_capacity(rows), failed: Vec::new() };
-        for row in 0..rows {
-            let start = encoded.bytes.len();
-            if let Err((column, why)) = self.row(&writers, row, &mut encoded.bytes) {
-                encoded.bytes.truncate(start);
-                encoded.failed.push((row, format!("{}: {why}", self.names[column])));
+        Encoded::of(rows, &self.names, rows * 24 * (writers.len() + 1), |row, out| {
+            for (column, head) in &self.heads {
+                out.extend_from_slice(head);
+                writers[*column].write(row, out).map_err(|why| (*column, why))?;
             }
-            encoded.ends.push(encoded.bytes.len());
-        }
-        encoded
-    }
-
-    fn row(&self, writers: &[Writer], row: usize, out: &mut Vec<u8>) -> Result<(), (usize, &'static str)> {
-        for (column, (head, writer)) in self.heads.iter().zip(writers).enumerate() {
-            out.extend_from_slice(head);
-            writer.write(row, out).map_err(|why| (column, why))?;
-        }
-        out.extend_from_slice(if writers.is_empty() { b"{}" } else { b"}" });
-        Ok(())
+            out.extend_from_slice(&self.end);
+            Ok(())
+        })
     }
 }
 
-fn heads(schema: &Schema) -> Vec<Vec<u8>> {
-    schema.fields().iter().enumerate().map(|(index, field)| head(index, field.name())).collect()
+/// Lays out one object: `fields` are its columns with what is left of their paths. What stands in front of each value goes
+/// to `heads`; `before` is what has to stand before the next one.
+fn object(fields: &[(usize, &[String])], before: &mut Vec<u8>, heads: &mut Vec<(usize, Vec<u8>)>) {
+    before.push(b'{');
+    for (at, (column, path)) in fields.iter().enumerate() {
+        let [name, rest @ ..] = *path else { continue };
+        if fields[..at].iter().any(|(_, earlier)| earlier.first() == Some(name)) {
+            continue;
+        }
+        if at > 0 {
+            before.push(b',');
+        }
+        put(name, before);
+        before.push(b':');
+        if rest.is_empty() {
+            heads.push((*column, std::mem::take(before)));
+            continue;
+        }
+        let inside = fields.iter().filter(|(_, path)| path.first() == Some(name)).map(|(column, path)| (*column, &path[1..]));
+        object(&inside.collect::<Vec<_>>(), before, heads);
+    }
+    before.push(b'}');
 }
 
 fn head(index: usize, name: &str) -> Vec<u8> {
@@ -128,7 +105,7 @@ fn put<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
 }
 
 /// One column of a batch, ready to be written value by value.
-enum Writer {
+pub(in crate::format) enum Writer {
     Null,
     Boolean(BooleanArray),
     Integer(Int64Array),
@@ -149,7 +126,7 @@ enum Writer {
 }
 
 impl Writer {
-    fn of(array: &ArrayRef) -> Self {
+    pub(in crate::format) fn of(array: &ArrayRef) -> Self {
         match array.data_type() {
             DataType::Null => Self::Null,
             DataType::Boolean => Self::Boolean(array.as_boolean().clone()),
@@ -211,7 +188,7 @@ impl Writer {
 
     /// Writes one value. On an error `out` may have a part of it.
     #[inline]
-    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    pub(in crate::format) fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
         const YEAR: &str = "a time beyond the year 9999";
         if self.is_null(row) {
             out.extend_from_slice(b"null");
@@ -279,7 +256,7 @@ impl Writer {
     }
 
     #[inline]
-    fn is_null(&self, row: usize) -> bool {
+    pub(in crate::format) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Null => true,
             Self::Boolean(v) => v.is_null(row),

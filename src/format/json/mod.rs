@@ -10,7 +10,8 @@ mod shape;
 mod tests;
 
 pub(super) use decode::Reader;
-pub use encode::{Encoded, JsonEncoder};
+pub use encode::JsonEncoder;
+pub(super) use encode::Writer;
 pub use scan::MAX_DEPTH;
 pub(super) use scan::{Fault, Read};
 pub(super) use shape::Shape;

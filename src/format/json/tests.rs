@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value};
 
 use super::super::column::Column;
+use super::super::encode::Encoded;
 use super::*;
 
 const NAMES: [&str; 6] = ["id", "hr", "n", "flag", "list", "part"];

@@ -119,7 +119,8 @@ impl Reading {
                 return if self.at > before && self.at < self.end { Ok(Some(self.empty())) } else { Ok(None) };
             }
         }
-        let decoded = self.decoder.decode(self.partition, &self.raw, self.at);
+        let decoded = self.decoder.decode_asking(self.partition, &self.raw, self.at).await;
+        let decoded = decoded.map_err(|e| SqlError::new(Code::Storage, e.to_string()))?;
         self.at = decoded.next.max(self.at);
         let done = self.at;
         self.raw.retain(|batch| batch.next_offset() > done);

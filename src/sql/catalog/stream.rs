@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
 
-use crate::format::{self, FieldSource, FieldSpec, KeyRule, Partitioner, StreamSchema};
+use crate::format::{self, CsvRule, FieldSource, FieldSpec, KeyRule, Partitioner, RegistryRule, StreamSchema};
 use crate::record::TopicName;
+use crate::registry::Registry;
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{RECORD_TIME, Source, SourceColumn};
 use crate::sql::options::{EpochUnit, FormatName, KeyPartitioner, StreamOptions};
@@ -31,6 +32,8 @@ pub struct StreamDef {
     pub watermark: Option<Watermark>,
     /// What stood in WITH.
     pub options: StreamOptions,
+    /// The schema registry, and what it has said.
+    pub registry: Option<Arc<Registry>>,
 }
 
 impl StreamDef {
@@ -55,6 +58,7 @@ impl StreamDef {
             primary_key,
             watermark: watermark.clone(),
             options: options.clone(),
+            registry: options.registry_url.as_deref().and_then(|url| Registry::new(url).ok()).map(Arc::new),
         })
     }
 
@@ -98,6 +102,8 @@ impl StreamDef {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self.key_columns() {
+            // A connector places its records by keys of its own.
+            _ if self.options.format == FormatName::Debezium => None,
             [one] => Some(one),
             _ => None,
         }
@@ -107,6 +113,10 @@ impl StreamDef {
     pub fn schema(&self, partitions: i32) -> Result<StreamSchema, SqlError> {
         let format = match self.options.format {
             FormatName::Json => format::Format::Json,
+            FormatName::Csv => format::Format::Csv,
+            FormatName::Debezium => format::Format::Debezium,
+            FormatName::Avro => format::Format::Avro,
+            FormatName::Protobuf => format::Format::Protobuf,
             FormatName::Raw => format::Format::Raw,
         };
         let unit = match self.options.timestamp_unit {
@@ -137,7 +147,12 @@ impl StreamDef {
         let bad = |e: format::SchemaError| SqlError::new(Code::BadDefinition, e.to_string());
         let record_time = FieldSpec::new(RECORD_TIME, event_time_type()).metadata(format::Metadata::Timestamp);
         let fields = fields.chain(self.goes_by_record().then_some(record_time));
-        let mut schema = StreamSchema::new(format, fields.collect()).map_err(bad)?;
+        let csv = CsvRule { delimiter: self.options.csv_delimiter, null: self.options.csv_null.clone() };
+        let mut schema = StreamSchema::new(format, fields.collect()).map_err(bad)?.with_csv(csv);
+        if let Some(registry) = &self.registry {
+            let subject = self.options.registry_subject.clone().unwrap_or_else(|| format!("{}-value", self.topic));
+            schema = schema.with_registry(RegistryRule { registry: Arc::clone(registry), subject, record: self.name.clone() });
+        }
         if !self.key_columns().is_empty() {
             let partitioner = self.options.key_partitioner.map(|p| match p {
                 KeyPartitioner::Murmur2 => Partitioner::Murmur2,

@@ -87,6 +87,11 @@ impl Checker {
                 self.catalog.apply(&change);
                 Ok(())
             }
+            Statement::CreateLike(like) => {
+                Err(SqlError::new(Code::BadDefinition, "LIKE SAMPLE needs a node to look at the topic's records")
+                    .at(like.topic_place)
+                    .hint("run it once, and keep the statement that it prints"))
+            }
             _ => Ok(()),
         }
     }

@@ -1,6 +1,8 @@
 //! Starting a query or alert: its topics, its feeds, its tasks.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -12,13 +14,13 @@ use super::growth::{keeps_keys, repartitioned};
 use super::running::{OpenTask, Watched};
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
 use crate::bus::{TaskId, TopicSpec, checkpoint_topic};
-use crate::format::JsonEncoder;
+use crate::format::{Encoder, EncoderError};
 use crate::record::{PartitionId, TopicName, TopicPartition};
 use crate::sql::catalog::{Entry, StreamDef};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
-use crate::sql::statement::{Kind, Name, Select, Statement};
+use crate::sql::statement::{CreateQuery, Kind, Name, Select, Statement};
 use crate::stream::{
     BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StreamError, Task, TaskSpec, TaskStats,
     TopicSink,
@@ -183,7 +185,8 @@ impl Engine {
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
                 let rule = RuleSpec { name: entry.name.clone(), version: entry.version, options: alert.options.clone() };
                 let rules = Arc::clone(&self.rules);
-                Ok((rules.topic().to_string(), Arc::new(move || rules.sink(&rule))))
+                let made = move || -> Pin<Box<dyn Future<Output = _> + Send>> { Box::pin(std::future::ready(Ok(rules.sink(&rule)))) };
+                Ok((self.rules.topic().to_string(), Arc::new(made)))
             }
             Statement::CreateQuery(query) => {
                 let def = Arc::clone(self.catalog.read().relation_or_error(&query.insert_into)?);
@@ -192,14 +195,31 @@ impl Engine {
                 let keys = key_columns(&planned.plan, &def, &schema);
                 check_upserts(&planned.plan, &def, &query.insert_columns)?;
                 let (topic, upserts) = (def.topic.clone(), planned.plan.is_changing());
+                let stream = Arc::new(def.schema(partitions)?);
+                // Made as a task opens: where it needs a schema registry that does not answer, the task tries again.
                 let make: MakeSink = Arc::new(move || {
-                    let sink = TopicSink::new(topic.clone(), partitions, JsonEncoder::new(Arc::clone(&schema)), keys.clone());
-                    Box::new(if upserts { sink.upserts() } else { sink }) as Box<dyn Sink>
+                    let (stream, schema, topic, keys) = (Arc::clone(&stream), Arc::clone(&schema), topic.clone(), keys.clone());
+                    Box::pin(async move {
+                        let encoder = Encoder::open(&stream, &schema).await.map_err(|e| match e {
+                            EncoderError::Registry(error) => StreamError::Registry(error),
+                            EncoderError::Schema(error) => StreamError::Limit(error.to_string()),
+                        })?;
+                        let sink = TopicSink::new(topic, partitions, encoder, keys);
+                        Ok(Box::new(if upserts { sink.upserts() } else { sink }) as Box<dyn Sink>)
+                    })
                 });
                 Ok((query.insert_into.text.clone(), make))
             }
             _ => Err(SqlError::new(Code::Internal, "only queries and alerts have a sink")),
         }
+    }
+
+    /// Whether a query's rows can be written to its stream; a schema registry is asked to take their schema.
+    pub(super) async fn check_sink(&self, query: &CreateQuery, planned: &Planned) -> Result<(), SqlError> {
+        let def = Arc::clone(self.catalog.read().relation_or_error(&query.insert_into)?);
+        let partitions = self.topic_of(&def).await?;
+        let schema = sink_schema(&planned.plan, &def, &query.insert_columns)?;
+        encoder(&def, partitions, &schema).await.map(drop).map_err(|e| e.at(query.insert_into.place))
     }
 
     async fn tasks_of(
@@ -272,7 +292,7 @@ impl Engine {
                 };
                 let chain = me.chain_of(&entry, &plan, scope);
                 let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
-                Box::pin(async move { Task::open(spec, chain?, sink, bus, clock, stats).await })
+                Box::pin(async move { Task::open(spec, chain?, sink.await?, bus, clock, stats).await })
             });
             tasks.push(Watched::start(&self.runtime, name, stats, open));
         }
@@ -374,7 +394,7 @@ impl Engine {
 }
 
 /// Makes a sink for one task.
-pub(super) type MakeSink = Arc<dyn Fn() -> Box<dyn Sink> + Send + Sync>;
+pub(super) type MakeSink = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Box<dyn Sink>, StreamError>> + Send>> + Send + Sync>;
 
 fn start_at(start: Start) -> StartAt {
     match start {
@@ -382,6 +402,17 @@ fn start_at(start: Start) -> StartAt {
         Start::Latest => StartAt::Latest,
         Start::At(at) => StartAt::At(at),
     }
+}
+
+/// What writes rows of `rows` to the stream's topic.
+pub(super) async fn encoder(def: &StreamDef, partitions: i32, rows: &SchemaRef) -> Result<Encoder, SqlError> {
+    Encoder::open(&def.schema(partitions)?, rows).await.map_err(|e| match &e {
+        EncoderError::Registry(error) if error.is_passing() => SqlError::new(Code::Storage, e.to_string())
+            .hint("see that the registry runs and can be reached from the node, then run the statement again"),
+        EncoderError::Registry(_) => SqlError::new(Code::BadDefinition, e.to_string())
+            .hint("change the columns to what the subject allows, or choose another with 'schema.registry.subject'"),
+        EncoderError::Schema(_) => SqlError::new(Code::BadDefinition, e.to_string()),
+    })
 }
 
 /// The columns as the sink's stream names them: by name, or by position where INSERT INTO lists them.

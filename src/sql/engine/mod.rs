@@ -11,6 +11,7 @@ mod growth;
 mod launch;
 mod rules;
 mod running;
+mod sample;
 mod statements;
 mod status;
 #[cfg(test)]

@@ -7,10 +7,9 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::changing::{check_readers, check_reads, check_upserts};
-use super::launch::{Planned, PlannedInput};
+use super::launch::{Planned, PlannedInput, encoder};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
-use crate::format::JsonEncoder;
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 use crate::sql::batch::{explain_history, insert_values, select_history};
 use crate::sql::catalog::{Change, Entry, Existing};
@@ -30,6 +29,10 @@ impl Engine {
             Statement::CreateStream(_) | Statement::CreateTable(_) | Statement::CreateQuery(_) | Statement::CreateAlert(_) => {
                 let _one = self.change.lock().await;
                 self.create(parsed, existing).await
+            }
+            Statement::CreateLike(like) => {
+                let _one = self.change.lock().await;
+                self.create_like(like, existing).await
             }
             Statement::Drop(drop) => {
                 let _one = self.change.lock().await;
@@ -57,7 +60,7 @@ impl Engine {
         }
     }
 
-    async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
+    pub(super) async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
         if let Statement::CreateQuery(query) = &parsed.statement {
             self.make_sink(query, parsed, existing).await?;
         }
@@ -70,10 +73,13 @@ impl Engine {
         match &*entry.statement {
             Statement::CreateQuery(q) => {
                 let planned = self.planned(&q.select, Purpose::ExactlyOnce).await?;
-                let catalog = self.catalog.read();
-                check_upserts(&planned.plan, catalog.relation_or_error(&q.insert_into)?, &q.insert_columns)?;
-                check_reads(&catalog, &entry.name, &q.select)?;
-                check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
+                {
+                    let catalog = self.catalog.read();
+                    check_upserts(&planned.plan, catalog.relation_or_error(&q.insert_into)?, &q.insert_columns)?;
+                    check_reads(&catalog, &entry.name, &q.select)?;
+                    check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
+                }
+                self.check_sink(q, &planned).await?;
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
@@ -268,7 +274,7 @@ impl Engine {
         let partitions = self.topic_of(&def).await?;
         let schema = def.written();
         let batch = insert_values(&insert.values, &schema, &insert.columns, self.clock.now()).await?;
-        let encoded = JsonEncoder::new(Arc::clone(&schema)).encode(&batch);
+        let encoded = encoder(&def, partitions, &schema).await?.encode(&batch);
         let keys: Vec<usize> = def.key_columns().iter().filter_map(|k| schema.index_of(k).ok()).collect();
         let keys = TopicSink::keys_of(&batch, &keys).map_err(|e| SqlError::new(Code::Execution, e.to_string()))?;
         let now = self.clock.now();
@@ -384,7 +390,7 @@ fn watched(input: &PlannedInput, of: &PlanInput, inputs: Vec<Arc<Feed>>) -> Sour
     }
 }
 
-fn rows(batch: RecordBatch) -> Outcome {
+pub(super) fn rows(batch: RecordBatch) -> Outcome {
     Outcome::Rows { schema: batch.schema(), batches: vec![batch] }
 }
 

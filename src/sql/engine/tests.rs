@@ -17,6 +17,8 @@ use crate::sql::workspace::Workspace;
 use crate::stream::{Operator, Sink, StreamError};
 use crate::time::Clock;
 
+mod formats;
+
 /// What has not come by then will not.
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -2,6 +2,7 @@
 
 use super::read_start;
 use crate::record::TopicName;
+use crate::registry::Registry;
 use crate::time::parse_duration;
 
 /// What an option's value must look like.
@@ -30,6 +31,12 @@ pub enum Kind {
     Start,
     /// Names inside a JSON object, dots between them.
     Path,
+    /// One letter of ASCII that is neither a quote nor an end of line; `\\t` stands for a tab.
+    Letter,
+    /// The address of a schema registry.
+    Registry,
+    /// Any text of one line without quotes.
+    Word,
     /// `webhook:<name>`, several with commas between them.
     Notify,
     /// Known, and not built.
@@ -56,7 +63,7 @@ const fn option(name: &'static str, kind: Kind, default: Option<&'static str>, d
 /// Options of `CREATE STREAM`.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
     option("topic", Kind::Topic, None, "the topic that holds the records; the stream's own name where it is not given"),
-    option("format", Kind::Choice(&["json", "raw"]), Some("json"), "how a record's value is read"),
+    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf", "debezium", "raw"]), Some("json"), "how a record's value is read"),
     option("partitions", Kind::Count { least: 1, most: 10_000 }, None, "how many partitions the topic gets where it does not exist yet"),
     option(
         "key",
@@ -82,6 +89,10 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
     option("late.topic", Kind::Topic, None, "where late rows go; they are only counted where it is not given"),
     option("timestamp.unit", Kind::Choice(&["ms", "s", "us", "ns"]), Some("ms"), "the unit of a TIMESTAMP that is written as a number"),
     option("json.path.*", Kind::Path, None, "where in the JSON object a column lies, dots between the names"),
+    CSV_DELIMITER,
+    CSV_NULL,
+    REGISTRY_URL,
+    REGISTRY_SUBJECT,
     option("connector", Kind::Later, None, "which log holds the topic"),
     option("bootstrap.servers", Kind::Later, None, "the Kafka cluster that holds the topic"),
     option("start", Kind::Later, None, "where queries over the stream begin"),
@@ -90,7 +101,7 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
 /// Options of `CREATE TABLE`.
 pub static TABLE_OPTIONS: &[OptionSpec] = &[
     option("topic", Kind::Topic, None, "the compacted topic that holds the rows; the table's own name where it is not given"),
-    option("format", Kind::Choice(&["json"]), Some("json"), "how a record's value is read"),
+    option("format", Kind::Choice(&["json", "csv", "avro", "protobuf", "debezium"]), Some("json"), "how a record's value is read"),
     option("partitions", Kind::Count { least: 1, most: 10_000 }, None, "how many partitions the topic gets where it does not exist yet"),
     option("bad-records", Kind::Choice(&["dlq", "skip", "fail"]), Some("dlq"), "what becomes of a record that cannot be read"),
     option("dlq.topic", Kind::Topic, None, "where unreadable records go; <topic>.dlq where it is not given"),
@@ -103,6 +114,10 @@ pub static TABLE_OPTIONS: &[OptionSpec] = &[
     option("watermark.max-future", Kind::DurationOrNone, Some("10s"), "how far ahead of the clock a row may still move the watermark"),
     option("timestamp.unit", Kind::Choice(&["ms", "s", "us", "ns"]), Some("ms"), "the unit of a TIMESTAMP that is written as a number"),
     option("json.path.*", Kind::Path, None, "where in the JSON object a column lies, dots between the names"),
+    CSV_DELIMITER,
+    CSV_NULL,
+    REGISTRY_URL,
+    REGISTRY_SUBJECT,
     option("versions.keep", Kind::Later, None, "how long older versions of a row are kept for AS OF"),
     option("connector", Kind::Later, None, "which log holds the topic"),
     option("bootstrap.servers", Kind::Later, None, "the Kafka cluster that holds the topic"),
@@ -147,6 +162,18 @@ pub static ALERT_OPTIONS: &[OptionSpec] = &[
     option("escalate.to", Kind::Later, None, "who hears of it then"),
 ];
 
+const CSV_DELIMITER: OptionSpec = option("csv.delimiter", Kind::Letter, Some(","), "what stands between two fields of a line of CSV");
+const CSV_NULL: OptionSpec = option("csv.null", Kind::Word, Some(""), "what a field of CSV without quotes says where it is NULL");
+
+const REGISTRY_URL: OptionSpec =
+    option("schema.registry.url", Kind::Registry, None, "the address of the schema registry that holds the records' schemas");
+const REGISTRY_SUBJECT: OptionSpec = option(
+    "schema.registry.subject",
+    Kind::Word,
+    None,
+    "the subject under which the schema is registered that queries write with; <topic>-value where it is not given",
+);
+
 const DELIVERY: Kind = Kind::Choice(&["exactly_once"]);
 
 impl Kind {
@@ -173,6 +200,14 @@ impl Kind {
             Self::Start => {
                 read_start(value).map(drop).ok_or_else(|| "write earliest, latest or a time such as 2026-01-31T08:00:00Z".to_owned())
             }
+            Self::Letter if value == "\\t" => Ok(()),
+            Self::Letter => match value.as_bytes() {
+                [letter] if letter.is_ascii() && !matches!(letter, b'"' | b'\r' | b'\n') => Ok(()),
+                _ => Err("write one letter of ASCII, or \\t for a tab".to_owned()),
+            },
+            Self::Registry => Registry::new(value).map(drop).map_err(|e| e.to_string()),
+            Self::Word if value.contains(['"', '\r', '\n']) => Err("write a text without quotes and line ends".to_owned()),
+            Self::Word => Ok(()),
             Self::Path if value.split('.').all(|name| !name.is_empty()) => Ok(()),
             Self::Path => Err("write names with dots between them, as in vitals.hr".to_owned()),
             Self::Notify => webhooks(value).map(drop),
@@ -191,6 +226,9 @@ impl Kind {
             Self::Flag => "true or false".to_owned(),
             Self::Choice(words) => words.join(" | "),
             Self::Start => "earliest | latest | time".to_owned(),
+            Self::Letter => "letter".to_owned(),
+            Self::Registry => "http://host:port".to_owned(),
+            Self::Word => "text".to_owned(),
             Self::Path => "path".to_owned(),
             Self::Notify => "webhook:<name>, ..".to_owned(),
             Self::Later => "not supported yet".to_owned(),

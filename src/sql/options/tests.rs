@@ -80,24 +80,24 @@ fn a_wrong_option_says_what_to_write() {
     check_error(
         StreamOptions::of_stream(given(&[("watermark.idle.timeout", "10s")])),
         &expect![[r#"
-        error[SQL-0003]: a stream has no option 'watermark.idle.timeout'
-          did you mean 'watermark.idle-timeout'?
-          options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*'
-    "#]],
+            error[SQL-0003]: a stream has no option 'watermark.idle.timeout'
+              did you mean 'watermark.idle-timeout'?
+              options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*', 'csv.delimiter', 'csv.null', 'schema.registry.url', 'schema.registry.subject'
+        "#]],
     );
     check_error(
         StreamOptions::of_stream(given(&[("frobnicate", "1")])),
         &expect![[r#"
-        error[SQL-0003]: a stream has no option 'frobnicate'
-          options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*'
-    "#]],
+            error[SQL-0003]: a stream has no option 'frobnicate'
+              options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*', 'csv.delimiter', 'csv.null', 'schema.registry.url', 'schema.registry.subject'
+        "#]],
     );
     check_error(
-        StreamOptions::of_stream(given(&[("format", "avro")])),
+        StreamOptions::of_stream(given(&[("format", "xml")])),
         &expect![[r#"
-        error[SQL-0004]: option 'format' cannot be 'avro'
-          write one of json, raw
-    "#]],
+            error[SQL-0004]: option 'format' cannot be 'xml'
+              write one of json, csv, avro, protobuf, debezium, raw
+        "#]],
     );
     check_error(
         StreamOptions::of_stream(given(&[("partitions", "0")])),

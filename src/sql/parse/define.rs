@@ -3,7 +3,7 @@
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{column_list, end, name, rest, select, shown};
 use crate::record::TopicName;
@@ -11,8 +11,10 @@ use crate::sql::dialect::columns::{Elements, columns_of, elements, next_words, w
 use crate::sql::dialect::refuse;
 use crate::sql::dialect::tokens::{word, words_at};
 use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
-use crate::sql::options::{AlertOptions, FormatName, QueryOptions, StreamOptions};
-use crate::sql::statement::{Column, ColumnSource, CreateAlert, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Statement};
+use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, StreamOptions};
+use crate::sql::statement::{
+    Column, ColumnSource, CreateAlert, CreateLike, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Statement,
+};
 use crate::sql::types::sql_type;
 
 /// The longest name of a query or alert: room is left for what is put around it in names of topics.
@@ -62,6 +64,9 @@ fn if_not_exists(p: &mut Parser<'_>, or_replace: bool) -> Result<bool, SqlError>
 fn create_stream(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
     let if_not_exists = if_not_exists(p, or_replace)?;
     let name = name(p, "stream")?;
+    if next_words(p, &["LIKE"]) {
+        return create_like(p, name, or_replace, if_not_exists);
+    }
     let found = columns(p, "stream", &name)?;
     if let Some(place) = found.primary_key_place {
         return Err(SqlError::new(Code::BadDefinition, "a stream has no primary key: it keeps every row")
@@ -79,6 +84,29 @@ fn create_stream(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlE
         watermark: found.watermark,
         options,
     }))
+}
+
+/// `LIKE SAMPLE OF TOPIC 't' [WITH (..)]`, at LIKE.
+fn create_like(p: &mut Parser<'_>, name: Name, or_replace: bool, if_not_exists: bool) -> Result<Statement, SqlError> {
+    const EXAMPLE: &str = "write CREATE STREAM s LIKE SAMPLE OF TOPIC 'vitals'";
+    let place = crate::sql::dialect::columns::here(p);
+    if !next_words(p, &["LIKE", "SAMPLE", "OF", "TOPIC"]) {
+        return Err(SqlError::not_supported("CREATE STREAM .. LIKE another").at(place).hint(EXAMPLE));
+    }
+    (0..4).for_each(|_| drop(p.next_token()));
+    let token = p.next_token();
+    let topic_place = Place::of(token.span);
+    let Token::SingleQuotedString(text) = &token.token else {
+        return Err(SqlError::syntax(format!("expected the topic, found {}", shown(&token))).at(topic_place).hint(EXAMPLE));
+    };
+    let topic = TopicName::new(text).map_err(|why| SqlError::new(Code::BadDefinition, why.to_string()).at(topic_place))?;
+    let options = Options::check("a stream", STREAM_OPTIONS, with_options(p)?)?;
+    end(p)?;
+    if let Some(twice) = options.written().iter().find(|g| g.name == "topic") {
+        let error = SqlError::new(Code::BadOption, "the topic stands behind TOPIC already");
+        return Err(error.at(twice.name_place).hint("leave option 'topic' out"));
+    }
+    Ok(Statement::CreateLike(CreateLike { name, or_replace, if_not_exists, topic, topic_place, given: options.written().to_vec() }))
 }
 
 fn create_table(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
@@ -205,10 +233,30 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
         }
         check_key(column, place)?;
     }
+    if options.format == FormatName::Debezium && !options.key.is_empty() {
+        let message = "a stream of format debezium has no 'key': its connector places records by the database's keys".to_owned();
+        return Err(bad(message, options.given.place("key")).hint("leave it out"));
+    }
     if options.key_partitioner.is_some() && options.key.is_empty() {
         return Err(
             bad("option 'key.partitioner' needs 'key'".to_owned(), options.given.place("key.partitioner")).hint("add 'key' = '<column>'")
         );
+    }
+    for option in options.given.written() {
+        let owners = owners(&option.name);
+        if !owners.is_empty() && !owners.contains(&options.format) {
+            let formats = owners.iter().map(|f| f.word()).collect::<Vec<_>>().join(" or ");
+            let message = format!("option '{}' is of format {formats}, and the format is {}", option.name, options.format.word());
+            return Err(bad(message, option.name_place).hint(format!("leave it out, or write 'format' = '{}'", owners[0].word())));
+        }
+    }
+    if options.csv_null.bytes().any(|b| b == options.csv_delimiter) {
+        let message = "option 'csv.null' has the delimiter in it, and would be read as two fields".to_owned();
+        return Err(bad(message, options.given.place("csv.null")).hint("write another 'csv.null' or 'csv.delimiter'"));
+    }
+    if options.format.has_registry() && options.registry_url.is_none() {
+        let message = format!("format {} needs 'schema.registry.url'", options.format.word());
+        return Err(bad(message, options.given.place("format")).hint("add 'schema.registry.url' = 'http://..'"));
     }
     for column in options.json_paths.keys() {
         let place = options.given.place(&format!("json.path.{column}"));
@@ -217,7 +265,7 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
             .iter()
             .find(|c| c.name.text == *column)
             .ok_or_else(|| no_column(&Name { text: column.clone(), place }, &found.columns))?;
-        if !matches!(found.source, ColumnSource::Value) || options.format != FormatName::Json {
+        if !matches!(found.source, ColumnSource::Value) {
             return Err(bad(format!("column \"{column}\" is not read from JSON"), place));
         }
     }
@@ -232,6 +280,16 @@ fn check_columns(found: &Elements, options: &StreamOptions, name: &Name) -> Resu
         return Err(bad("names that begin with two underscores are the node's own".to_owned(), name.place).hint("choose another name"));
     }
     Ok(())
+}
+
+/// The formats that an option belongs to; none where it suits all.
+fn owners(option: &str) -> &'static [FormatName] {
+    match option.split_once('.').map(|(family, _)| family) {
+        Some("csv") => &[FormatName::Csv],
+        Some("json") => &[FormatName::Json, FormatName::Debezium],
+        Some("schema") => &[FormatName::Avro, FormatName::Protobuf],
+        _ => &[],
+    }
 }
 
 /// A key is compared with the bytes of a record's key, so its values have one spelling.

@@ -9,6 +9,7 @@ use super::*;
 fn shape(statement: &Statement) -> String {
     match statement {
         Statement::CreateStream(s) => format!("stream {} {} columns {}", s.name, s.columns.len(), watermark(s.watermark.as_ref())),
+        Statement::CreateLike(l) => format!("stream {} like topic {} options {}", l.name, l.topic, l.given.len()),
         Statement::CreateTable(t) => format!("table {} {} columns key {}", t.name, t.columns.len(), t.primary_key[0]),
         Statement::CreateQuery(q) => format!("query {} into {} from {} | {}", q.name, q.insert_into, reads(&q.select), emit(&q.select)),
         Statement::CreateAlert(a) => {
@@ -441,11 +442,11 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
         (
             "CREATE STREAM s (a INT) WITH ('topc' = 's')",
             expect![[r#"
-            error[SQL-0003]: a stream has no option 'topc'
-              1 | CREATE STREAM s (a INT) WITH ('topc' = 's')
-                |                               ^^^^^^ did you mean 'topic'?
-              options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*'
-        "#]],
+                error[SQL-0003]: a stream has no option 'topc'
+                  1 | CREATE STREAM s (a INT) WITH ('topc' = 's')
+                    |                               ^^^^^^ did you mean 'topic'?
+                  options: 'topic', 'format', 'partitions', 'key', 'key.partitioner', 'bad-records', 'dlq.topic', 'watermark.idle-timeout', 'watermark.max-future', 'late.topic', 'timestamp.unit', 'json.path.*', 'csv.delimiter', 'csv.null', 'schema.registry.url', 'schema.registry.subject'
+            "#]],
         ),
         (
             "CREATE STREAM s (a INT) WITH ('partitions' = 'many')",
