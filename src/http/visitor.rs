@@ -120,12 +120,14 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         Statement::Select(select) | Statement::Explain(Explain::Select(select)) => {
             select.reads.iter().map(|name| Need::Read(&name.text)).collect()
         }
+        Statement::Subscribe(subscribe) => vec![Need::Read(&subscribe.view.text)],
         Statement::Insert(insert) => vec![Need::Write(&insert.into.text)],
         Statement::Show(_) | Statement::Describe(_) | Statement::Explain(Explain::Query { .. }) | Statement::WhyQuery(_) => vec![Need::See],
         Statement::CreateLike(like) => vec![Need::Change, Need::Look(like.topic.as_str())],
         Statement::CreateStream(_)
         | Statement::CreateTable(_)
         | Statement::CreateQuery(_)
+        | Statement::CreateView(_)
         | Statement::CreateAlert(_)
         | Statement::Pause(..)
         | Statement::Resume(..)

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod bounds;
+mod follow;
 mod read;
 #[cfg(test)]
 mod recorded;
@@ -29,6 +30,7 @@ use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::{Stream, StreamExt};
 
+pub use self::follow::Follow;
 use self::read::Stored;
 use super::analyze::WindowAggregate;
 use super::asof::AsOfJoin;

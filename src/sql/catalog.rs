@@ -5,8 +5,8 @@
 //! applied ([`Catalog::apply`]). At the start the records are [replayed](Catalog::replay). Always: what is in here
 //! parses, and whatever a query or alert reads is in here too.
 //!
-//! Streams and tables share one space of names, queries and alerts another: a query may be called like the
-//! stream it writes.
+//! Streams, tables and views share one space of names, queries and alerts another: a query may be called like the
+//! stream it writes. A view is both, what can be read and what runs, and its name is taken in both.
 
 mod record;
 mod stream;
@@ -14,7 +14,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use record::{CATALOG_TOPIC, CatalogRecord, RecordError};
+pub use record::{CATALOG_TOPIC, CatalogRecord, RecordError, ViewDef};
 pub use stream::StreamDef;
 
 use super::dialect::split_script;
@@ -42,8 +42,10 @@ pub struct Entry {
     pub paused: bool,
     /// The statement.
     pub statement: Arc<Statement>,
-    /// For a stream or table: what it is made of.
+    /// For a stream, table or view: what it is made of.
     pub stream: Option<Arc<StreamDef>>,
+    /// For a view: what its results are.
+    pub view: Option<Arc<ViewDef>>,
 }
 
 impl Entry {
@@ -51,7 +53,7 @@ impl Entry {
     #[must_use]
     pub fn reads(&self) -> &[Name] {
         match &*self.statement {
-            Statement::CreateQuery(q) => &q.select.reads,
+            Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select.reads,
             Statement::CreateAlert(a) => &a.select.reads,
             _ => &[],
         }
@@ -61,9 +63,22 @@ impl Entry {
     #[must_use]
     pub fn writes(&self) -> Option<&str> {
         match &*self.statement {
-            Statement::CreateQuery(q) => Some(&q.insert_into.text),
+            Statement::CreateQuery(q) | Statement::CreateView(q) => Some(&q.insert_into.text),
             _ => None,
         }
+    }
+
+    /// The same as a view whose results were found to be this.
+    pub fn with_view(&self, view: ViewDef) -> Result<Self, SqlError> {
+        let results = parse_statement(&view.results)?.statement;
+        let stream = StreamDef::of_view(&results, view.key.as_deref()).map(Arc::new);
+        Ok(Self { stream, view: Some(Arc::new(view)), ..self.clone() })
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub const fn is_task(&self) -> bool {
+        matches!(self.kind, Kind::Query | Kind::Alert | Kind::View)
     }
 }
 
@@ -120,6 +135,7 @@ impl Change {
             Self::Replace { new, .. } => format!("replaced {} (version {})", what(new), new.version),
             Self::Unchanged(entry) => format!("{} is unchanged", what(entry)),
             Self::Left(entry) => format!("{} exists and was left as it is", what(entry)),
+            Self::Drop(entry) if entry.kind == Kind::View => format!("dropped {} and its topic", what(entry)),
             Self::Drop(entry) if matches!(entry.kind, Kind::Stream | Kind::Table) => format!("dropped {}; its topic is kept", what(entry)),
             Self::Drop(entry) => format!("dropped {}", what(entry)),
             Self::Absent => "there was nothing to drop".to_owned(),
@@ -148,6 +164,7 @@ impl Catalog {
             return Err(SqlError::new(Code::Internal, "the statement creates nothing"));
         };
         self.check_written(&parsed.statement)?;
+        self.check_both_spaces(kind, name)?;
         let (or_replace, if_not_exists) = intent(&parsed.statement);
         let Some(old) = self.space(kind).get(&name.text) else {
             let entry = self.entry(parsed, kind, name, 1, now)?;
@@ -231,7 +248,7 @@ impl Catalog {
         if !right {
             return Err(RecordError::Mismatch { name });
         }
-        let entry = Entry {
+        let mut entry = Entry {
             kind,
             name: name.clone(),
             text: record.text,
@@ -240,7 +257,12 @@ impl Catalog {
             paused: record.paused,
             stream: StreamDef::of(&parsed.statement).map(Arc::new),
             statement: Arc::new(parsed.statement),
+            view: None,
         };
+        if kind == Kind::View {
+            let view = record.view.ok_or_else(|| RecordError::Value(format!("view \"{name}\" does not say what its results are")))?;
+            entry = entry.with_view(view).map_err(|error| RecordError::Statement { name: name.clone(), error: Box::new(error) })?;
+        }
         self.space_mut(kind).insert(name, Arc::new(entry));
         Ok(())
     }
@@ -267,7 +289,7 @@ impl Catalog {
         let found = self.relations.get(&name.text).or_else(|| self.tasks.get(&name.text));
         found.ok_or_else(|| {
             let known = self.relations.keys().chain(self.tasks.keys()).map(String::as_str);
-            SqlError::new(Code::NoSuchName, format!("there is no stream, table, query or alert \"{name}\""))
+            SqlError::new(Code::NoSuchName, format!("there is no stream, table, view, query or alert \"{name}\""))
                 .at(name.place)
                 .hint_opt(did_you_mean(&name.text, known))
         })
@@ -286,13 +308,19 @@ impl Catalog {
         self.space(kind).values().filter(move |e| e.kind == kind)
     }
 
-    /// The queries and alerts that read or write a stream or table.
+    /// The queries, views and alerts that read or write a stream, table or view.
     #[must_use]
     pub fn users(&self, of: &Entry) -> Vec<&Arc<Entry>> {
-        if !matches!(of.kind, Kind::Stream | Kind::Table) {
+        if !matches!(of.kind, Kind::Stream | Kind::Table | Kind::View) {
             return Vec::new();
         }
-        self.tasks.values().filter(|t| t.writes() == Some(of.name.as_str()) || t.reads().iter().any(|r| r.text == of.name)).collect()
+        let uses = |t: &&Arc<Entry>| t.writes() == Some(of.name.as_str()) || t.reads().iter().any(|r| r.text == of.name);
+        self.all_tasks().filter(|t| (t.kind, &t.name) != (of.kind, &of.name)).filter(uses).collect()
+    }
+
+    /// All that runs: views, then queries and alerts.
+    pub fn all_tasks(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.all(Kind::View).chain(self.tasks.values())
     }
 
     /// The relations whose topic this is.
@@ -310,6 +338,7 @@ impl Catalog {
             paused: false,
             stream: StreamDef::of(&parsed.statement).map(Arc::new),
             statement: Arc::new(parsed.statement.clone()),
+            view: None,
         };
         if let Some(stream) = &entry.stream {
             // What the decoder would refuse is refused now. The count of partitions is of no matter here.
@@ -318,16 +347,45 @@ impl Catalog {
         for read in entry.reads() {
             self.relation_or_error(read)?;
         }
-        if let Statement::CreateQuery(query) = &*entry.statement {
-            self.check_sink(&query.insert_into, &query.insert_columns)?;
+        if let Statement::CreateQuery(query) | Statement::CreateView(query) = &*entry.statement {
+            if kind == Kind::Query {
+                self.check_sink(&query.insert_into, &query.insert_columns)?;
+            }
             self.check_circle(&entry, &query.insert_into)?;
         }
         Ok(Arc::new(entry))
     }
 
+    /// A view's name is one of a relation and of what runs: neither may be there.
+    fn check_both_spaces(&self, kind: Kind, name: &Name) -> Result<(), SqlError> {
+        let other = match kind {
+            Kind::View => self.tasks.get(&name.text),
+            Kind::Query | Kind::Alert | Kind::Function => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
+            Kind::Stream | Kind::Table => None,
+        };
+        match other {
+            None => Ok(()),
+            Some(other) => Err(SqlError::new(Code::NameTaken, format!("there is already a {} \"{name}\"", other.kind.word()))
+                .at(name.place)
+                .hint("choose another name: a view has the name of what can be read and of what runs")),
+        }
+    }
+
+    /// Whether a topic is the one that a view keeps its rows in.
+    #[must_use]
+    pub fn is_of_a_view(&self, topic: &TopicName) -> bool {
+        self.all(Kind::View).filter_map(|view| view.stream.as_ref()).any(|view| view.topic == *topic)
+    }
+
     /// A query writes a stream (a new one is made for a new name), and only columns that lie in the record's value.
     fn check_sink(&self, into: &Name, columns: &[Name]) -> Result<(), SqlError> {
         let Some(sink) = self.relation(&into.text) else { return Ok(()) };
+        // Whatever the topic is called by.
+        if self.is_of_a_view(&sink.topic) {
+            return Err(SqlError::new(Code::BadDefinition, format!("\"{into}\" is a view\'s, which its own SELECT alone writes"))
+                .at(into.place)
+                .hint("write into another stream or table"));
+        }
         for column in columns {
             if !sink.written_columns().any(|c| c.name == *column) {
                 let known: Vec<&str> = sink.written_columns().map(|c| c.name.text.as_str()).collect();
@@ -346,7 +404,7 @@ impl Catalog {
                 .at(place)
                 .hint("write into another one"))
         };
-        if let Statement::CreateQuery(query) = statement {
+        if let Statement::CreateQuery(query) | Statement::CreateView(query) = statement {
             let made = TopicName::new(&query.insert_into.text).ok();
             let topic = self.relation(&query.insert_into.text).map_or(made.as_ref(), |def| Some(&def.topic));
             return match topic.filter(|topic| topic.is_written_by_node_alone()) {
@@ -371,7 +429,7 @@ impl Catalog {
             if stream == into.text {
                 return Err(SqlError::new(
                     Code::BadDefinition,
-                    format!("query \"{}\" would feed itself: what it reads is made from \"{into}\"", entry.name),
+                    format!("{} \"{}\" would feed itself: what it reads is made from \"{into}\"", entry.kind.word(), entry.name),
                 )
                 .at(into.place)
                 .hint("write into another stream"));
@@ -379,7 +437,7 @@ impl Catalog {
             if !seen.insert(stream) {
                 continue;
             }
-            for task in self.tasks.values().filter(|t| t.name != entry.name && t.writes() == Some(stream)) {
+            for task in self.all_tasks().filter(|t| (t.kind, &t.name) != (entry.kind, &entry.name) && t.writes() == Some(stream)) {
                 open.extend(task.reads().iter().map(|r| r.text.as_str()));
             }
         }
@@ -401,7 +459,8 @@ impl Catalog {
             Kind::Stream | Kind::Table => "SHOW STREAMS lists what there is".to_owned(),
             Kind::Query => "SHOW QUERIES lists what there is".to_owned(),
             Kind::Alert => "SHOW ALERTS lists what there is".to_owned(),
-            Kind::View | Kind::Function => "none can be created yet".to_owned(),
+            Kind::View => "SHOW VIEWS lists what there is".to_owned(),
+            Kind::Function => "none can be created yet".to_owned(),
         });
         SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(hint)
     }
@@ -426,7 +485,7 @@ fn intent(statement: &Statement) -> (bool, bool) {
     match statement {
         Statement::CreateStream(s) => (s.or_replace, s.if_not_exists),
         Statement::CreateTable(t) => (t.or_replace, t.if_not_exists),
-        Statement::CreateQuery(q) => (q.or_replace, q.if_not_exists),
+        Statement::CreateQuery(q) | Statement::CreateView(q) => (q.or_replace, q.if_not_exists),
         Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
         _ => (false, false),
     }
@@ -444,6 +503,9 @@ fn essence(text: &str) -> Option<Vec<String>> {
     let mut tokens = piece.tokens;
     if words_at(&tokens, 1, &["OR", "REPLACE"]) {
         tokens.drain(1..3);
+    }
+    if words_at(&tokens, 1, &["MATERIALIZED", "VIEW"]) {
+        tokens.remove(1);
     }
     if words_at(&tokens, 2, &["IF", "NOT", "EXISTS"]) {
         tokens.drain(2..5);

@@ -31,7 +31,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use sha2::{Digest, Sha256};
 
-pub use source::{RECORD_TIME, Shape, Source, SourceColumn, Sources};
+pub use source::{RECORD_KEY, RECORD_TIME, Shape, Source, SourceColumn, Sources};
 
 use self::flow::Flow;
 use self::step::Step;

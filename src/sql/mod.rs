@@ -27,7 +27,7 @@ mod windows;
 mod workspace;
 
 pub use batch::{History, Rows as HistoryRows, explain_history, insert_values, select_history};
-pub use catalog::{CATALOG_TOPIC, Catalog, CatalogRecord, Change, Entry, Existing, RecordError, StreamDef, same_text};
+pub use catalog::{CATALOG_TOPIC, Catalog, CatalogRecord, Change, Entry, Existing, RecordError, StreamDef, ViewDef, same_text};
 pub use dialect::{Piece, split_script};
 pub use engine::{Checker, Engine, EngineOptions, Outcome, QueryState, QueryStatus, RuleFactory, RuleSpec};
 pub use error::{Code, Place, SqlError, did_you_mean, nearest};

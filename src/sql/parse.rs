@@ -15,7 +15,7 @@ use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
 use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
-use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement};
+use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement, Subscribe};
 
 /// How deep brackets and subqueries may lie in one another.
 const RECURSION_LIMIT: usize = 50;
@@ -95,7 +95,6 @@ const OTHER_STATEMENTS: &[&str] = &[
     "SET",
     "START",
     "STOP",
-    "SUBSCRIBE",
     "TABLE",
     "TRUNCATE",
     "UNLISTEN",
@@ -107,8 +106,8 @@ const OTHER_STATEMENTS: &[&str] = &[
 ];
 
 /// First words of the statements there are.
-const STATEMENTS: [&str; 13] =
-    ["CREATE", "SELECT", "WITH", "VALUES", "INSERT", "PAUSE", "RESUME", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "WHY"];
+const STATEMENTS: [&str; 14] =
+    ["CREATE", "SELECT", "WITH", "VALUES", "INSERT", "PAUSE", "RESUME", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "WHY", "SUBSCRIBE"];
 
 fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let Some(first) = tokens.first() else { return Err(SqlError::syntax("there is no statement")) };
@@ -127,7 +126,7 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         "INSERT" => insert(tokens),
         "PAUSE" | "RESUME" => {
             let mut p = rest(tokens, 1);
-            let kind = kind(&mut p, &[Kind::Query, Kind::Alert])?;
+            let kind = kind(&mut p, &[Kind::Query, Kind::View, Kind::Alert])?;
             let name = last_name(&mut p, kind)?;
             Ok(if verb == "PAUSE" { Statement::Pause(kind, name) } else { Statement::Resume(kind, name) })
         }
@@ -137,7 +136,7 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
             let mut p = rest(tokens, 1);
             // The kind may be said; the name alone is enough, for a name means one thing.
             if let Token::Word(_) = p.peek_nth_token(1).token {
-                kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::Alert])?;
+                kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert])?;
             }
             let name = name(&mut p, "stream")?;
             end(&p)?;
@@ -146,9 +145,10 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         "EXPLAIN" => explain(tokens),
         "WHY" => {
             let mut p = rest(tokens, 1);
-            let kind = kind(&mut p, &[Kind::Query])?;
+            let kind = kind(&mut p, &[Kind::Query, Kind::View])?;
             Ok(Statement::WhyQuery(last_name(&mut p, kind)?))
         }
+        "SUBSCRIBE" => subscribe(tokens),
         "FROM" => Err(SqlError::not_supported("FROM before SELECT").at(place).hint("write SELECT .. FROM ..")),
         other if OTHER_STATEMENTS.contains(&other) => Err(SqlError::not_supported(other).at(place)),
         other => {
@@ -318,11 +318,31 @@ fn column_list(p: &mut Parser<'_>) -> Result<Vec<Name>, SqlError> {
     Ok(columns)
 }
 
+fn subscribe(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
+    const EXAMPLE: &str = "write SUBSCRIBE TO view [WHERE condition] [AS OF 'epoch']";
+    let mut p = rest(tokens, 1);
+    if !p.parse_keyword(Keyword::TO) {
+        let token = p.peek_token();
+        return Err(SqlError::syntax(format!("expected TO, found {}", shown(&token))).at(Place::of(token.span)).hint(EXAMPLE));
+    }
+    let view = name(&mut p, "view")?;
+    let filter = if p.parse_keyword(Keyword::WHERE) { Some(Box::new(p.parse_expr()?)) } else { None };
+    let mut as_of = None;
+    if p.parse_keywords(&[Keyword::AS, Keyword::OF]) {
+        let token = p.next_token();
+        let Token::SingleQuotedString(epoch) = &token.token else {
+            return Err(SqlError::syntax(format!("expected an epoch, found {}", shown(&token)))
+                .at(Place::of(token.span))
+                .hint("write it as it came in the column epoch: AS OF '..'"));
+        };
+        as_of = Some((epoch.clone(), Place::of(token.span)));
+    }
+    end(&p)?;
+    Ok(Statement::Subscribe(Subscribe { view, filter, as_of }))
+}
+
 fn drop_object(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let mut p = rest(tokens, 1);
-    if next_words(&p, &["MATERIALIZED", "VIEW"]) {
-        p.next_token();
-    }
     let kind = kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function])?;
     let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = name(&mut p, kind.word())?;
@@ -344,7 +364,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     if written == "CREATE" {
         let mut said = None;
         if let Token::Word(_) = p.peek_nth_token(1).token {
-            said = Some(kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::Alert])?);
+            said = Some(kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert])?);
         }
         let name = name(&mut p, said.map_or("stream", Kind::word))?;
         end(&p)?;
@@ -409,6 +429,9 @@ fn explain(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
 
 /// A word for one of some kinds.
 fn kind(p: &mut Parser<'_>, allowed: &[Kind]) -> Result<Kind, SqlError> {
+    if allowed.contains(&Kind::View) && next_words(p, &["MATERIALIZED", "VIEW"]) {
+        p.next_token();
+    }
     let token = p.next_token();
     let written = word(&token).map(str::to_ascii_lowercase).unwrap_or_default();
     let known = if written == "source" { "stream" } else { written.as_str() };

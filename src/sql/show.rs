@@ -41,9 +41,9 @@ pub struct TaskLine {
 pub fn show_all(catalog: &Catalog, kind: Kind, status: impl FnMut(&str) -> TaskLine) -> RecordBatch {
     match kind {
         Kind::Stream | Kind::Table => relations(catalog, kind),
-        Kind::Query | Kind::Alert => tasks(catalog, kind, status),
+        Kind::Query | Kind::View | Kind::Alert => tasks(catalog, kind, status),
         // None can be created yet, so there is none to show.
-        Kind::View | Kind::Function => batch(vec![("name", text(Vec::new()))]),
+        Kind::Function => batch(vec![("name", text(Vec::new()))]),
     }
 }
 
@@ -75,6 +75,9 @@ fn tasks(catalog: &Catalog, kind: Kind, mut status: impl FnMut(&str) -> TaskLine
     ];
     if kind == Kind::Query {
         columns.push(("writes", maybe_text(entries.iter().map(|e| e.writes().map(str::to_owned)).collect())));
+    } else if kind == Kind::View {
+        let key = |e: &&Arc<Entry>| e.stream.as_ref().filter(|d| !d.key_columns().is_empty()).map(|d| d.key_columns().join(", "));
+        columns.push(("key", maybe_text(entries.iter().map(key).collect())));
     } else {
         columns.push(("priority", maybe_text(entries.iter().map(|e| priority(e)).collect())));
     }

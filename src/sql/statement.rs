@@ -121,10 +121,14 @@ pub enum Statement {
     CreateTable(CreateTable),
     /// `CREATE QUERY`.
     CreateQuery(Box<CreateQuery>),
+    /// `CREATE MATERIALIZED VIEW`: a query that writes a topic of its own, which is called as the view is.
+    CreateView(Box<CreateQuery>),
     /// `CREATE ALERT`.
     CreateAlert(Box<CreateAlert>),
     /// A query typed by hand, with or without `EMIT CHANGES`.
     Select(Box<Select>),
+    /// `SUBSCRIBE TO v`.
+    Subscribe(Subscribe),
     /// `INSERT INTO s VALUES ..`.
     Insert(Insert),
     /// `PAUSE QUERY`, `PAUSE ALERT`.
@@ -151,6 +155,7 @@ impl Statement {
             Self::CreateStream(s) => Some((Kind::Stream, &s.name)),
             Self::CreateTable(t) => Some((Kind::Table, &t.name)),
             Self::CreateQuery(q) => Some((Kind::Query, &q.name)),
+            Self::CreateView(v) => Some((Kind::View, &v.name)),
             Self::CreateAlert(a) => Some((Kind::Alert, &a.name)),
             _ => None,
         }
@@ -166,7 +171,7 @@ pub enum Kind {
     Table,
     /// A continuous query.
     Query,
-    /// A materialised view; none can be made yet.
+    /// A materialised view: a query with the topic it keeps up to date.
     View,
     /// An alert.
     Alert,
@@ -376,7 +381,7 @@ pub enum StateTtl {
     For(Duration),
 }
 
-/// `CREATE QUERY .. AS INSERT INTO .. SELECT ..`.
+/// `CREATE QUERY .. AS INSERT INTO .. SELECT ..`, and `CREATE MATERIALIZED VIEW .. AS SELECT ..`, which writes what is called like it.
 #[derive(Clone, Debug)]
 pub struct CreateQuery {
     /// Its name.
@@ -393,6 +398,17 @@ pub struct CreateQuery {
     pub insert_columns: Vec<Name>,
     /// What it finds.
     pub select: Select,
+}
+
+/// `SUBSCRIBE TO view [WHERE condition] [AS OF 'epoch']`.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The view.
+    pub view: Name,
+    /// Which of its rows.
+    pub filter: Option<Box<ast::Expr>>,
+    /// From which moment on; all that holds now and what comes, where nothing is said.
+    pub as_of: Option<(String, Option<Place>)>,
 }
 
 /// `CREATE ALERT .. AS SELECT ..`.

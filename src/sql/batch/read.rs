@@ -65,6 +65,14 @@ impl Stored {
         Ok(Reading { reader, decoder, partition: partition.partition, at: range.start, end: range.end, raw: Vec::new() })
     }
 
+    /// A walk that begins at `from` and goes on with what comes behind the end.
+    pub(super) async fn reading_from(&self, place: usize, from: Offset) -> Result<Reading, SqlError> {
+        let (partition, _) = &self.partitions[place];
+        let reader = self.bus.open(partition, from).await.map_err(storage)?;
+        let decoder = Decoder::new(Arc::clone(&self.schema));
+        Ok(Reading { reader, decoder, partition: partition.partition, at: from, end: Offset(i64::MAX), raw: Vec::new() })
+    }
+
     /// Decoded rows as the columns that a query can name.
     pub(super) fn columns(&self, decoded: &RecordBatch) -> Result<RecordBatch, StreamError> {
         let (exprs, as_is) = self.shape.all_columns(&self.source.decoded);
@@ -105,6 +113,11 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// The offset that comes next.
+    pub(super) const fn at(&self) -> Offset {
+        self.at
+    }
+
     /// The next rows; `None` at the end. A run may be empty where its records are no rows.
     pub(super) async fn next(&mut self) -> Result<Option<Run>, SqlError> {
         if self.at >= self.end {

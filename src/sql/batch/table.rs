@@ -21,6 +21,7 @@ use futures::stream::try_unfold;
 
 use super::read::{Reading, Run, Stored};
 use crate::sql::error::SqlError;
+use crate::sql::lower::RECORD_KEY;
 use crate::stream::StreamError;
 
 /// Everything that is stored, as one partition of DataFusion's.
@@ -42,7 +43,7 @@ impl PartitionStream for Everything {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let schema = Arc::clone(&self.of.shape.schema);
         let walk = Walk { of: Arc::clone(&self.of), place: 0, reading: None };
-        if self.of.source.primary_key.is_empty() {
+        if !self.of.source.is_table {
             return Box::pin(RecordBatchStreamAdapter::new(schema, try_unfold(walk, |walk| walk.history())));
         }
         Box::pin(RecordBatchStreamAdapter::new(schema, try_unfold(walk, |walk| walk.latest())))
@@ -99,20 +100,23 @@ impl Walk {
     }
 }
 
-/// The row that came last of each key, by the text that a record's key would have.
-struct Latest {
+/// The row that came last of each key: by the record's own where that is read, else by the text that it would have.
+pub(super) struct Latest {
     columns: Vec<usize>,
     runs: Vec<RecordBatch>,
     keys: HashMap<Vec<u8>, (usize, u32)>,
 }
 
 impl Latest {
-    fn new(of: &Stored) -> Self {
-        let columns = of.source.primary_key.iter().filter_map(|name| of.source.decoded.index_of(name).ok()).collect();
+    pub(super) fn new(of: &Stored) -> Self {
+        let columns = match of.source.decoded.index_of(RECORD_KEY) {
+            Ok(own) => vec![own],
+            Err(_) => of.source.primary_key.iter().filter_map(|name| of.source.decoded.index_of(name).ok()).collect(),
+        };
         Self { columns, runs: Vec::new(), keys: HashMap::new() }
     }
 
-    fn take(&mut self, run: &Run) -> DfResult<()> {
+    pub(super) fn take(&mut self, run: &Run) -> DfResult<()> {
         let place = self.runs.len();
         let columns: Vec<ArrayRef> = self.columns.iter().map(|i| Arc::clone(run.rows.column(*i))).collect();
         let keys = record_keys(&columns, run.rows.num_rows())?;
@@ -157,7 +161,7 @@ impl Latest {
         Ok(())
     }
 
-    fn rows(mut self) -> DfResult<Option<RecordBatch>> {
+    pub(super) fn rows(mut self) -> DfResult<Option<RecordBatch>> {
         self.compact()?;
         match self.runs.first() {
             None => Ok(None),
@@ -167,12 +171,18 @@ impl Latest {
 }
 
 /// Each row's key as its record's key spells it: one column as text, several as a JSON array of texts.
-fn record_keys(columns: &[ArrayRef], rows: usize) -> DfResult<Vec<Vec<u8>>> {
+pub(super) fn record_keys(columns: &[ArrayRef], rows: usize) -> DfResult<Vec<Vec<u8>>> {
     if let [column] = columns
         && column.data_type() == &DataType::Utf8
     {
         let texts: &arrow::array::StringArray = arrow::array::AsArray::as_string(column.as_ref());
         return Ok(texts.iter().map(|text| text.unwrap_or_default().as_bytes().to_vec()).collect());
+    }
+    if let [column] = columns
+        && column.data_type() == &DataType::Binary
+    {
+        let keys: &arrow::array::BinaryArray = arrow::array::AsArray::as_binary(column.as_ref());
+        return Ok(keys.iter().map(|key| key.unwrap_or_default().to_vec()).collect());
     }
     let options = FormatOptions::default();
     let texts = columns.iter().map(|column| cast(column, &DataType::Utf8)).collect::<Result<Vec<_>, _>>()?;

@@ -56,6 +56,18 @@ struct Stored {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
     text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    view: Option<ViewDef>,
+}
+
+/// What a view's statement does not say by itself: what its results were found to be when it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDef {
+    /// The CREATE STREAM of its results.
+    pub results: String,
+    /// Where rows take the place of earlier ones: the columns that tell them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
 }
 
 /// What a value says.
@@ -64,6 +76,7 @@ pub(super) struct Read {
     pub created: Timestamp,
     pub paused: bool,
     pub text: String,
+    pub view: Option<ViewDef>,
 }
 
 impl CatalogRecord {
@@ -77,6 +90,7 @@ impl CatalogRecord {
             created: entry.created.to_string(),
             paused: entry.paused,
             text: entry.text.clone(),
+            view: entry.view.as_deref().cloned(),
         };
         let value = serde_json::to_vec(&stored).expect("text and numbers become JSON");
         Self { key: key(entry), value: Some(value) }
@@ -96,7 +110,7 @@ fn key(entry: &Entry) -> Vec<u8> {
 pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
     let text = String::from_utf8_lossy(key);
     let parts = text.split_once(':').and_then(|(kind, name)| {
-        let kind = [Kind::Stream, Kind::Table, Kind::Query, Kind::Alert].into_iter().find(|k| k.word() == kind)?;
+        let kind = [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert].into_iter().find(|k| k.word() == kind)?;
         (!name.is_empty()).then(|| (kind, name.to_owned()))
     });
     parts.ok_or_else(|| RecordError::Key(text.chars().take(200).collect()))
@@ -105,5 +119,5 @@ pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
 pub(super) fn read_value(value: &[u8]) -> Result<Read, RecordError> {
     let stored: Stored = serde_json::from_slice(value).map_err(|e| RecordError::Value(e.to_string()))?;
     let created = Timestamp::parse(&stored.created).ok_or_else(|| RecordError::Value(format!("\"{}\" is not a time", stored.created)))?;
-    Ok(Read { version: stored.version, created, paused: stored.paused, text: stored.text })
+    Ok(Read { version: stored.version, created, paused: stored.paused, text: stored.text, view: stored.view })
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::format::{self, CsvRule, FieldSource, FieldSpec, KeyRule, Partitioner, RegistryRule, StreamSchema};
 use crate::record::TopicName;
 use crate::registry::Registry;
 use crate::sql::error::{Code, SqlError};
-use crate::sql::lower::{RECORD_TIME, Source, SourceColumn};
+use crate::sql::lower::{RECORD_KEY, RECORD_TIME, Source, SourceColumn};
 use crate::sql::options::{EpochUnit, FormatName, KeyPartitioner, StreamOptions};
 use crate::sql::statement::{Column, ColumnSource, Kind, Metadata, Statement, Watermark};
 use crate::sql::windows::event_time_type;
@@ -28,6 +28,8 @@ pub struct StreamDef {
     pub columns: Vec<Column>,
     /// A table's key columns; a stream has none.
     pub primary_key: Vec<String>,
+    /// Whether it is a view's: its records are the node's own, and their keys say which row is meant.
+    pub is_view: bool,
     /// Its event time.
     pub watermark: Option<Watermark>,
     /// What stood in WITH.
@@ -56,9 +58,21 @@ impl StreamDef {
             dlq_topic,
             columns: columns.clone(),
             primary_key,
+            is_view: false,
             watermark: watermark.clone(),
             options: options.clone(),
             registry: options.registry_url.as_deref().and_then(|url| Registry::new(url).ok()).map(Arc::new),
+        })
+    }
+
+    /// What a view is read as: `definition` is the stream that its results are, and where they change, `key` has the columns that a row is
+    /// known by, which are none where there is one row.
+    #[must_use]
+    pub fn of_view(definition: &Statement, key: Option<&[String]>) -> Option<Self> {
+        let stream = Self::of(definition)?;
+        Some(match key {
+            None => Self { is_view: true, ..stream },
+            Some(key) => Self { is_view: true, kind: Kind::Table, primary_key: key.to_vec(), ..stream },
         })
     }
 
@@ -76,14 +90,19 @@ impl StreamDef {
     #[must_use]
     pub fn decoded(&self) -> SchemaRef {
         let record_time = Field::new(RECORD_TIME, event_time_type(), true);
-        Arc::new(Schema::new(
-            self.decoded_columns().filter_map(field).chain(self.goes_by_record().then_some(record_time)).collect::<Vec<_>>(),
-        ))
+        let record_key = Field::new(RECORD_KEY, DataType::Binary, true);
+        let own = self.goes_by_record().then_some(record_time).into_iter().chain(self.goes_by_key().then_some(record_key));
+        Arc::new(Schema::new(self.decoded_columns().filter_map(field).chain(own).collect::<Vec<_>>()))
     }
 
     /// Whether its rows hold from when their records were written on: a table's, where no WATERMARK says otherwise.
     fn goes_by_record(&self) -> bool {
         self.kind == Kind::Table && self.watermark.is_none()
+    }
+
+    /// Whether the record's key says which row is meant, whatever the columns hold.
+    fn goes_by_key(&self) -> bool {
+        self.is_view && self.kind == Kind::Table
     }
 
     /// The written columns as an Arrow schema.
@@ -146,14 +165,15 @@ impl StreamDef {
         });
         let bad = |e: format::SchemaError| SqlError::new(Code::BadDefinition, e.to_string());
         let record_time = FieldSpec::new(RECORD_TIME, event_time_type()).metadata(format::Metadata::Timestamp);
-        let fields = fields.chain(self.goes_by_record().then_some(record_time));
+        let record_key = FieldSpec::new(RECORD_KEY, DataType::Binary).metadata(format::Metadata::Key);
+        let fields = fields.chain(self.goes_by_record().then_some(record_time)).chain(self.goes_by_key().then_some(record_key));
         let csv = CsvRule { delimiter: self.options.csv_delimiter, null: self.options.csv_null.clone() };
         let mut schema = StreamSchema::new(format, fields.collect()).map_err(bad)?.with_csv(csv);
         if let Some(registry) = &self.registry {
             let subject = self.options.registry_subject.clone().unwrap_or_else(|| format!("{}-value", self.topic));
             schema = schema.with_registry(RegistryRule { registry: Arc::clone(registry), subject, record: self.name.clone() });
         }
-        if !self.key_columns().is_empty() {
+        if !self.key_columns().is_empty() && !self.goes_by_key() {
             let partitioner = self.options.key_partitioner.map(|p| match p {
                 KeyPartitioner::Murmur2 => Partitioner::Murmur2,
                 KeyPartitioner::Crc32 => Partitioner::Crc32,
@@ -180,6 +200,7 @@ impl StreamDef {
             time: self.time().map(str::to_owned),
             watermark: self.watermark.as_ref().map(|w| w.expr.clone()),
             max_future_ms: self.max_future_ms(),
+            is_table: self.kind == Kind::Table,
             primary_key: self.primary_key.clone(),
         }
     }

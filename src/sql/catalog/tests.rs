@@ -84,7 +84,7 @@ fn a_name_that_is_taken_or_missing_says_what_to_do() {
             paused query "v"
             query "v" is unchanged
             resumed query "v"
-            error SQL-0010: there is no view "x": none can be created yet
+            error SQL-0010: there is no view "x": SHOW VIEWS lists what there is
             error SQL-0010: there is no query "qq": SHOW QUERIES lists what there is"#]],
     );
 }

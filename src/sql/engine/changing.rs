@@ -43,7 +43,7 @@ pub(super) fn check_upserts(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) 
 /// Refuses a query or alert that reads as a stream what another one keeps up to date.
 pub(super) fn check_reads(catalog: &Catalog, own: &str, select: &Select) -> Result<(), SqlError> {
     for read in &select.reads {
-        let Some(def) = catalog.relation(&read.text).filter(|def| def.kind == Kind::Stream) else { continue };
+        let Some(def) = catalog.relation(&read.text).filter(|def| def.kind == Kind::Stream && !def.is_view) else { continue };
         if let Some(writer) = changing_writer(catalog, own, &def.topic) {
             let message = format!("stream \"{}\" holds the results of query \"{writer}\", which change", def.name);
             return Err(SqlError::new(Code::NotOnAStream, message).at(read.place).hint(AS_TABLE));
@@ -58,8 +58,7 @@ pub(super) fn check_readers(catalog: &Catalog, own: &str, plan: &QueryPlan, into
         return Ok(());
     }
     let topic = topic_of(catalog, into);
-    let tasks = catalog.all(Kind::Query).chain(catalog.all(Kind::Alert)).filter(|entry| entry.name != own);
-    for entry in tasks {
+    for entry in catalog.all_tasks().filter(|entry| entry.name != own) {
         let reads =
             |read: &Name| catalog.relation(&read.text).is_some_and(|def| def.kind == Kind::Stream && Some(&def.topic) == topic.as_ref());
         if entry.reads().iter().any(reads) {
@@ -79,12 +78,12 @@ fn changing_writer(catalog: &Catalog, own: &str, topic: &TopicName) -> Option<St
     // Whether results change does not depend on how many partitions there are.
     let source = |name: &str| catalog.relation(name).map(|def| def.source(1));
     let changes = |entry: &&Arc<Entry>| match &*entry.statement {
-        Statement::CreateQuery(query) => {
+        Statement::CreateQuery(query) | Statement::CreateView(query) => {
             entry.name != own
                 && topic_of(catalog, &query.insert_into).as_ref() == Some(topic)
                 && plan(&query.select, &source, Purpose::ExactlyOnce).is_ok_and(|plan| plan.is_changing())
         }
         _ => false,
     };
-    catalog.all(Kind::Query).find(changes).map(|entry| entry.name.clone())
+    catalog.all_tasks().find(changes).map(|entry| entry.name.clone())
 }

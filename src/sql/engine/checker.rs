@@ -1,10 +1,11 @@
 //! `vitalsql check`: statements against a catalogue in memory, planned and never run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::RuleFactory;
 use super::changing::{check_readers, check_reads, check_upserts};
-use crate::sql::catalog::{Catalog, Existing};
+use crate::sql::catalog::{Catalog, Change, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Purpose, QueryPlan, Source, plan};
 use crate::sql::parse::parse_script;
@@ -55,6 +56,19 @@ impl Checker {
                     check_upserts(&planned, def, &query.insert_columns)?;
                 }
                 self.create(parsed)
+            }
+            Statement::CreateView(view) => {
+                let planned = self.plan(&view.select, Purpose::ExactlyOnce)?;
+                check_reads(&self.catalog, &view.name.text, &view.select)?;
+                check_readers(&self.catalog, &view.name.text, &planned, &view.name)?;
+                let change = self.catalog.create(parsed, Existing::Replace, Timestamp(0))?;
+                let (Change::Create(entry) | Change::Replace { new: entry, .. }) = &change else { return Ok(()) };
+                let entry = Arc::new(entry.with_view(super::views::results_of(view, &planned, PARTITIONS))?);
+                if let Some(def) = &entry.stream {
+                    def.schema(1).map_err(|e| e.at(view.name.place))?;
+                }
+                self.catalog.apply(&Change::Create(entry));
+                Ok(())
             }
             Statement::CreateAlert(alert) => {
                 let planned = self.plan(&alert.select, Purpose::ExactlyOnce)?;

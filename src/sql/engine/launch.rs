@@ -128,7 +128,7 @@ impl Engine {
     /// positions are kept, and whose state is where it fits.
     pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, replaced: bool) -> Result<(), SqlError> {
         let select = match &*entry.statement {
-            Statement::CreateQuery(q) => &q.select,
+            Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select,
             Statement::CreateAlert(a) => &a.select,
             _ => return Err(SqlError::new(Code::Internal, "only queries and alerts run")),
         };
@@ -188,7 +188,7 @@ impl Engine {
                 let made = move || -> Pin<Box<dyn Future<Output = _> + Send>> { Box::pin(std::future::ready(Ok(rules.sink(&rule)))) };
                 Ok((self.rules.topic().to_string(), Arc::new(made)))
             }
-            Statement::CreateQuery(query) => {
+            Statement::CreateQuery(query) | Statement::CreateView(query) => {
                 let def = Arc::clone(self.catalog.read().relation_or_error(&query.insert_into)?);
                 let partitions = self.topic_of(&def).await?;
                 let schema = sink_schema(&planned.plan, &def, &query.insert_columns)?;
@@ -254,7 +254,7 @@ impl Engine {
             });
         }
         let (start, commit_interval) = match &*entry.statement {
-            Statement::CreateQuery(q) => (q.options.start, q.options.commit_interval),
+            Statement::CreateQuery(q) | Statement::CreateView(q) => (q.options.start, q.options.commit_interval),
             Statement::CreateAlert(a) => (a.options.start, None),
             _ => (Start::Earliest, None),
         };

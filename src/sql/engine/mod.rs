@@ -14,8 +14,10 @@ mod running;
 mod sample;
 mod statements;
 mod status;
+mod subscribe;
 #[cfg(test)]
 mod tests;
+mod views;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -152,7 +154,7 @@ impl Engine {
         });
         let entries: Vec<Arc<Entry>> = {
             let catalog = engine.catalog.read();
-            catalog.all(Kind::Query).chain(catalog.all(Kind::Alert)).cloned().collect()
+            catalog.all_tasks().cloned().collect()
         };
         for entry in entries {
             if let Err(error) = engine.launch(&entry, false).await {

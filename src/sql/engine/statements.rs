@@ -21,7 +21,7 @@ use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind
 use crate::stream::{ChannelSink, Feed, Letters, Pace, Sink, SourceSpec, StartAt, Task, TaskSpec, TaskStats, TopicSink};
 
 /// Batches that may wait for a slow reader.
-const BACKLOG: usize = 8;
+pub(super) const BACKLOG: usize = 8;
 
 impl Engine {
     pub(super) async fn statement(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
@@ -34,6 +34,11 @@ impl Engine {
                 let _one = self.change.lock().await;
                 self.create_like(like, existing).await
             }
+            Statement::CreateView(view) => {
+                let _one = self.change.lock().await;
+                self.create_view(view, parsed, existing).await
+            }
+            Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Statement::Drop(drop) => {
                 let _one = self.change.lock().await;
                 self.drop_object(drop).await
@@ -166,16 +171,20 @@ impl Engine {
     async fn drop_object(self: &Arc<Self>, drop: &DropObject) -> Result<Outcome, SqlError> {
         let change = self.catalog.read().drop_object(drop)?;
         if let Change::Drop(entry) = &change {
-            self.halt(&entry.name).await;
+            if entry.is_task() {
+                self.halt(&entry.name).await;
+            }
             if let Some(record) = change.record() {
                 self.record(&record.key, record.value.as_deref()).await?;
             }
             self.catalog.write().apply(&change);
-            if matches!(entry.kind, Kind::Query | Kind::Alert) {
-                let owner = format!("{}.{}", entry.kind.word(), entry.name);
-                self.bus.delete_topic(&crate::bus::checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
-            } else {
-                self.forget_feeds(&entry.name);
+            match entry.kind {
+                Kind::View => self.clear(entry).await?,
+                Kind::Query | Kind::Alert | Kind::Function => {
+                    let owner = format!("{}.{}", entry.kind.word(), entry.name);
+                    self.bus.delete_topic(&crate::bus::checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
+                }
+                Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }
         }
         Ok(Outcome::Done(change.message()))
@@ -267,6 +276,10 @@ impl Engine {
 
     async fn insert(&self, insert: &Insert) -> Result<Outcome, SqlError> {
         let def = Arc::clone(self.catalog.read().relation_or_error(&insert.into)?);
+        if self.catalog.read().is_of_a_view(&def.topic) {
+            let why = format!("\"{}\" is a view's, which its own SELECT alone writes", insert.into);
+            return Err(SqlError::new(Code::BadDefinition, why).at(insert.into.place).hint("insert into what the view reads"));
+        }
         if def.topic.is_written_by_node_alone() {
             let why = format!("topic \"{}\" is written by the node alone", def.topic);
             return Err(SqlError::new(Code::BadDefinition, why).at(insert.into.place));
@@ -350,10 +363,11 @@ impl Engine {
         Ok(rows(lines("plan", &text)))
     }
 
-    /// The query or alert of a name; a stream may have the same one.
+    /// The query, view or alert of a name; a stream may have the same one.
     fn task_named(&self, name: &Name) -> Result<Arc<Entry>, SqlError> {
         let catalog = self.catalog.read();
-        let found = catalog.get(Kind::Query, &name.text).or_else(|| catalog.get(Kind::Alert, &name.text));
+        let tasks = [Kind::Query, Kind::Alert, Kind::View];
+        let found = tasks.into_iter().find_map(|kind| catalog.get(kind, &name.text));
         Ok(Arc::clone(found.map_or_else(|| catalog.find(name), Ok)?))
     }
 
@@ -371,7 +385,7 @@ impl Engine {
 
 fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
     match &*entry.statement {
-        Statement::CreateQuery(q) => Ok(&q.select),
+        Statement::CreateQuery(q) | Statement::CreateView(q) => Ok(&q.select),
         Statement::CreateAlert(a) => Ok(&a.select),
         _ => Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is a {}, not a query or alert", entry.name, entry.kind.word()))),
     }

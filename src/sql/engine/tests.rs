@@ -18,6 +18,7 @@ use crate::stream::{Operator, Sink, StreamError};
 use crate::time::Clock;
 
 mod formats;
+mod views;
 
 /// What has not come by then will not.
 const DEADLINE: Duration = Duration::from_secs(20);

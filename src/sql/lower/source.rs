@@ -22,6 +22,8 @@ use crate::stream::{Expr, TimeRule};
 
 /// The decoded column of a table that says when its record was written; no query can name it.
 pub const RECORD_TIME: &str = "__record_time";
+/// The column of a view that has its record's key: what tells one of its rows from another.
+pub const RECORD_KEY: &str = "__record_key";
 
 /// A stream or table as a query reads it.
 #[derive(Clone, Debug)]
@@ -44,7 +46,9 @@ pub struct Source {
     pub watermark: Option<ast::Expr>,
     /// How far ahead of the clock a row may be and still move the watermark, in milliseconds.
     pub max_future_ms: Option<i64>,
-    /// The primary key: a table has one, a stream has none.
+    /// Whether a row takes the place of the one before it under the same key.
+    pub is_table: bool,
+    /// A table's primary key; a stream has none, nor has a view of one row.
     pub primary_key: Vec<String>,
 }
 
@@ -84,6 +88,7 @@ impl Source {
             time: None,
             watermark: None,
             max_future_ms: None,
+            is_table: false,
             primary_key: Vec::new(),
         }
     }
@@ -129,7 +134,7 @@ impl Source {
             }
         };
         // A table without a WATERMARK goes by when its records were written.
-        let record_time = if self.primary_key.is_empty() || self.time.is_some() { None } else { self.decoded.index_of(RECORD_TIME).ok() };
+        let record_time = if !self.is_table || self.time.is_some() { None } else { self.decoded.index_of(RECORD_TIME).ok() };
         let planned = exprs.iter().map(|expr| PlannedExpr::plan(&session, expr, &decoded)).collect::<DfResult<Vec<_>>>()?;
         let mut rule =
             TimeRule { time: time.map(|time| Arc::clone(&planned[time]) as Arc<dyn Expr>), watermark, max_future_ms: self.max_future_ms };

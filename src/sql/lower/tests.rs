@@ -44,8 +44,12 @@ fn sources(partitions: i32) -> impl Sources {
         "vitals" => Some(vitals(partitions)),
         "nokey" => Some(Source { name: "nokey".to_owned(), key: None, ..vitals(partitions) }),
         "untimed" => Some(Source { name: "untimed".to_owned(), time: None, watermark: None, ..vitals(partitions) }),
-        "patient" => Some(Source { name: "patient".to_owned(), primary_key: vec!["patient_id".to_owned()], ..vitals(partitions) }),
-        "beds" => Some(Source { name: "beds".to_owned(), primary_key: vec!["patient_id".to_owned()], ..vitals(partitions + 1) }),
+        "patient" => {
+            Some(Source { name: "patient".to_owned(), is_table: true, primary_key: vec!["patient_id".to_owned()], ..vitals(partitions) })
+        }
+        "beds" => {
+            Some(Source { name: "beds".to_owned(), is_table: true, primary_key: vec!["patient_id".to_owned()], ..vitals(partitions + 1) })
+        }
         "labs" => Some(Source { name: "labs".to_owned(), ..vitals(partitions) }),
         "few" => Some(Source { name: "few".to_owned(), ..vitals(partitions + 1) }),
         _ => None,

@@ -109,7 +109,7 @@ impl Walk<'_> {
 
     fn scan(&self, scan: &TableScan) -> Lowered {
         let chain = self.scan_any(scan)?;
-        if !chain.source.primary_key.is_empty() {
+        if chain.source.is_table {
             return Err(refused(
                 &format!("reading the table \"{}\" as a stream", chain.source.name),
                 "join it as it was: s JOIN t FOR SYSTEM_TIME AS OF s.ts AS t ON ..; a table alone can be read over stored data",

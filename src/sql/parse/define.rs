@@ -24,7 +24,7 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let or_replace = words_at(tokens, 1, &["OR", "REPLACE"]);
     let at = if or_replace { 3 } else { 1 };
     let Some(what) = tokens.get(at) else {
-        return Err(SqlError::syntax("CREATE does not say what").hint("write CREATE STREAM, TABLE, QUERY or ALERT"));
+        return Err(SqlError::syntax("CREATE does not say what").hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW or ALERT"));
     };
     let place = Place::of(what.span);
     let written = word(what).map(str::to_ascii_uppercase).unwrap_or_default();
@@ -34,20 +34,21 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         "TABLE" => create_table(&mut p, or_replace),
         "QUERY" => create_query(&mut p, &tokens[at + 1..], or_replace),
         "ALERT" => create_alert(&mut p, &tokens[at + 1..], or_replace),
-        "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => {
-            Err(SqlError::not_supported("CREATE MATERIALIZED VIEW").at(place).hint("write CREATE QUERY q AS INSERT INTO s SELECT .."))
-        }
-        "VIEW" => Err(SqlError::not_supported("CREATE VIEW").at(place).hint("write the query where it is used, with WITH v AS (..)")),
+        "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => create_view(&mut rest(tokens, at + 2), &tokens[at + 2..], or_replace),
+        "VIEW" => Err(SqlError::not_supported("CREATE VIEW")
+            .at(place)
+            .hint("write CREATE MATERIALIZED VIEW, or the query where it is used, with WITH v AS (..)")),
         "SINK" => Err(SqlError::not_supported("CREATE SINK").at(place).hint("write CREATE QUERY q AS INSERT INTO s SELECT ..")),
         "FUNCTION" | "AGGREGATE" | "INDEX" | "SAVEPOINT" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP"
         | "EXTERNAL" | "SUBSCRIPTION" | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
             Err(SqlError::not_supported(&format!("CREATE {written}")).at(place))
         }
         _ => {
-            let hint = nearest(&written, ["STREAM", "TABLE", "QUERY", "ALERT", "SOURCE"]).map(|w| format!("did you mean {w}?"));
+            let hint =
+                nearest(&written, ["STREAM", "TABLE", "QUERY", "MATERIALIZED", "ALERT", "SOURCE"]).map(|w| format!("did you mean {w}?"));
             Err(SqlError::syntax(format!("cannot create {}", shown(what)))
                 .at(place)
-                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY or ALERT".to_owned())))
+                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY, MATERIALIZED VIEW or ALERT".to_owned())))
         }
     }
 }
@@ -389,6 +390,26 @@ fn create_query(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) 
         );
     }
     Ok(Statement::CreateQuery(Box::new(CreateQuery { name, or_replace, if_not_exists, options, insert_into, insert_columns, select })))
+}
+
+fn create_view(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -> Result<Statement, SqlError> {
+    let (name, if_not_exists) = task_name(p, "view", or_replace)?;
+    let options = QueryOptions::read(with_options(p)?)?;
+    expect_as(p, &format!("write CREATE MATERIALIZED VIEW {name} AS SELECT .."))?;
+    let mut select = select(tokens.get(p.index()..).unwrap_or_default())?;
+    select.state_ttl = options.state_ttl;
+    if select.emit == Emit::Changes {
+        return Err(SqlError::not_supported("EMIT CHANGES in a view")
+            .at(select.emit_place)
+            .hint("leave it out: what changes is written with the next commit; SUBSCRIBE TO a view shows it"));
+    }
+    refuse::on_streams(&select.query)?;
+    reads_something(&select.reads, &name, "view")?;
+    if let Some(own) = select.reads.iter().find(|read| **read == name) {
+        return Err(SqlError::not_supported("a view that reads itself").at(own.place).hint("choose another name"));
+    }
+    let (insert_into, insert_columns) = (name.clone(), Vec::new());
+    Ok(Statement::CreateView(Box::new(CreateQuery { name, or_replace, if_not_exists, options, insert_into, insert_columns, select })))
 }
 
 fn create_alert(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -> Result<Statement, SqlError> {

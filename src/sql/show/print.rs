@@ -35,6 +35,9 @@ pub fn canonical(statement: &Statement) -> String {
                 select(&q.select)
             )
         }
+        Statement::CreateView(v) => {
+            format!("CREATE MATERIALIZED VIEW {}{} AS\n{}", quoted(&v.name.text), with(&v.options.given, false), select(&v.select))
+        }
         Statement::CreateAlert(a) => {
             format!("CREATE ALERT {}{} AS\n{}", quoted(&a.name.text), with(&a.options.given, false), select(&a.select))
         }

@@ -1,0 +1,216 @@
+//! Materialized views: what is read from them, what follows them, and who may write or replace them.
+
+use arrow::array::AsArray;
+use arrow::json::LineDelimitedWriter;
+
+use super::*;
+use crate::sql::engine::Outcome;
+use crate::sql::error::{Code, SqlError};
+
+const STREAM: &str = "CREATE STREAM v (p VARCHAR, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+    WITH ('topic' = 'v', 'partitions' = '2', 'watermark.idle-timeout' = 'none');";
+const SUMS: &str = "CREATE MATERIALIZED VIEW sums AS SELECT p, sum(x) AS s FROM v GROUP BY p HAVING sum(x) < 100;";
+
+fn row(p: &str, x: i64) -> String {
+    format!("{{\"p\":{p},\"x\":{x},\"ts\":1000}}")
+}
+
+async fn run(bench: &Bench, text: &str) -> Result<Vec<Outcome>, SqlError> {
+    let mut out = Vec::new();
+    for parsed in parse_script(text).unwrap() {
+        out.push(bench.engine.run(parsed).await?);
+    }
+    Ok(out)
+}
+
+async fn refused(bench: &Bench, text: &str, code: Code, part: &str) {
+    match run(bench, text).await {
+        Ok(_) => panic!("taken: {text}"),
+        Err(error) => assert!(error.code == code && error.message.contains(part), "{text}: {error:?}"),
+    }
+}
+
+/// The rows of a SELECT as JSON, sorted.
+async fn select(bench: &Bench, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    match run(bench, text).await.unwrap().remove(0) {
+        Outcome::Stream { mut rows_rx, .. } => {
+            while let Some(batch) = rows_rx.recv().await {
+                found.extend(shown(&batch.unwrap()));
+            }
+        }
+        Outcome::Rows { batches, .. } => batches.iter().for_each(|batch| found.extend(shown(batch))),
+        Outcome::Done(said) => panic!("{said}"),
+    }
+    found.sort();
+    found
+}
+
+fn shown(batch: &arrow::array::RecordBatch) -> Vec<String> {
+    let mut out = Vec::new();
+    LineDelimitedWriter::new(&mut out).write(batch).unwrap();
+    String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Waits until a SELECT gives these rows.
+async fn holds(bench: &Bench, text: &str, expected: &[&str]) {
+    let begun = Instant::now();
+    loop {
+        let found = select(bench, text).await;
+        if found == expected {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{text} gives {found:?}; {:?}", bench.engine.statuses().await);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Somebody who follows a view.
+struct Follower {
+    rows_rx: tokio::sync::mpsc::Receiver<Result<arrow::array::RecordBatch, SqlError>>,
+    waiting: Vec<(String, Option<String>)>,
+}
+
+impl Follower {
+    async fn new(bench: &Bench, text: &str) -> Self {
+        match run(bench, text).await.unwrap().remove(0) {
+            Outcome::Stream { rows_rx, .. } => Self { rows_rx, waiting: Vec::new() },
+            _ => panic!("{text} gives no stream"),
+        }
+    }
+
+    /// The next row without its epoch, and its epoch.
+    async fn next(&mut self) -> (String, Option<String>) {
+        while self.waiting.is_empty() {
+            let batch = tokio::time::timeout(DEADLINE, self.rows_rx.recv()).await.expect("in time").expect("it goes on").unwrap();
+            let epochs = batch.column_by_name("_epoch").unwrap().as_string::<i32>().clone();
+            let mut columns: Vec<usize> = (0..batch.num_columns()).collect();
+            columns.remove(1);
+            let rows = shown(&batch.project(&columns).unwrap());
+            self.waiting.extend(rows.into_iter().enumerate().map(|(at, row)| (row, epochs.iter().nth(at).flatten().map(str::to_owned))));
+        }
+        self.waiting.remove(0)
+    }
+
+    async fn rows(&mut self, count: usize) -> Vec<String> {
+        let mut rows = Vec::new();
+        for _ in 0..count {
+            rows.push(self.next().await.0);
+        }
+        rows.sort();
+        rows
+    }
+}
+
+#[tokio::test]
+async fn a_view_holds_the_latest_row_of_each_key_also_after_a_restart_and_those_without_one() {
+    let bench = Bench::new(&format!("{STREAM}{SUMS} CREATE MATERIALIZED VIEW all_of_it AS SELECT count(*) AS n FROM v;")).await;
+    bench.write("v", 0, &[&row("\"a\"", 1), &row("null", 7)]).await;
+    bench.write("v", 1, &[&row("\"a\"", 2), &row("\"b\"", 99)]).await;
+    holds(&bench, "SELECT * FROM sums", &[r#"{"p":"a","s":3}"#, r#"{"p":"b","s":99}"#, r#"{"s":7}"#]).await;
+    holds(&bench, "SELECT n FROM all_of_it", &[r#"{"n":4}"#]).await;
+    bench.engine.close().await;
+    let bench = Bench::over(Arc::clone(&bench.broker)).await;
+    holds(&bench, "SELECT s FROM sums WHERE p = 'b'", &[r#"{"s":99}"#]).await;
+    // What no longer meets HAVING is gone, and so is nothing else.
+    bench.write("v", 0, &[&row("\"b\"", 1)]).await;
+    holds(&bench, "SELECT * FROM sums", &[r#"{"p":"a","s":3}"#, r#"{"s":7}"#]).await;
+    holds(&bench, "SELECT n FROM all_of_it", &[r#"{"n":5}"#]).await;
+    let views = select(&bench, "SHOW VIEWS").await;
+    assert!(views.len() == 2 && views[1].contains(r#""name":"sums","state":"running""#), "{views:?}");
+    assert!(select(&bench, "SHOW CREATE VIEW sums").await[0].contains("CREATE MATERIALIZED VIEW sums AS"));
+    bench.engine.close().await;
+}
+
+#[tokio::test]
+async fn rows_that_are_only_added_are_all_there() {
+    let bench = Bench::new(&format!("{STREAM} CREATE MATERIALIZED VIEW high AS SELECT p, x FROM v WHERE x > 5;")).await;
+    bench.write("v", 0, &[&row("\"a\"", 1), &row("\"a\"", 7), &row("\"a\"", 7)]).await;
+    holds(&bench, "SELECT p, x FROM high", &[r#"{"p":"a","x":7}"#, r#"{"p":"a","x":7}"#]).await;
+    // A stream to whoever reads on from it.
+    run(&bench, "CREATE QUERY q AS INSERT INTO o SELECT p, x + 1 AS y FROM high").await.unwrap();
+    assert_eq!(bench.values("o", 2).await, [r#"{"p":"a","y":8}"#, r#"{"p":"a","y":8}"#]);
+    refused(&bench, "DROP VIEW high", Code::InUse, "query \"q\"").await;
+    let other = "CREATE OR REPLACE MATERIALIZED VIEW high AS SELECT p, x FROM v WHERE x > 6";
+    refused(&bench, other, Code::InUse, "query \"q\"").await;
+    bench.engine.close().await;
+}
+
+#[tokio::test]
+async fn nobody_else_writes_a_view_and_its_name_is_its_own() {
+    let bench = Bench::new(&format!("{STREAM}{SUMS} CREATE QUERY q AS INSERT INTO o SELECT p FROM v;")).await;
+    bench.write("v", 0, &[&row("\"a\"", 1)]).await;
+    holds(&bench, "SELECT * FROM sums", &[r#"{"p":"a","s":1}"#]).await;
+    refused(&bench, "INSERT INTO sums VALUES ('a', 1)", Code::BadDefinition, "a view's").await;
+    refused(&bench, "CREATE QUERY w AS INSERT INTO sums SELECT p, x AS s FROM v", Code::BadDefinition, "a view's").await;
+    refused(&bench, "CREATE QUERY sums AS INSERT INTO w SELECT p FROM v", Code::NameTaken, "view \"sums\"").await;
+    refused(&bench, "CREATE MATERIALIZED VIEW q AS SELECT p FROM v", Code::NameTaken, "query \"q\"").await;
+    refused(&bench, "CREATE MATERIALIZED VIEW v AS SELECT p FROM o", Code::NameTaken, "stream \"v\"").await;
+    // By another name of its topic as little.
+    run(&bench, "CREATE STREAM aside (p VARCHAR, s BIGINT) WITH ('topic' = 'sums')").await.unwrap();
+    refused(&bench, "CREATE QUERY w AS INSERT INTO aside SELECT p, x AS s FROM v", Code::BadDefinition, "a view's").await;
+    refused(&bench, "INSERT INTO aside VALUES ('a', 1)", Code::BadDefinition, "a view's").await;
+    // A topic with records of somebody's is not mixed with a view's.
+    bench.values("o", 1).await;
+    run(&bench, "DROP QUERY q; DROP STREAM o").await.unwrap();
+    refused(&bench, "CREATE MATERIALIZED VIEW o AS SELECT p FROM v", Code::NameTaken, "topic \"o\"").await;
+    // What takes its place begins at the beginning, and what is dropped leaves nothing.
+    run(&bench, &SUMS.replace("CREATE", "CREATE OR REPLACE").replace("sum(x) AS s", "max(x) AS s")).await.unwrap();
+    bench.write("v", 1, &[&row("\"a\"", 5)]).await;
+    holds(&bench, "SELECT * FROM sums", &[r#"{"p":"a","s":5}"#]).await;
+    run(&bench, "DROP STREAM aside; DROP MATERIALIZED VIEW sums").await.unwrap();
+    assert_eq!(bench.bus.partitions(&topic("sums")).await.unwrap(), None);
+    bench.engine.close().await;
+    let bench = Bench::over(Arc::clone(&bench.broker)).await;
+    assert_eq!(select(&bench, "SHOW VIEWS").await, Vec::<String>::new());
+    bench.engine.close().await;
+}
+
+#[tokio::test]
+async fn who_follows_a_view_gets_what_holds_then_each_change_and_goes_on_from_any_epoch() {
+    let bench = Bench::new(&format!("{STREAM}{SUMS}")).await;
+    bench.write("v", 0, &[&row("\"a\"", 1), &row("\"b\"", 50), &row("null", 3)]).await;
+    let all = [r#"{"p":"a","s":1}"#, r#"{"p":"b","s":50}"#, r#"{"s":3}"#];
+    holds(&bench, "SELECT * FROM sums", &all).await;
+    let mut plain = Follower::new(&bench, "SUBSCRIBE TO sums").await;
+    let mut some = Follower::new(&bench, "SUBSCRIBE TO sums WHERE s < 60 AND p IS NOT NULL").await;
+    let told = [r#"{"_op":"row","p":"a","s":1}"#, r#"{"_op":"row","p":"b","s":50}"#, r#"{"_op":"row","s":3}"#];
+    assert_eq!(plain.rows(3).await, told);
+    assert_eq!(some.rows(2).await, told[..2]);
+    let (mark, epoch) = plain.next().await;
+    assert_eq!((mark.as_str(), some.next().await.0.as_str()), (r#"{"_op":"epoch"}"#, r#"{"_op":"epoch"}"#));
+    // One after another, so that each is written.
+    bench.write("v", 1, &[&row("\"a\"", 4)]).await;
+    let (first, after) = plain.next().await;
+    assert_eq!(first, r#"{"_op":"upsert","p":"a","s":5}"#);
+    assert_eq!(some.next().await.0, r#"{"_op":"upsert","p":"a","s":5}"#);
+    bench.write("v", 1, &[&row("\"b\"", 20)]).await;
+    assert_eq!(plain.next().await.0, r#"{"_op":"upsert","p":"b","s":70}"#);
+    assert_eq!(some.next().await.0, r#"{"_op":"delete","p":"b"}"#, "it no longer meets the condition");
+    bench.write("v", 0, &[&row("\"b\"", 30)]).await;
+    assert_eq!(plain.next().await.0, r#"{"_op":"delete","p":"b"}"#);
+    bench.write("v", 0, &[&row("null", 97)]).await;
+    assert_eq!(plain.next().await.0, r#"{"_op":"delete"}"#, "the row without a patient");
+    bench.write("v", 0, &[&row("\"a\"", 1)]).await;
+    assert_eq!(plain.next().await.0, r#"{"_op":"upsert","p":"a","s":6}"#);
+    assert_eq!(some.next().await.0, r#"{"_op":"upsert","p":"a","s":6}"#, "of what it was never told it hears no end");
+    // From the epoch on: all of it again; from behind the first change: all but that.
+    let rest = [
+        r#"{"_op":"delete","p":"b"}"#,
+        r#"{"_op":"delete"}"#,
+        r#"{"_op":"upsert","p":"a","s":5}"#,
+        r#"{"_op":"upsert","p":"a","s":6}"#,
+        r#"{"_op":"upsert","p":"b","s":70}"#,
+    ];
+    let mut again = Follower::new(&bench, &format!("SUBSCRIBE TO sums AS OF '{}'", epoch.unwrap())).await;
+    assert_eq!(again.rows(5).await, rest);
+    let mut later = Follower::new(&bench, &format!("SUBSCRIBE TO sums AS OF '{}'", after.unwrap())).await;
+    assert_eq!(later.rows(4).await, [rest[0], rest[1], rest[3], rest[4]]);
+    for (epoch, part) in [("", "it is none"), ("1.0,0", "another version"), ("x", "it is none")] {
+        refused(&bench, &format!("SUBSCRIBE TO sums AS OF '{epoch}'"), Code::BadDefinition, part).await;
+    }
+    refused(&bench, "SUBSCRIBE TO v", Code::NoSuchName, "no view \"v\"").await;
+    refused(&bench, "SUBSCRIBE TO sums WHERE s + 1", Code::TypeMismatch, "condition").await;
+    refused(&bench, "SUBSCRIBE TO sums WHERE y = 1", Code::NoSuchColumn, "y").await;
+    bench.engine.close().await;
+}
