@@ -75,6 +75,12 @@ impl Entry {
         Ok(Self { stream, view: Some(Arc::new(view)), ..self.clone() })
     }
 
+    /// Whom its tasks and checkpoints belong to.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        format!("{}.{}", self.kind.word(), self.name)
+    }
+
     /// Whether it runs.
     #[must_use]
     pub const fn is_task(&self) -> bool {

@@ -231,7 +231,7 @@ impl Engine {
     ) -> Result<Vec<Watched>, SqlError> {
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
-        let owner: Arc<str> = format!("{}.{}", entry.kind.word(), entry.name).into();
+        let owner: Arc<str> = entry.owner().into();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
         let count = scopes.len() as i32;
         let there = self.ensure(&checkpoint_topic(&owner), count, configs.clone()).await?;

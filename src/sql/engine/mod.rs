@@ -122,6 +122,8 @@ pub struct Engine {
     feeds: Mutex<HashMap<(String, i32), Arc<Feed>>>,
     intakes: Mutex<HashMap<String, StreamIntake>>,
     bad: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    /// Told when a view was replaced or dropped, to whoever follows one.
+    views_changed: watch::Sender<()>,
     /// Held by a statement that changes something.
     change: tokio::sync::Mutex<()>,
 }
@@ -150,6 +152,7 @@ impl Engine {
             feeds: Mutex::default(),
             intakes: Mutex::default(),
             bad: Mutex::default(),
+            views_changed: watch::Sender::new(()),
             change: tokio::sync::Mutex::new(()),
         });
         let entries: Vec<Arc<Entry>> = {

@@ -179,10 +179,12 @@ impl Engine {
             }
             self.catalog.write().apply(&change);
             match entry.kind {
-                Kind::View => self.clear(entry).await?,
+                Kind::View => {
+                    self.views_changed.send_replace(());
+                    self.clear(entry).await?;
+                }
                 Kind::Query | Kind::Alert | Kind::Function => {
-                    let owner = format!("{}.{}", entry.kind.word(), entry.name);
-                    self.bus.delete_topic(&crate::bus::checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
+                    self.bus.delete_topic(&crate::bus::checkpoint_topic(&entry.owner())).await.map_err(|e| storage(&e))?;
                 }
                 Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }

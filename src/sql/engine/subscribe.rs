@@ -26,12 +26,29 @@ impl Engine {
         let mut follow = Follow::open(&entry, subscribe, &self.bus).await?;
         let schema = follow.schema();
         let (tx, rows_rx) = mpsc::channel(BACKLOG);
-        let bus = Arc::clone(&self.bus);
+        let (bus, mut changed) = (Arc::clone(&self.bus), self.views_changed.subscribe());
+        // The engine is not held: it can be closed while somebody follows.
+        let engine = Arc::downgrade(self);
+        let is_there = move || {
+            let engine = engine.upgrade()?;
+            let catalog = engine.catalog.read();
+            catalog.get(Kind::View, &entry.name).filter(|now| (now.version, now.created) == (entry.version, entry.created)).map(|_| ())
+        };
+        let gone = SqlError::new(Code::NoSuchName, format!("view \"{}\" was dropped or replaced", subscribe.view)).hint("subscribe again");
         self.runtime.spawn(async move {
             loop {
-                let next = tokio::select! {
-                    next = follow.next(&bus) => next,
-                    () = tx.closed() => break,
+                // What has been begun to be read is read to its end: half of it would be told twice.
+                let mut next = std::pin::pin!(follow.next(&bus));
+                let next = loop {
+                    tokio::select! {
+                        // What was put in the view's place has other offsets: it must not be taken for it.
+                        biased;
+                        () = tx.closed() => return,
+                        told = changed.changed() => if told.is_err() || is_there().is_none() {
+                            break Err(gone.clone());
+                        },
+                        next = &mut next => break next,
+                    }
                 };
                 let last = next.is_err();
                 if tx.send(next).await.is_err() || last {

@@ -60,6 +60,7 @@ impl Engine {
             self.record(&record.key, record.value.as_deref()).await?;
         }
         self.catalog.write().apply(&change);
+        self.views_changed.send_replace(());
         self.launch(&entry, false).await?;
         self.await_opened(&entry.name).await;
         Ok(Outcome::Done(change.message()))
@@ -67,8 +68,7 @@ impl Engine {
 
     /// What a view has written and where it stood: it begins again, or is gone.
     pub(super) async fn clear(&self, view: &Entry) -> Result<(), SqlError> {
-        let owner = format!("{}.{}", view.kind.word(), view.name);
-        self.bus.delete_topic(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
+        self.bus.delete_topic(&checkpoint_topic(&view.owner())).await.map_err(|e| storage(&e))?;
         self.forget_feeds(&view.name);
         if let Some(def) = &view.stream {
             self.bus.delete_topic(&def.topic).await.map_err(|e| storage(&e))?;

@@ -16,7 +16,7 @@ use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 
 use super::kept::{Kept, Spot};
-use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
+use crate::stream::keyed::{Buffer, Held, KeyTable};
 use crate::stream::rowwise::{arrow_error, take_column};
 use crate::stream::window::{ints, ints_of};
 use crate::stream::{NO_OFFSET, NO_TIME, Operator, Output, Rows, StateReader, StateWriter, StreamError};
@@ -270,11 +270,7 @@ impl Operator for GapFill {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let rows = on_time(rows, self.mark, out)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.buffer.push(&rows, rows.batch.columns().to_vec())
+        self.buffer.take(rows, self.mark, out)
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {

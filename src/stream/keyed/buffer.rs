@@ -116,6 +116,12 @@ impl Segment {
 type Place = (i64, i32, i64, u32, u32);
 
 impl Buffer {
+    /// Takes the rows that are [`on_time`], with all their columns.
+    pub(in crate::stream) fn take(&mut self, rows: &Rows, mark: i64, out: &mut Output) -> Result<(), StreamError> {
+        let rows = on_time(rows, mark, out)?;
+        if rows.is_empty() { Ok(()) } else { self.push(&rows, rows.batch.columns().to_vec()) }
+    }
+
     /// Takes rows of one partition and the columns to keep of them.
     pub(in crate::stream) fn push(&mut self, rows: &Rows, columns: Vec<ArrayRef>) -> Result<(), StreamError> {
         let mut held =

@@ -8,6 +8,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(super) use buffer::{Buffer, Held, on_time};
+pub(super) use buffer::{Buffer, Held};
 pub use operator::{Keyed, KeyedFunction, KeyedSpec};
 pub(super) use table::KeyTable;

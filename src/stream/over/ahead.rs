@@ -17,7 +17,7 @@ use super::frame::{Frames, OverFrame, REMEMBERED_MS, Walk};
 use super::operator::{Followed, OverCall, Parts, Source};
 use super::past::{Kind, Lane, NOTHING, Past, Worth};
 use super::prepare::{Prepared, failed_at, prepared};
-use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
+use crate::stream::keyed::{Buffer, Held, KeyTable};
 use crate::stream::rowwise::{arrow_error, evaluate_flat};
 use crate::stream::window::{as_type, ints, ints_of};
 use crate::stream::{Expr, NO_TIME, Operator, Output, Rows, StateReader, StateWriter, StreamError};
@@ -306,11 +306,7 @@ impl Operator for Ahead {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let rows = on_time(rows, self.mark, out)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.buffer.push(&rows, rows.batch.columns().to_vec())
+        self.buffer.take(rows, self.mark, out)
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {

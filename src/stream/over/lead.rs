@@ -18,7 +18,7 @@ use super::frame::REMEMBERED_MS;
 use super::operator::OverArgument;
 use super::past::{Kind, Lane, NOTHING, Past, Worth};
 use super::prepare::{Prepared, prepared};
-use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
+use crate::stream::keyed::{Buffer, Held, KeyTable};
 use crate::stream::rowwise::{arrow_error, evaluate_flat};
 use crate::stream::window::{as_type, ints, ints_of};
 use crate::stream::{Expr, NO_TIME, Operator, Output, Rows, StateReader, StateWriter, StreamError};
@@ -282,11 +282,7 @@ impl Operator for Lead {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let rows = on_time(rows, self.mark, out)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.buffer.push(&rows, rows.batch.columns().to_vec())
+        self.buffer.take(rows, self.mark, out)
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {

@@ -20,7 +20,7 @@ use super::function::{AnyExtreme, Function, Numbered, Pick, Place};
 use super::past::{Kind, Lane, Past, Worth};
 use super::prepare::{Prepared, failed_at, prepared};
 use super::slide::{Best, Count, Extreme, FloatSum, IntSum, Slide, Sliding, Type, Variance, WideSum};
-use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
+use crate::stream::keyed::{Buffer, Held, KeyTable};
 use crate::stream::rowwise::{arrow_error, evaluate, evaluate_flat};
 use crate::stream::source::millis;
 use crate::stream::window::{as_type, ints, ints_of};
@@ -486,11 +486,7 @@ impl Operator for Over {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let rows = on_time(rows, self.mark, out)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.buffer.push(&rows, rows.batch.columns().to_vec())
+        self.buffer.take(rows, self.mark, out)
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {

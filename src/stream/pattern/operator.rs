@@ -22,7 +22,7 @@ use super::outbox::{Making, Outbox};
 use super::program::Program;
 use super::read::{Asked, Cells, Lanes, Memory, Where};
 use super::spec::{MAX_VARIABLES, PatternColumn, PatternCondition, PatternRead, PatternSpec};
-use crate::stream::keyed::{Buffer, Held, KeyTable, on_time};
+use crate::stream::keyed::{Buffer, Held, KeyTable};
 use crate::stream::over::{Kind, Lane, NOTHING, Past, Prepared, Worth, prepared};
 use crate::stream::rowwise::{arrow_error, evaluate_flat};
 use crate::stream::window::{ints, ints_of};
@@ -368,11 +368,7 @@ impl Operator for MatchRecognize {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let rows = on_time(rows, self.mark, out)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.buffer.push(&rows, rows.batch.columns().to_vec())
+        self.buffer.take(rows, self.mark, out)
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {

@@ -214,3 +214,23 @@ async fn who_follows_a_view_gets_what_holds_then_each_change_and_goes_on_from_an
     refused(&bench, "SUBSCRIBE TO sums WHERE y = 1", Code::NoSuchColumn, "y").await;
     bench.engine.close().await;
 }
+
+#[tokio::test]
+async fn who_follows_a_view_is_told_that_it_is_dropped_or_another_one() {
+    let replace = SUMS.replace("CREATE", "CREATE OR REPLACE").replace("sum(x) AS s", "max(x) AS s");
+    for end in ["DROP VIEW sums", replace.as_str()] {
+        let bench = Bench::new(&format!("{STREAM}{SUMS} CREATE MATERIALIZED VIEW other AS SELECT p, min(x) AS m FROM v GROUP BY p;")).await;
+        bench.write("v", 0, &[&row("\"a\"", 1)]).await;
+        holds(&bench, "SELECT * FROM sums", &[r#"{"p":"a","s":1}"#]).await;
+        let mut follower = Follower::new(&bench, "SUBSCRIBE TO sums").await;
+        assert_eq!(follower.rows(2).await, [r#"{"_op":"epoch"}"#, r#"{"_op":"row","p":"a","s":1}"#]);
+        // That another view goes is nothing to it.
+        run(&bench, "DROP VIEW other").await.unwrap();
+        bench.write("v", 0, &[&row("\"a\"", 1)]).await;
+        assert_eq!(follower.next().await.0, r#"{"_op":"upsert","p":"a","s":2}"#);
+        run(&bench, end).await.unwrap();
+        let last = tokio::time::timeout(DEADLINE, follower.rows_rx.recv()).await.expect("in time").expect("it is told");
+        assert!(last.is_err(), "{end}");
+        bench.engine.close().await;
+    }
+}
