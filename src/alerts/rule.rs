@@ -102,6 +102,8 @@ pub struct RuleOperator {
     arrivals: u64,
     not_newer: u64,
     swept: i64,
+    /// Whether what comes has come before.
+    is_held: bool,
 }
 
 impl RuleOperator {
@@ -132,6 +134,7 @@ impl RuleOperator {
             arrivals: 0,
             not_newer: 0,
             swept: i64::MIN,
+            is_held: false,
         })
     }
 
@@ -310,6 +313,9 @@ impl Operator for RuleOperator {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+        if self.is_held {
+            return Ok(());
+        }
         let mut told = Vec::new();
         let mut subjects = std::mem::take(&mut self.subjects);
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -334,6 +340,9 @@ impl Operator for RuleOperator {
     }
 
     fn watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        if self.is_held {
+            return Ok(());
+        }
         if self.rule.order == StepOrder::Watermark {
             let later = self.waiting.split_off(&(at.0, i32::MIN, i64::MIN, 0));
             let ready = std::mem::replace(&mut self.waiting, later);
@@ -369,6 +378,14 @@ impl Operator for RuleOperator {
             told.iter().map(|what| (record_of(&self.rule, &command.subject, subject, what, event), event)).collect();
         self.give(&told, None, out);
         Ok(())
+    }
+
+    fn outlives_plan(&self) -> bool {
+        true
+    }
+
+    fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {

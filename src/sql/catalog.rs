@@ -75,10 +75,12 @@ impl Entry {
         Ok(Self { stream, view: Some(Arc::new(view)), ..self.clone() })
     }
 
-    /// Whom its tasks and checkpoints belong to.
+    /// Whom its tasks and checkpoints belong to: where a query has one task over all partitions, another than where each
+    /// partition has one. What an alert remembers is its own in either case.
     #[must_use]
-    pub fn owner(&self) -> String {
-        format!("{}.{}", self.kind.word(), self.name)
+    pub fn owner(&self, is_merged: bool) -> String {
+        let how = if is_merged && self.kind != Kind::Alert { "-merged" } else { "" };
+        format!("{}{how}.{}", self.kind.word(), self.name)
     }
 
     /// Whether it runs.

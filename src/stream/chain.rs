@@ -179,7 +179,7 @@ impl Chain {
         for (place, operator) in self.operators.iter_mut().enumerate() {
             let mut own = StateWriter::default();
             operator.save(&mut own)?;
-            put(&place.to_string(), own);
+            put(&if operator.outlives_plan() { KEPT.to_owned() } else { place.to_string() }, own);
         }
         Ok(())
     }
@@ -189,12 +189,14 @@ impl Chain {
         let mut own: Vec<StateReader> = self.operators.iter().map(|_| StateReader::default()).collect();
         let (mut sides, mut join) = ([StateReader::default(), StateReader::default()], StateReader::default());
         let forked = self.fork.is_some();
+        let kept = self.operators.iter().position(|operator| operator.outlives_plan());
         for (name, batch) in &state.parts {
             let reader = name.split_once('/').and_then(|(place, rest)| {
                 let side = Side::BOTH.into_iter().find(|side| side.word() == place);
                 let reader = match side {
                     Some(side) if forked => Some(&mut sides[side as usize]),
                     None if forked && place == JOIN => Some(&mut join),
+                    None if place == KEPT => kept.map(|at| &mut own[at]),
                     _ => own.get_mut(place.parse::<usize>().ok()?),
                 };
                 Some((reader?, rest))
@@ -217,6 +219,35 @@ impl Chain {
         Ok(())
     }
 
+    /// Gives the operator whose state outlives a plan what it wrote under another one.
+    pub fn restore_kept(&mut self, state: &StateReader) -> Result<(), StreamError> {
+        let Some(operator) = self.operators.iter_mut().find(|operator| operator.outlives_plan()) else { return Ok(()) };
+        let own = state.parts.iter().filter_map(|(name, batch)| match name.split_once('/') {
+            Some((KEPT, rest)) => Some((rest.to_owned(), batch.clone())),
+            _ => None,
+        });
+        operator.restore(&StateReader { parts: own.collect() })
+    }
+
+    /// While the state is made again from rows that have been read before, what outlives a plan does not see them.
+    pub fn hold_kept(&mut self, is_held: bool) {
+        self.operators.iter_mut().for_each(|operator| operator.hold(is_held));
+    }
+
+    /// How much older than the watermark the rows are, in milliseconds, that the state is made of; `None` where it may be
+    /// made of all there were.
+    #[must_use]
+    pub fn reach_ms(&self) -> Option<i64> {
+        let sides = match &self.fork {
+            None => 0,
+            Some(fork) => {
+                let sides = fork.sides.iter().map(Self::reach_ms).collect::<Option<Vec<i64>>>()?;
+                sides.into_iter().max().unwrap_or(0) + fork.join.reach_ms()?
+            }
+        };
+        self.operators.iter().try_fold(sides, |sum, operator| Some(sum + operator.reach_ms()?))
+    }
+
     /// About how many bytes of state all operators hold.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
@@ -227,6 +258,8 @@ impl Chain {
 
 /// The place of a join's state, beside those of its sides and of the operators behind it.
 const JOIN: &str = "join";
+/// The place of a state that outlives the plan, wherever its operator stands.
+const KEPT: &str = "kept";
 
 impl Fork {
     /// Which side a source lies on, and its number there.

@@ -12,10 +12,11 @@ use arrow::ipc::reader::StreamReader as IpcReader;
 use arrow::ipc::writer::StreamWriter as IpcWriter;
 use serde::{Deserialize, Serialize};
 
+use super::inputs::renumbered;
 use super::operator::{StateReader, StateWriter, StreamError};
 use super::source::AheadRows;
 use crate::bus::{Bus, BusError};
-use crate::record::{BatchBuilder, TopicPartition};
+use crate::record::{BatchBuilder, TopicName, TopicPartition};
 
 /// The largest part of a snapshot.
 pub const PART_BYTES: usize = 512 * 1024;
@@ -82,6 +83,20 @@ impl CommitRecord {
         }
     }
 
+    /// Numbers its inputs by where their sources stand now.
+    pub fn move_to(&mut self, places: &[Option<usize>]) {
+        self.positions = moved(std::mem::take(&mut self.positions), places);
+        self.ahead = moved(std::mem::take(&mut self.ahead), places);
+        self.far = moved(std::mem::take(&mut self.far), places);
+        self.decisions.retain_mut(|decision| match decision {
+            Decision::Idle { partition } | Decision::Timeout { partition, .. } => renumbered(*partition, places).is_some_and(|number| {
+                *partition = number;
+                true
+            }),
+            Decision::External { .. } => true,
+        });
+    }
+
     /// The clock's word on an input's rows, as it was noted.
     #[must_use]
     pub fn ahead_of(&self, input: i32) -> AheadRows {
@@ -93,7 +108,7 @@ impl CommitRecord {
 }
 
 /// How one partition stood when a snapshot was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionMark {
     /// The next offset to read.
     pub position: i64,
@@ -101,6 +116,46 @@ pub struct PartitionMark {
     pub watermark: i64,
     /// Whether it had left the minimum.
     pub idle: bool,
+    /// Where the query began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<i64>,
+    /// Where it stood before.
+    #[serde(default)]
+    pub milestones: Milestones,
+}
+
+/// Some offsets of a partition, and its watermark before each: by them the records are found that a time needs. Always in
+/// order, the watermarks at least [`MILESTONE_MS`] apart, and no more than [`MILESTONES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestones(Vec<(i64, i64)>);
+
+/// How much event time lies between two milestones at least.
+const MILESTONE_MS: i64 = 10 * 60_000;
+/// How many there are at most; of more the older ones become fewer.
+const MILESTONES: usize = 64;
+
+impl Milestones {
+    /// The partition stands at an offset with a watermark.
+    pub fn note(&mut self, position: i64, watermark: i64) {
+        let last = self.0.last().map_or(i64::MIN, |(_, at)| *at);
+        if watermark == i64::MIN || watermark.saturating_sub(last) < MILESTONE_MS {
+            return;
+        }
+        self.0.push((position, watermark));
+        if self.0.len() > MILESTONES {
+            let mut place = 0;
+            self.0.retain(|_| {
+                place += 1;
+                place > MILESTONES / 2 || place % 2 == 1
+            });
+        }
+    }
+
+    /// The last one whose watermark is at most `at`: offset and watermark.
+    #[must_use]
+    pub fn before(&self, at: i64) -> Option<(i64, i64)> {
+        self.0.iter().rev().find(|(_, watermark)| *watermark <= at).copied()
+    }
 }
 
 /// What makes a snapshot valid.
@@ -112,12 +167,49 @@ pub struct Manifest {
     pub fingerprint: String,
     /// Each input, by its number.
     pub partitions: BTreeMap<i32, PartitionMark>,
+    /// The topic of each source, in order.
+    #[serde(default)]
+    pub topics: Vec<String>,
     /// The merged watermark, in milliseconds.
     pub merged: i64,
     /// How many parts.
     pub parts: usize,
     /// The state's checksum, over all parts in order.
     pub crc: u32,
+}
+
+impl Manifest {
+    /// Whether its sources are these topics, or it does not say.
+    #[must_use]
+    pub fn reads(&self, topics: &[TopicName]) -> bool {
+        self.topics.is_empty() || self.topics.iter().map(String::as_str).eq(topics.iter().map(AsRef::as_ref))
+    }
+
+    /// Where each of its sources stands among those of another plan: the first that reads a topic is the first that reads it
+    /// there, and so on. `None` where they are the same.
+    #[must_use]
+    pub fn moved(&self, topics: &[TopicName]) -> Option<Vec<Option<usize>>> {
+        if self.reads(topics) {
+            return None;
+        }
+        let mut taken = vec![false; topics.len()];
+        let place = |topic: &String| {
+            let free = (0..topics.len()).find(|at| !taken[*at] && topics[*at].as_ref() == topic.as_str())?;
+            taken[free] = true;
+            Some(free)
+        };
+        Some(self.topics.iter().map(place).collect())
+    }
+
+    /// Numbers its inputs by where their sources stand now; those of sources that are no longer read are gone.
+    pub fn move_to(&mut self, places: &[Option<usize>]) {
+        self.partitions = moved(std::mem::take(&mut self.partitions), places);
+    }
+}
+
+/// Values by an input's number, under the number that its source gives it now.
+fn moved<V>(of: BTreeMap<i32, V>, places: &[Option<usize>]) -> BTreeMap<i32, V> {
+    of.into_iter().filter_map(|(number, value)| Some((renumbered(number, places)?, value))).collect()
 }
 
 /// What a task resumes from.
@@ -130,6 +222,21 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// Where the task stood, in a form that is no plan's: with it the state is made again.
+    #[must_use]
+    pub fn stood(self) -> Option<Manifest> {
+        let epoch = self.epoch();
+        let (mut manifest, _) = self.snapshot?;
+        for commit in &self.commits {
+            for (number, position) in &commit.positions {
+                let mark = manifest.partitions.entry(*number).or_default();
+                // It has moved since the snapshot, and how far its time has is in its rows.
+                *mark = PartitionMark { position: *position, watermark: i64::MIN, idle: false, ..mark.clone() };
+            }
+        }
+        Some(Manifest { epoch, fingerprint: String::new(), merged: i64::MIN, ..manifest })
+    }
+
     /// The epoch of the last commit.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -247,4 +354,55 @@ fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], StreamError> {
 
 fn corrupt(why: &str) -> StreamError {
     StreamError::Bus(BusError::Corrupt(format!("checkpoint: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milestones_are_few_however_long_it_runs_and_the_last_ones_lie_close() {
+        let mut milestones = Milestones::default();
+        milestones.note(0, i64::MIN);
+        assert_eq!(milestones.before(i64::MAX), None);
+        for step in 0..100_000 {
+            milestones.note(step, step * 60_000);
+        }
+        assert!(milestones.0.len() <= MILESTONES && milestones.0.is_sorted());
+        let now = 99_999 * 60_000;
+        let (position, watermark) = milestones.before(now - 3_600_000).unwrap();
+        assert_eq!(position * 60_000, watermark);
+        assert!(now - 3_600_000 - watermark < 2 * MILESTONE_MS, "{watermark}");
+        assert_eq!(milestones.before(-1), None);
+    }
+
+    #[test]
+    fn inputs_are_found_again_by_their_topics_where_the_sources_stand_elsewhere() {
+        let topics = |names: &[&str]| names.iter().map(|name| TopicName::new(name).unwrap()).collect::<Vec<_>>();
+        let mark = |position| PartitionMark { position, ..PartitionMark::default() };
+        let second = 1 << 20;
+        let mut manifest = Manifest {
+            epoch: 3,
+            fingerprint: String::new(),
+            partitions: BTreeMap::from([(0, mark(10)), (1, mark(11)), (second, mark(20)), (2 * second + 1, mark(31))]),
+            topics: vec!["a".to_owned(), "b".to_owned(), "a".to_owned()],
+            merged: 0,
+            parts: 0,
+            crc: 0,
+        };
+        assert_eq!(manifest.moved(&topics(&["a", "b", "a"])), None);
+        let places = manifest.moved(&topics(&["c", "a", "a"])).unwrap();
+        assert_eq!(places, [Some(1), None, Some(2)]);
+        let mut commit = CommitRecord {
+            positions: BTreeMap::from([(0, 12), (second, 21)]),
+            decisions: vec![Decision::Idle { partition: 1 }, Decision::Timeout { partition: second, to: 5 }],
+            ..CommitRecord::default()
+        };
+        commit.move_to(&places);
+        manifest.move_to(&places);
+        let positions: Vec<(i32, i64)> = manifest.partitions.iter().map(|(number, mark)| (*number, mark.position)).collect();
+        assert_eq!(positions, [(second, 10), (second + 1, 11), (2 * second + 1, 31)]);
+        assert_eq!(commit.positions, BTreeMap::from([(second, 12)]));
+        assert_eq!(commit.decisions, [Decision::Idle { partition: second + 1 }]);
+    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checkpoint::Milestones;
 use super::letters::Letters;
 use super::source::{Feed, Stamper, TimeRule};
 use super::task::StartAt;
@@ -52,6 +53,12 @@ pub(super) const fn behind(number: PartitionId, sources: usize) -> PartitionId {
     PartitionId(number.0 + ((sources as i32) << SOURCE_BIT))
 }
 
+/// A number, its source by where that stands now; `None` where it is no longer read.
+pub(super) fn renumbered(of: i32, places: &[Option<usize>]) -> Option<i32> {
+    let source = places.get(source_of(PartitionId(of))).copied().flatten()?;
+    Some(number(source, partition_of(PartitionId(of))))
+}
+
 /// One input partition as the task sees it.
 pub(super) struct Input {
     pub feed: Arc<Feed>,
@@ -60,6 +67,9 @@ pub(super) struct Input {
     pub partition: PartitionId,
     pub number: i32,
     pub position: Offset,
+    /// The first record that the query has read, or would have.
+    pub began: Offset,
+    pub milestones: Milestones,
     pub stamper: Stamper,
     pub idle: bool,
     /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
@@ -80,6 +90,8 @@ pub(super) fn inputs_of(sources: &[SourceSpec]) -> Vec<Input> {
                 partition,
                 number: number(source, partition),
                 position: Offset::ZERO,
+                began: Offset::ZERO,
+                milestones: Milestones::default(),
                 stamper: Stamper::new(spec.time.clone(), partition),
                 idle: false,
                 quiet_since: None,

@@ -98,6 +98,20 @@ pub trait Operator: Send {
         let _ = state;
         Ok(())
     }
+    /// How much older than the watermark the rows are, in milliseconds, that its state is made of; `None` where it may be made of
+    /// all there were.
+    fn reach_ms(&self) -> Option<i64> {
+        None
+    }
+    /// Whether its state is no function of the plan before it, so that another plan goes on with it.
+    fn outlives_plan(&self) -> bool {
+        false
+    }
+    /// From now on, or no longer, the rows and watermarks are ones that it has seen before: an operator that outlives a plan
+    /// leaves them out.
+    fn hold(&mut self, is_held: bool) {
+        let _ = is_held;
+    }
     /// About how many bytes of state it holds.
     fn state_bytes(&self) -> usize {
         0

@@ -236,6 +236,11 @@ impl Stamper {
         self.watermark = self.watermark.max(at.0);
     }
 
+    /// Sets the watermark, back too: the rows are read again from where it was `at`.
+    pub fn stand(&mut self, at: Timestamp) {
+        self.watermark = at.0;
+    }
+
     /// Stamps the chunk's rows from offset `from` up to (not including) `to`. Rows that are far ahead go to `aside`.
     pub fn stamp(
         &mut self,

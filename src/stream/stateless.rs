@@ -77,6 +77,10 @@ impl Operator for FilterProject {
     fn watermark(&mut self, _at: Timestamp, _out: &mut Output) -> Result<(), StreamError> {
         Ok(())
     }
+
+    fn reach_ms(&self) -> Option<i64> {
+        Some(0)
+    }
 }
 
 /// A boolean expression over a batch, NULL read as false.

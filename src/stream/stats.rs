@@ -36,7 +36,19 @@ pub struct TaskStats {
     commits: AtomicU64,
     snapshots: AtomicU64,
     state_bytes: AtomicU64,
+    refill: Mutex<Refill>,
     inputs: Mutex<BTreeMap<i32, InputProgress>>,
+}
+
+/// How far a task has come that makes its state again from its input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refill {
+    /// Whether it is at it.
+    pub goes_on: bool,
+    /// Records read again.
+    pub read: u64,
+    /// Of how many.
+    pub records: u64,
 }
 
 /// The counters at one moment.
@@ -83,6 +95,27 @@ impl TaskStats {
     pub fn snapshot(&self, state_bytes: u64) {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
         self.state_bytes.store(state_bytes, Ordering::Relaxed);
+    }
+
+    /// The state is made again from so many records.
+    pub fn refills(&self, records: u64) {
+        *self.refill.lock() = Refill { goes_on: true, read: 0, records };
+    }
+
+    /// Some of them have been read.
+    pub fn refill(&self, records: i64) {
+        self.refill.lock().read += records.max(0) as u64;
+    }
+
+    /// It is made.
+    pub fn refilled(&self) {
+        self.refill.lock().goes_on = false;
+    }
+
+    /// Whether the state was made again, and how far that has come.
+    #[must_use]
+    pub fn refill_progress(&self) -> Refill {
+        *self.refill.lock()
     }
 
     /// Where an input stands now, by its number.

@@ -7,6 +7,11 @@
 //! (newest snapshot, then commit by commit, outputs suppressed) stands exactly where the last commit did.
 //! Started and watched over by `sql`'s engine.
 
+mod handover;
+mod restore;
+
+pub use handover::hand_over;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +21,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::chain::Chain;
-use super::checkpoint::{self, CommitRecord, Decision, Manifest, PartitionMark, Restored};
+use super::checkpoint::{self, CommitRecord, Decision};
 use super::element::Output;
 use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
@@ -71,11 +76,8 @@ pub struct TaskSpec {
     pub timeout: Option<Duration>,
     /// How often results that are kept up to date are told; with every commit where nothing is said.
     pub every: Option<Duration>,
-    /// Tells this plan's state from another's.
+    /// Tells this plan's state from another's: where a checkpoint has another one, the state is made again from the input.
     pub fingerprint: String,
-    /// A checkpoint of another plan: keep its positions and start with empty state (a replaced query),
-    /// or refuse to run (an unexpected mismatch).
-    pub adopt_positions: bool,
     /// How long things take.
     pub pace: Pace,
 }
@@ -175,125 +177,6 @@ impl Task {
             since_snapshot: 0,
             snapshot_at: Instant::now(),
         }
-    }
-
-    /// Sets every input to where a task without a checkpoint begins.
-    async fn begin(&mut self) -> Result<(), StreamError> {
-        for input in &mut self.inputs {
-            let start = self.spec.sources[input.source].start;
-            input.position = start_of(self.bus.as_ref(), input.feed.partition(), start).await?;
-        }
-        Ok(())
-    }
-
-    async fn restore(&mut self, restored: Restored) -> Result<(), StreamError> {
-        self.begin().await?;
-        self.epoch = restored.epoch();
-        let mut known_state = true;
-        if let Some((manifest, state)) = &restored.snapshot {
-            known_state = manifest.fingerprint == self.spec.fingerprint;
-            if !known_state && !self.spec.adopt_positions {
-                let why = "the checkpoint was written by another plan of this query; CREATE OR REPLACE it".to_owned();
-                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
-            }
-            for input in &mut self.inputs {
-                if let Some(mark) = manifest.partitions.get(&input.number) {
-                    input.idle = mark.idle;
-                    input.stamper.raise(Timestamp(mark.watermark));
-                    // What a table said is state: with the state gone it is read again.
-                    if known_state || !self.spec.sources[input.source].is_table {
-                        input.position = Offset(mark.position);
-                    }
-                } else {
-                    // The topic has grown since: the new partition is read from its beginning.
-                    input.position = start_of(self.bus.as_ref(), input.feed.partition(), StartAt::Earliest).await?;
-                }
-            }
-            if known_state {
-                self.chain.restore(state)?;
-                self.merged = Timestamp(manifest.merged);
-            }
-        }
-        if known_state {
-            for commit in &restored.commits {
-                self.replay(commit).await?;
-            }
-        } else if let Some(last) = restored.commits.last() {
-            for input in self.inputs.iter_mut().filter(|input| !self.spec.sources[input.source].is_table) {
-                input.position = last.positions.get(&input.number).map_or(input.position, |at| Offset(*at));
-            }
-        }
-        // What the replay made had already been written.
-        let _ = self.outputs.take();
-        self.pending = CommitRecord::default();
-        self.uncommitted_since = None;
-        for input in &self.inputs {
-            let bounds = self.bus.bounds(input.feed.partition()).await?;
-            if input.position < bounds.start {
-                let why = format!(
-                    "its input {} begins at offset {} by now, and it stood at {}",
-                    input.feed.partition(),
-                    bounds.start,
-                    input.position
-                );
-                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
-            }
-        }
-        // A fresh snapshot, so that the pins on the input and the checkpoint's length are right from the start.
-        if !restored.commits.is_empty() || restored.snapshot.is_none() || !known_state {
-            self.snapshot().await?;
-        } else {
-            self.pin();
-        }
-        if self.spec.every.is_none() && self.chain.has_changes() {
-            // It ended between two commits that belong together.
-            self.uncommitted_since = Some(Instant::now());
-        }
-        self.note_progress();
-        Ok(())
-    }
-
-    /// Repeats one commit of an earlier run: its decisions, then its rows. What comes out is thrown away.
-    async fn replay(&mut self, commit: &CommitRecord) -> Result<(), StreamError> {
-        for decision in &commit.decisions {
-            let out = self.decide(decision)?;
-            self.discard(out)?;
-        }
-        for index in 0..self.inputs.len() {
-            let number = self.inputs[index].number;
-            let Some(to) = commit.positions.get(&number).map(|to| Offset(*to)) else { continue };
-            let ahead = commit.ahead_of(number);
-            while self.inputs[index].position < to {
-                let from = self.inputs[index].position;
-                let Some(chunk) = self.inputs[index].feed.poll(from).await? else {
-                    let why = format!("its input {} is gone from offset {from}", self.inputs[index].feed.partition());
-                    return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
-                };
-                let mut out = Output::default();
-                let upto = chunk.next.min(to);
-                let pieces = self.stamp(index, &chunk, upto, AheadJudge::Recorded(&ahead), &mut out)?;
-                self.inputs[index].idle &= !tell_time(&pieces);
-                self.inputs[index].position = upto;
-                self.carry(index, &pieces, &mut out)?;
-                self.discard(out)?;
-            }
-        }
-        let mut out = self.advance_merged()?;
-        if commit.told {
-            self.chain.flush(&mut out)?;
-        }
-        self.discard(out)?;
-        self.epoch = commit.epoch;
-        Ok(())
-    }
-
-    fn discard(&mut self, out: Output) -> Result<(), StreamError> {
-        // The sink sees the rows too: a sink may carry state of its own. What it made is dropped.
-        for rows in out.rows {
-            self.sink.rows(&rows, Timestamp(0), &mut self.outputs)?;
-        }
-        let _ = self.outputs.take();
-        Ok(())
     }
 
     /// Runs until told to stop, until the log closes, or until something fails.
@@ -642,18 +525,7 @@ impl Task {
     async fn snapshot(&mut self) -> Result<(), StreamError> {
         let mut state = StateWriter::default();
         self.chain.save(&mut state)?;
-        let marks = self
-            .inputs
-            .iter()
-            .map(|i| (i.number, PartitionMark { position: i.position.0, watermark: i.stamper.watermark().0, idle: i.idle }));
-        let manifest = Manifest {
-            epoch: self.epoch,
-            fingerprint: self.spec.fingerprint.clone(),
-            partitions: marks.collect(),
-            merged: self.merged.0,
-            parts: 0,
-            crc: 0,
-        };
+        let manifest = self.manifest();
         let Some(committer) = &mut self.committer else { return Ok(()) };
         let at = self.clock.now().0;
         let mut first = None;

@@ -5,3 +5,4 @@ mod dashboards;
 mod golden;
 mod house;
 mod queries;
+mod replaced_alert;

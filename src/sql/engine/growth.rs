@@ -60,7 +60,7 @@ impl Engine {
         }
         self.forget_feeds(stream);
         for entry in &readers {
-            if let Err(error) = self.launch(entry, false).await {
+            if let Err(error) = self.launch(entry).await {
                 tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "a query cannot go on");
                 self.note_unstarted(entry, &error);
             }

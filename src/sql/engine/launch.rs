@@ -124,9 +124,9 @@ impl Engine {
         self.feeds.lock().retain(|(name, _), _| name != stream);
     }
 
-    /// Starts a query or alert from its last checkpoint. `replaced` says that the checkpoint is of an older version, whose
-    /// positions are kept, and whose state is where it fits.
-    pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>, replaced: bool) -> Result<(), SqlError> {
+    /// Starts a query or alert from its last checkpoint, or from that of an older version: where it stood is kept, and the
+    /// state where it fits, else it is made again.
+    pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
         let select = match &*entry.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select,
             Statement::CreateAlert(a) => &a.select,
@@ -141,7 +141,7 @@ impl Engine {
         });
         let mut running = Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new() };
         if !entry.paused {
-            running.tasks = self.tasks_of(entry, planned, sink, replaced).await?;
+            running.tasks = self.tasks_of(entry, planned, sink).await?;
             for stream in running.streams() {
                 self.hold_intake(&stream).await?;
             }
@@ -222,24 +222,15 @@ impl Engine {
         encoder(&def, partitions, &schema).await.map(drop).map_err(|e| e.at(query.insert_into.place))
     }
 
-    async fn tasks_of(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        planned: Planned,
-        sink: MakeSink,
-        replaced: bool,
-    ) -> Result<Vec<Watched>, SqlError> {
+    async fn tasks_of(self: &Arc<Self>, entry: &Arc<Entry>, planned: Planned, sink: MakeSink) -> Result<Vec<Watched>, SqlError> {
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
-        let owner: Arc<str> = entry.owner().into();
+        let owner: Arc<str> = entry.owner(plan.placement == Placement::Merged).into();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
         let count = scopes.len() as i32;
         let there = self.ensure(&checkpoint_topic(&owner), count, configs.clone()).await?;
-        if there != count && replaced {
-            // Its tasks are cut in another way now: the old checkpoints fit none of them.
-            self.bus.delete_topic(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
-            self.ensure(&checkpoint_topic(&owner), count, configs).await?;
-        } else if there > count || (there < count && keeps_keys(entry, &plan)) {
+        self.hand_over(entry, &owner, &scopes).await?;
+        if there > count || (there < count && keeps_keys(entry, &plan)) {
             return Err(repartitioned(&inputs[0].stream, there, count));
         }
         let mut sources = Vec::with_capacity(inputs.len());
@@ -267,7 +258,7 @@ impl Engine {
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
             // A partition that came later is read from its beginning, however the query began; a table always is.
-            let start = if index as i32 >= there && !replaced { StartAt::Earliest } else { start_at(start) };
+            let start = if index as i32 >= there { StartAt::Earliest } else { start_at(start) };
             let own = sources.iter().zip(feeds).map(|(source, inputs)| SourceSpec {
                 inputs,
                 start: if source.is_table { StartAt::Earliest } else { start },
@@ -287,7 +278,6 @@ impl Engine {
                     timeout: plan.timeout,
                     every: plan.every,
                     fingerprint: me.fingerprint(&entry, &plan),
-                    adopt_positions: replaced,
                     pace,
                 };
                 let chain = me.chain_of(&entry, &plan, scope);

@@ -9,6 +9,7 @@ mod changing;
 mod checker;
 mod growth;
 mod launch;
+mod replace;
 mod rules;
 mod running;
 mod sample;
@@ -160,7 +161,7 @@ impl Engine {
             catalog.all_tasks().cloned().collect()
         };
         for entry in entries {
-            if let Err(error) = engine.launch(&entry, false).await {
+            if let Err(error) = engine.launch(&entry).await {
                 // Its statement was right once; it is shown as failed, and the others run.
                 tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "could not start a query");
                 engine.note_unstarted(&entry, &error);

@@ -85,12 +85,14 @@ impl Engine {
                     check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
                 }
                 self.check_sink(q, &planned).await?;
+                self.check_tasks(&entry, &planned).await?;
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
                 planned.plan.check_alert()?;
                 check_reads(&self.catalog.read(), &entry.name, &a.select)?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
+                self.check_tasks(&entry, &planned).await?;
             }
             _ => {
                 if let Some(def) = &entry.stream {
@@ -108,8 +110,11 @@ impl Engine {
             if replaced {
                 self.halt(&entry.name).await;
             }
-            self.launch(&entry, replaced).await?;
+            self.launch(&entry).await?;
             self.await_opened(&entry.name).await;
+            if replaced {
+                return Ok(Outcome::Done(format!("{}{}", change.message(), self.goes_on_with(&entry.name))));
+            }
         } else if replaced {
             let failed = self.restart_users(&entry).await;
             if !failed.is_empty() {
@@ -129,7 +134,7 @@ impl Engine {
         self.forget_feeds(&entry.name);
         let mut failed = Vec::new();
         for user in &users {
-            if let Err(error) = self.launch(user, true).await {
+            if let Err(error) = self.launch(user).await {
                 self.note_unstarted(user, &error);
                 failed.push(format!("{} \"{}\" ({})", user.kind.word(), user.name, error.message));
             }
@@ -183,9 +188,7 @@ impl Engine {
                     self.views_changed.send_replace(());
                     self.clear(entry).await?;
                 }
-                Kind::Query | Kind::Alert | Kind::Function => {
-                    self.bus.delete_topic(&crate::bus::checkpoint_topic(&entry.owner())).await.map_err(|e| storage(&e))?;
-                }
+                Kind::Query | Kind::Alert | Kind::Function => self.forget_checkpoints(entry).await?,
                 Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }
         }
@@ -200,7 +203,7 @@ impl Engine {
             }
             self.catalog.write().apply(&change);
             self.halt(&entry.name).await;
-            self.launch(entry, false).await?;
+            self.launch(entry).await?;
             self.await_opened(&entry.name).await;
         }
         Ok(Outcome::Done(change.message()))
@@ -242,7 +245,6 @@ impl Engine {
                 timeout: plan.timeout,
                 every: plan.every,
                 fingerprint: String::new(),
-                adopt_positions: false,
                 pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));

@@ -6,7 +6,7 @@ use super::running::QueryState;
 use super::{Engine, Running};
 use crate::record::{Offset, TopicName, TopicPartition};
 use crate::sql::statement::Kind;
-use crate::stream::{InputProgress, TaskCounts};
+use crate::stream::{InputProgress, Refill, TaskCounts};
 use crate::time::Timestamp;
 
 /// What runs, as `SHOW QUERIES`, `/metrics` and the page show it.
@@ -28,6 +28,8 @@ pub struct QueryStatus {
     pub sink: String,
     /// Sums over its tasks.
     pub counts: TaskCounts,
+    /// How far it has come that its state is made again, over its tasks.
+    pub refill: Refill,
     /// Where it stands in each partition of what it reads.
     pub inputs: Vec<InputProgress>,
     /// Records it has still to read.
@@ -78,6 +80,7 @@ impl Engine {
 impl Running {
     fn status(&self) -> QueryStatus {
         let mut counts = TaskCounts::default();
+        let mut refill = Refill::default();
         let mut inputs = Vec::new();
         let (mut state, mut error) = (QueryState::Running, None);
         for task in &self.tasks {
@@ -90,6 +93,10 @@ impl Running {
             counts.commits += one.commits;
             counts.snapshots += one.snapshots;
             counts.state_bytes += one.state_bytes;
+            let again = task.stats.refill_progress();
+            refill.goes_on |= again.goes_on;
+            refill.read += again.read;
+            refill.records += again.records;
             inputs.extend(task.stats.inputs());
             match task.state() {
                 (QueryState::Failed, why) => (state, error) = (QueryState::Failed, why),
@@ -110,6 +117,7 @@ impl Running {
             source: self.inputs.iter().map(|input| input.stream.as_str()).collect::<Vec<_>>().join(", "),
             sink: self.sink.clone(),
             counts,
+            refill,
             inputs,
             lag: 0,
             watermark,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::changing::{check_readers, check_reads};
 use super::statements::derived_options;
 use super::{Engine, Outcome, storage};
-use crate::bus::checkpoint_topic;
 use crate::record::{PartitionId, TopicPartition};
 use crate::sql::catalog::{Catalog, Change, Entry, Existing, StreamDef, ViewDef};
 use crate::sql::error::{Code, SqlError};
@@ -61,14 +60,14 @@ impl Engine {
         }
         self.catalog.write().apply(&change);
         self.views_changed.send_replace(());
-        self.launch(&entry, false).await?;
+        self.launch(&entry).await?;
         self.await_opened(&entry.name).await;
         Ok(Outcome::Done(change.message()))
     }
 
     /// What a view has written and where it stood: it begins again, or is gone.
     pub(super) async fn clear(&self, view: &Entry) -> Result<(), SqlError> {
-        self.bus.delete_topic(&checkpoint_topic(&view.owner())).await.map_err(|e| storage(&e))?;
+        self.forget_checkpoints(view).await?;
         self.forget_feeds(&view.name);
         if let Some(def) = &view.stream {
             self.bus.delete_topic(&def.topic).await.map_err(|e| storage(&e))?;

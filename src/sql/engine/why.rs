@@ -11,6 +11,12 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
     match status.state {
         QueryState::Paused => return format!("it is paused: RESUME {} {}", status.kind.as_str().to_uppercase(), status.name),
         QueryState::Failed => return format!("it has failed: {}", status.error.clone().unwrap_or_default()),
+        QueryState::Starting if status.refill.goes_on => {
+            return format!(
+                "it was replaced, and its state is being made again from its input: {} of {} records are read",
+                status.refill.read, status.refill.records
+            );
+        }
         QueryState::Starting => return "it is being restored from its checkpoint; look again in a moment".to_owned(),
         QueryState::Running => {}
     }

@@ -93,11 +93,25 @@ impl Flow {
         }
     }
 
-    /// What tells this flow's state from another's.
+    /// What tells this flow's state from another's: all that rows go through up to the last thing that keeps any of them, or,
+    /// where results change, up to the results.
     pub(super) fn fingerprint(&self, out: &mut String) {
+        let last = self.steps.iter().rposition(Step::is_stateful).map_or(0, |last| last + 1);
+        let last = if self.changes.is_some() { self.steps.len() } else { last };
+        if let Some(fork) = self.fork.as_ref().filter(|_| last > 0 || is_stateful(self.fork.as_deref(), &[])) {
+            fork.left.whole_fingerprint(out);
+            fork.right.whole_fingerprint(out);
+            fork.join.fingerprint(out);
+        }
+        for step in &self.steps[..last] {
+            step.fingerprint(out);
+        }
+    }
+
+    fn whole_fingerprint(&self, out: &mut String) {
         if let Some(fork) = &self.fork {
-            fork.left.fingerprint(out);
-            fork.right.fingerprint(out);
+            fork.left.whole_fingerprint(out);
+            fork.right.whole_fingerprint(out);
             fork.join.fingerprint(out);
         }
         for step in &self.steps {

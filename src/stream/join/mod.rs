@@ -139,6 +139,11 @@ pub trait Join: Send {
     fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError>;
     /// Takes back what [`Join::save`] wrote.
     fn restore(&mut self, state: &StateReader) -> Result<(), StreamError>;
+    /// How much older than the watermark the rows are, in milliseconds, that its state is made of; `None` where it may be made of
+    /// all there were.
+    fn reach_ms(&self) -> Option<i64> {
+        None
+    }
     /// About how many bytes of state it holds.
     fn state_bytes(&self) -> usize;
 }

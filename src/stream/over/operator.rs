@@ -504,6 +504,14 @@ impl Operator for Over {
         self.buffer.latest(now.0.saturating_sub(1)).map(|at| Timestamp(at + 1))
     }
 
+    fn reach_ms(&self) -> Option<i64> {
+        let behind = |call: &OverCall| match call.frame() {
+            OverFrame::Range { from_ms, .. } => from_ms,
+            OverFrame::Rows { .. } => None,
+        };
+        self.spec.calls.iter().try_fold(0, |longest, call| Some(longest.max(behind(call)?)))
+    }
+
     fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
         state.put("mark", ints(vec![("mark", vec![self.mark]), ("swept", vec![self.swept])])?);
         if let Some(held) = self.buffer.save()? {

@@ -261,6 +261,10 @@ impl Operator for WindowAggregate {
         self.panes.keys().filter_map(greatest).max().filter(|end| *end > self.closed).map(Timestamp)
     }
 
+    fn reach_ms(&self) -> Option<i64> {
+        Some(self.spec.rule.size_ms())
+    }
+
     fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
         state.put("mark", ints(vec![("closed", vec![self.closed])])?);
         let mut entries: Vec<(PaneKey, bool, Frozen)> = Vec::with_capacity(self.panes.len());

@@ -57,6 +57,12 @@ impl WindowRule {
         if self.grows { aligned(end - 1, self.size, self.offset) } else { end - self.size }
     }
 
+    /// How long the longest window is, in milliseconds.
+    #[must_use]
+    pub const fn size_ms(&self) -> i64 {
+        self.size
+    }
+
     /// How far apart windows end, in milliseconds.
     #[must_use]
     pub const fn slide_ms(&self) -> i64 {

@@ -1,0 +1,97 @@
+//! An alert that is replaced while it is raised: the new version goes on with it, whatever it reads.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use vitalsql::config::Config;
+use vitalsql::node::{Node, NodeOptions};
+use vitalsql::record::{PartitionId, TopicName, TopicPartition};
+use vitalsql::time::Clock;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn node(dir: &std::path::Path) -> Node {
+    let flags = [
+        ("data_dir", dir.display().to_string()),
+        ("kafka.listen", "127.0.0.1:0".to_owned()),
+        ("http.listen", "127.0.0.1:0".to_owned()),
+        ("log.min_free_bytes", "0".to_owned()),
+    ];
+    let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
+    Node::start(NodeOptions::new(config, Clock::system())).await.expect("a node starts")
+}
+
+async fn run(node: &Node, text: &str) {
+    if let Err(error) = node.execute(text).await {
+        panic!("{}", error.render(text));
+    }
+}
+
+/// The records of the alerts topic, once there are so many: state and id of each, in order.
+async fn alerts(node: &Node, wanted: usize) -> Vec<(String, String)> {
+    let begun = Instant::now();
+    let bus = node.bus();
+    let topic = TopicName::new("alerts").expect("a name");
+    loop {
+        let mut found = Vec::new();
+        for partition in 0..bus.partitions(&topic).await.expect("topics can be asked").unwrap_or(0) {
+            let place = TopicPartition::new(topic.clone(), PartitionId(partition));
+            let bounds = bus.bounds(&place).await.expect("bounds");
+            let mut reader = bus.open(&place, bounds.start).await.expect("a reader");
+            while reader.position() < bounds.end {
+                for batch in reader.poll(1 << 20).await.expect("batches") {
+                    for record in batch.records().expect("records").iter() {
+                        let value: Value = serde_json::from_slice(record.expect("a record").value.expect("a value")).expect("JSON");
+                        let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned();
+                        found.push((text("state"), text("id")));
+                    }
+                }
+            }
+        }
+        if found.len() >= wanted {
+            return found;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{found:?}; {}", node.failed().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn an_alert_that_is_raised_is_resolved_by_the_version_that_took_its_place() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = node(dir.path()).await;
+        run(
+            &first,
+            "CREATE STREAM v (p VARCHAR NOT NULL, x DOUBLE, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+                 WITH ('topic' = 'v', 'partitions' = '1', 'key' = 'p');
+             CREATE ALERT low AS SELECT p AS subject, ts, x AS value, x < 88 AS breach, x >= 90 AS clear FROM v;
+             INSERT INTO v VALUES ('a', 95, TIMESTAMP '2026-01-01 00:00:00'), ('a', 85, TIMESTAMP '2026-01-01 00:00:01')",
+        )
+        .await;
+        let raised = alerts(&first, 1).await;
+        assert_eq!(raised[0].0, "active");
+        // Another plan, and one that keeps state of its own.
+        run(
+            &first,
+            "CREATE OR REPLACE ALERT low AS SELECT p AS subject, ts, x AS value,
+                 x < 80 AND LAG(x) OVER (PARTITION BY p ORDER BY ts) < 90 AS breach, x >= 92 AS clear FROM v;
+             INSERT INTO v VALUES ('a', 91, TIMESTAMP '2026-01-01 00:00:02'), ('a', 89, TIMESTAMP '2026-01-01 00:00:03')",
+        )
+        .await;
+        first.stop().await.expect("a node stops");
+        let second = node(dir.path()).await;
+        run(
+            &second,
+            "CREATE OR REPLACE ALERT low AS SELECT p AS subject, ts, x AS value,
+                 x < 70 AND LAG(x) OVER (PARTITION BY p ORDER BY ts) < 70 AS breach, x >= 93 AS clear FROM v;
+             INSERT INTO v VALUES ('a', 92, TIMESTAMP '2026-01-01 00:00:04'), ('a', 94, TIMESTAMP '2026-01-01 00:00:05'),
+                 ('a', 95, TIMESTAMP '2026-01-01 00:00:06')",
+        )
+        .await;
+        let told = alerts(&second, 2).await;
+        assert_eq!(told, [raised[0].clone(), ("resolved".to_owned(), raised[0].1.clone())]);
+        second.stop().await.expect("a node stops");
+    });
+}
