@@ -129,6 +129,7 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         | Statement::CreateQuery(_)
         | Statement::CreateView(_)
         | Statement::CreateAlert(_)
+        | Statement::CreateFunction(_)
         | Statement::Pause(..)
         | Statement::Resume(..)
         | Statement::Drop(_) => vec![Need::Change],

@@ -6,7 +6,7 @@
 //! parses, and whatever a query or alert reads is in here too.
 //!
 //! Streams, tables and views share one space of names, queries and alerts another: a query may be called like the
-//! stream it writes. A view is both, what can be read and what runs, and its name is taken in both.
+//! stream it writes. A view is both, what can be read and what runs, and its name is taken in both. Functions have a third.
 
 mod record;
 mod stream;
@@ -20,8 +20,9 @@ pub use stream::StreamDef;
 use super::dialect::split_script;
 use super::dialect::tokens::{is_word, word, words_at};
 use super::error::{Code, SqlError, did_you_mean};
+use super::macros::{self, Functions};
 use super::parse::parse_statement;
-use super::statement::{DropObject, Kind, Name, Parsed, Statement};
+use super::statement::{CreateFunction, DropObject, Kind, Name, Parsed, Select, Statement};
 use crate::record::TopicName;
 use crate::time::Timestamp;
 
@@ -81,6 +82,25 @@ impl Entry {
     pub fn owner(&self, is_merged: bool) -> String {
         let how = if is_merged && self.kind != Kind::Alert { "-merged" } else { "" };
         format!("{}{how}.{}", self.kind.word(), self.name)
+    }
+
+    /// The function it is.
+    #[must_use]
+    pub fn function(&self) -> Option<&CreateFunction> {
+        match &*self.statement {
+            Statement::CreateFunction(function) => Some(function),
+            _ => None,
+        }
+    }
+
+    /// The functions that it calls, whoever made them.
+    fn calls(&self) -> BTreeSet<String> {
+        match &*self.statement {
+            Statement::CreateQuery(q) | Statement::CreateView(q) => macros::calls(&q.select.query),
+            Statement::CreateAlert(a) => macros::calls(&a.select.query),
+            Statement::CreateFunction(f) => macros::calls(f.body.as_ref()),
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Whether it runs.
@@ -157,6 +177,13 @@ impl Change {
 pub struct Catalog {
     relations: BTreeMap<String, Arc<Entry>>,
     tasks: BTreeMap<String, Arc<Entry>>,
+    functions: BTreeMap<String, Arc<Entry>>,
+}
+
+impl Functions for Catalog {
+    fn function(&self, name: &str) -> Option<&CreateFunction> {
+        self.functions.get(name).and_then(|entry| entry.function())
+    }
 }
 
 impl Catalog {
@@ -316,9 +343,38 @@ impl Catalog {
         self.space(kind).values().filter(move |e| e.kind == kind)
     }
 
-    /// The queries, views and alerts that read or write a stream, table or view.
+    /// The same SELECT with an expression for each call of a function that was made here.
+    pub fn expanded(&self, select: &Select) -> Result<Select, SqlError> {
+        let mut select = select.clone();
+        if !self.functions.is_empty() {
+            macros::expand(&mut select.query, self)?;
+        }
+        Ok(select)
+    }
+
+    /// The functions, queries, views and alerts that call a function, those first that others call.
+    fn callers(&self, of: &str) -> Vec<&Arc<Entry>> {
+        self.functions.values().chain(self.all_tasks()).filter(|entry| entry.calls().contains(of)).collect()
+    }
+
+    /// What runs and calls a function, itself or through others.
+    #[must_use]
+    pub fn running_callers(&self, of: &Entry) -> Vec<&Arc<Entry>> {
+        let mut names = BTreeSet::from([of.name.clone()]);
+        let mut open = vec![of.name.clone()];
+        while let Some(name) = open.pop() {
+            let functions = self.callers(&name).into_iter().filter(|entry| entry.kind == Kind::Function);
+            open.extend(functions.map(|entry| entry.name.clone()).filter(|name| names.insert(name.clone())));
+        }
+        self.all_tasks().filter(|entry| !entry.calls().is_disjoint(&names)).collect()
+    }
+
+    /// The queries, views and alerts that read or write a stream, table or view; of a function, who calls it.
     #[must_use]
     pub fn users(&self, of: &Entry) -> Vec<&Arc<Entry>> {
+        if of.kind == Kind::Function {
+            return self.callers(&of.name);
+        }
         if !matches!(of.kind, Kind::Stream | Kind::Table | Kind::View) {
             return Vec::new();
         }
@@ -355,6 +411,11 @@ impl Catalog {
         for read in entry.reads() {
             self.relation_or_error(read)?;
         }
+        if let Statement::CreateFunction(function) = &*entry.statement {
+            let mut tried = self.clone();
+            tried.functions.insert(entry.name.clone(), Arc::new(entry.clone()));
+            macros::check(function, &tried)?;
+        }
         if let Statement::CreateQuery(query) | Statement::CreateView(query) = &*entry.statement {
             if kind == Kind::Query {
                 self.check_sink(&query.insert_into, &query.insert_columns)?;
@@ -368,8 +429,8 @@ impl Catalog {
     fn check_both_spaces(&self, kind: Kind, name: &Name) -> Result<(), SqlError> {
         let other = match kind {
             Kind::View => self.tasks.get(&name.text),
-            Kind::Query | Kind::Alert | Kind::Function => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
-            Kind::Stream | Kind::Table => None,
+            Kind::Query | Kind::Alert => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
+            Kind::Stream | Kind::Table | Kind::Function => None,
         };
         match other {
             None => Ok(()),
@@ -468,7 +529,7 @@ impl Catalog {
             Kind::Query => "SHOW QUERIES lists what there is".to_owned(),
             Kind::Alert => "SHOW ALERTS lists what there is".to_owned(),
             Kind::View => "SHOW VIEWS lists what there is".to_owned(),
-            Kind::Function => "none can be created yet".to_owned(),
+            Kind::Function => "SHOW FUNCTIONS lists what there is".to_owned(),
         });
         SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(hint)
     }
@@ -476,14 +537,16 @@ impl Catalog {
     const fn space(&self, kind: Kind) -> &BTreeMap<String, Arc<Entry>> {
         match kind {
             Kind::Stream | Kind::Table | Kind::View => &self.relations,
-            Kind::Query | Kind::Alert | Kind::Function => &self.tasks,
+            Kind::Query | Kind::Alert => &self.tasks,
+            Kind::Function => &self.functions,
         }
     }
 
     const fn space_mut(&mut self, kind: Kind) -> &mut BTreeMap<String, Arc<Entry>> {
         match kind {
             Kind::Stream | Kind::Table | Kind::View => &mut self.relations,
-            Kind::Query | Kind::Alert | Kind::Function => &mut self.tasks,
+            Kind::Query | Kind::Alert => &mut self.tasks,
+            Kind::Function => &mut self.functions,
         }
     }
 }
@@ -495,6 +558,7 @@ fn intent(statement: &Statement) -> (bool, bool) {
         Statement::CreateTable(t) => (t.or_replace, t.if_not_exists),
         Statement::CreateQuery(q) | Statement::CreateView(q) => (q.or_replace, q.if_not_exists),
         Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
+        Statement::CreateFunction(f) => (f.or_replace, f.if_not_exists),
         _ => (false, false),
     }
 }

@@ -355,8 +355,14 @@ fn drop_object(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
 }
 
 fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
-    const LISTS: [(&str, Kind); 5] =
-        [("STREAMS", Kind::Stream), ("TABLES", Kind::Table), ("QUERIES", Kind::Query), ("VIEWS", Kind::View), ("ALERTS", Kind::Alert)];
+    const LISTS: [(&str, Kind); 6] = [
+        ("STREAMS", Kind::Stream),
+        ("TABLES", Kind::Table),
+        ("QUERIES", Kind::Query),
+        ("VIEWS", Kind::View),
+        ("ALERTS", Kind::Alert),
+        ("FUNCTIONS", Kind::Function),
+    ];
     let mut p = rest(tokens, 1);
     let what = p.next_token();
     let place = Place::of(what.span);
@@ -364,7 +370,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     if written == "CREATE" {
         let mut said = None;
         if let Token::Word(_) = p.peek_nth_token(1).token {
-            said = Some(kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert])?);
+            said = Some(kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function])?);
         }
         let name = name(&mut p, said.map_or("stream", Kind::word))?;
         end(&p)?;
@@ -384,10 +390,12 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         end(&p)?;
         return Ok(Statement::Show(Show::All(kind)));
     }
-    if ["FUNCTIONS", "TOPICS", "COLUMNS", "DATABASES", "SCHEMAS", "VARIABLES", "ALL", "SOURCES", "SINKS", "JOBS"]
-        .contains(&written.as_str())
-    {
-        let hint = if written == "COLUMNS" { "write DESCRIBE s" } else { "SHOW takes STREAMS, TABLES, QUERIES, VIEWS, ALERTS and CREATE" };
+    if ["TOPICS", "COLUMNS", "DATABASES", "SCHEMAS", "VARIABLES", "ALL", "SOURCES", "SINKS", "JOBS"].contains(&written.as_str()) {
+        let hint = if written == "COLUMNS" {
+            "write DESCRIBE s"
+        } else {
+            "SHOW takes STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS and CREATE"
+        };
         return Err(SqlError::not_supported(&format!("SHOW {written}")).at(place).hint(hint));
     }
     let hint = did_you_mean(&written, LISTS.iter().map(|(name, _)| *name).chain(["CREATE"])).map(|h| h.replace('"', ""));
@@ -395,7 +403,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         if matches!(what.token, Token::EOF) { "SHOW does not say what".to_owned() } else { format!("cannot show {}", shown(&what)) };
     Err(SqlError::syntax(message)
         .at(place)
-        .hint(hint.unwrap_or_else(|| "write STREAMS, TABLES, QUERIES, VIEWS, ALERTS or CREATE ..".to_owned())))
+        .hint(hint.unwrap_or_else(|| "write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS or CREATE ..".to_owned())))
 }
 
 fn explain(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {

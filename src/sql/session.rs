@@ -82,6 +82,18 @@ impl Session {
         Self { state }
     }
 
+    /// Whether DataFusion or we have a function of this name.
+    #[must_use]
+    pub fn knows_function(name: &str) -> bool {
+        BASE.scalar_functions().contains_key(name) || !Self::is_scalar(name)
+    }
+
+    /// Whether a call of this name, known or not, is none of an aggregate or of a function over rows.
+    #[must_use]
+    pub fn is_scalar(name: &str) -> bool {
+        !(BASE.aggregate_functions().contains_key(name) || BASE.window_functions().contains_key(name))
+    }
+
     /// The same session, in which `now()` is this time.
     #[must_use]
     pub fn at(mut self, now: Timestamp) -> Self {

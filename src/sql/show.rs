@@ -13,8 +13,9 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 pub use print::{canonical, derived_stream};
 
 use super::catalog::{Catalog, Entry, StreamDef};
+use super::macros::signature;
 use super::parse::parse_statement;
-use super::statement::{Column, ColumnSource, Kind};
+use super::statement::{Column, ColumnSource, CreateFunction, Kind};
 use super::types::sql_type;
 use crate::time::Timestamp;
 
@@ -42,9 +43,17 @@ pub fn show_all(catalog: &Catalog, kind: Kind, status: impl FnMut(&str) -> TaskL
     match kind {
         Kind::Stream | Kind::Table => relations(catalog, kind),
         Kind::Query | Kind::View | Kind::Alert => tasks(catalog, kind, status),
-        // None can be created yet, so there is none to show.
-        Kind::Function => batch(vec![("name", text(Vec::new()))]),
+        Kind::Function => functions(catalog),
     }
+}
+
+fn functions(catalog: &Catalog) -> RecordBatch {
+    let all: Vec<&CreateFunction> = catalog.all(Kind::Function).filter_map(|entry| entry.function()).collect();
+    batch(vec![
+        ("name", text(all.iter().map(|f| f.name.to_string()).collect())),
+        ("signature", text(all.iter().map(|f| signature(f)).collect())),
+        ("expression", text(all.iter().map(|f| f.body.to_string()).collect())),
+    ])
 }
 
 fn relations(catalog: &Catalog, kind: Kind) -> RecordBatch {

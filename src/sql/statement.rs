@@ -125,6 +125,8 @@ pub enum Statement {
     CreateView(Box<CreateQuery>),
     /// `CREATE ALERT`.
     CreateAlert(Box<CreateAlert>),
+    /// `CREATE FUNCTION`.
+    CreateFunction(Box<CreateFunction>),
     /// A query typed by hand, with or without `EMIT CHANGES`.
     Select(Box<Select>),
     /// `SUBSCRIBE TO v`.
@@ -157,6 +159,7 @@ impl Statement {
             Self::CreateQuery(q) => Some((Kind::Query, &q.name)),
             Self::CreateView(v) => Some((Kind::View, &v.name)),
             Self::CreateAlert(a) => Some((Kind::Alert, &a.name)),
+            Self::CreateFunction(f) => Some((Kind::Function, &f.name)),
             _ => None,
         }
     }
@@ -175,7 +178,7 @@ pub enum Kind {
     View,
     /// An alert.
     Alert,
-    /// A user's function; none can be made yet.
+    /// A function that stands for an expression.
     Function,
 }
 
@@ -267,6 +270,36 @@ pub struct CreateTable {
     pub watermark: Option<Watermark>,
     /// What stood in WITH.
     pub options: StreamOptions,
+}
+
+/// `CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE RETURN ..`.
+#[derive(Clone, Debug)]
+pub struct CreateFunction {
+    /// Its name.
+    pub name: Name,
+    /// Whether it takes the place of one of that name.
+    pub or_replace: bool,
+    /// Whether an existing one is left as it is.
+    pub if_not_exists: bool,
+    /// Its parameters, in order.
+    pub parameters: Vec<Parameter>,
+    /// The type it returns, as it was written.
+    pub returns: ast::DataType,
+    /// The same as Arrow knows it.
+    pub returned: DataType,
+    /// The expression that a call stands for.
+    pub body: Box<ast::Expr>,
+}
+
+/// One parameter of a function.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its name.
+    pub name: Name,
+    /// Its type, as it was written.
+    pub written: ast::DataType,
+    /// The same as Arrow knows it.
+    pub data_type: DataType,
 }
 
 /// One column of a stream or table.

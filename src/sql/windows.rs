@@ -29,6 +29,12 @@ pub const ABSENT_SINCE: &str = "absent_since";
 /// Whether a row says that the key fell silent, or that it came back.
 pub const ABSENT: &str = "absent";
 
+/// Whether a call of this name is read as a window, or as a part of one, before any function is looked for.
+pub fn is_window_name(name: &str) -> bool {
+    let of = name.strip_suffix("_start").or_else(|| name.strip_suffix("_end")).unwrap_or(name);
+    matches!(of, "tumble" | "hop" | "cumulate" | "session" | "absent" | "gap_fill" | "descriptor" | "interpolate")
+}
+
 /// The type of every event time.
 #[must_use]
 pub const fn event_time_type() -> DataType {

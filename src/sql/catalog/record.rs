@@ -110,7 +110,8 @@ fn key(entry: &Entry) -> Vec<u8> {
 pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
     let text = String::from_utf8_lossy(key);
     let parts = text.split_once(':').and_then(|(kind, name)| {
-        let kind = [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert].into_iter().find(|k| k.word() == kind)?;
+        let kind =
+            [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert, Kind::Function].into_iter().find(|k| k.word() == kind)?;
         (!name.is_empty()).then(|| (kind, name.to_owned()))
     });
     parts.ok_or_else(|| RecordError::Key(text.chars().take(200).collect()))

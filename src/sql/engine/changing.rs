@@ -81,7 +81,10 @@ fn changing_writer(catalog: &Catalog, own: &str, topic: &TopicName) -> Option<St
         Statement::CreateQuery(query) | Statement::CreateView(query) => {
             entry.name != own
                 && topic_of(catalog, &query.insert_into).as_ref() == Some(topic)
-                && plan(&query.select, &source, Purpose::ExactlyOnce).is_ok_and(|plan| plan.is_changing())
+                && catalog
+                    .expanded(&query.select)
+                    .and_then(|select| plan(&select, &source, Purpose::ExactlyOnce))
+                    .is_ok_and(|plan| plan.is_changing())
         }
         _ => false,
     };

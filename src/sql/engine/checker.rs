@@ -101,6 +101,7 @@ impl Checker {
                 self.catalog.apply(&change);
                 Ok(())
             }
+            Statement::CreateFunction(_) => self.create(parsed),
             Statement::CreateLike(like) => {
                 Err(SqlError::new(Code::BadDefinition, "LIKE SAMPLE needs a node to look at the topic's records")
                     .at(like.topic_place)
@@ -117,6 +118,7 @@ impl Checker {
     }
 
     fn plan(&self, select: &Select, purpose: Purpose) -> Result<QueryPlan, SqlError> {
+        let select = &self.catalog.expanded(select)?;
         let mut sources: BTreeMap<String, Source> = BTreeMap::new();
         for name in &select.reads {
             sources.insert(name.text.clone(), self.catalog.relation_or_error(name)?.source(PARTITIONS));

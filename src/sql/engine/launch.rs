@@ -53,6 +53,7 @@ impl Planned {
 impl Engine {
     /// Plans a continuous SELECT. Makes the topic of the stream it reads where that is not there yet.
     pub(super) async fn planned(&self, select: &Select, purpose: Purpose) -> Result<Planned, SqlError> {
+        let select = &self.catalog.read().expanded(select)?;
         let mut sources: BTreeMap<String, Source> = BTreeMap::new();
         for name in &select.reads {
             let def = Arc::clone(self.catalog.read().relation_or_error(name)?);

@@ -15,6 +15,7 @@ use crate::sql::batch::{explain_history, insert_values, select_history};
 use crate::sql::catalog::{Change, Entry, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{PlanInput, Purpose, QueryPlan};
+use crate::sql::macros;
 use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
@@ -26,7 +27,11 @@ pub(super) const BACKLOG: usize = 8;
 impl Engine {
     pub(super) async fn statement(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
         match &parsed.statement {
-            Statement::CreateStream(_) | Statement::CreateTable(_) | Statement::CreateQuery(_) | Statement::CreateAlert(_) => {
+            Statement::CreateStream(_)
+            | Statement::CreateTable(_)
+            | Statement::CreateQuery(_)
+            | Statement::CreateAlert(_)
+            | Statement::CreateFunction(_) => {
                 let _one = self.change.lock().await;
                 self.create(parsed, existing).await
             }
@@ -124,14 +129,20 @@ impl Engine {
         Ok(Outcome::Done(change.message()))
     }
 
-    /// A stream has changed: whoever reads or writes it starts again with the new one. Answers who cannot, which is shown as
+    /// A stream or function has changed: whoever reads, writes or calls it starts again with the new one. Answers who cannot, which is shown as
     /// failed from then on.
     async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Vec<String> {
-        let users: Vec<Arc<Entry>> = self.catalog.read().users(entry).into_iter().cloned().collect();
+        let users: Vec<Arc<Entry>> = {
+            let catalog = self.catalog.read();
+            let users = if entry.kind == Kind::Function { catalog.running_callers(entry) } else { catalog.users(entry) };
+            users.into_iter().cloned().collect()
+        };
         for user in &users {
             self.halt(&user.name).await;
         }
-        self.forget_feeds(&entry.name);
+        if entry.stream.is_some() {
+            self.forget_feeds(&entry.name);
+        }
         let mut failed = Vec::new();
         for user in &users {
             if let Err(error) = self.launch(user).await {
@@ -188,7 +199,8 @@ impl Engine {
                     self.views_changed.send_replace(());
                     self.clear(entry).await?;
                 }
-                Kind::Query | Kind::Alert | Kind::Function => self.forget_checkpoints(entry).await?,
+                Kind::Query | Kind::Alert => self.forget_checkpoints(entry).await?,
+                Kind::Function => {}
                 Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }
         }
@@ -211,6 +223,7 @@ impl Engine {
 
     async fn history(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
         let catalog = self.catalog.read().clone();
+        let select = &catalog.expanded(select)?;
         for name in &select.reads {
             let def = Arc::clone(catalog.relation_or_error(name)?);
             self.topic_of(&def).await?;
@@ -290,7 +303,9 @@ impl Engine {
         }
         let partitions = self.topic_of(&def).await?;
         let schema = def.written();
-        let batch = insert_values(&insert.values, &schema, &insert.columns, self.clock.now()).await?;
+        let mut values = insert.values.clone();
+        macros::expand(&mut values, &*self.catalog.read())?;
+        let batch = insert_values(&values, &schema, &insert.columns, self.clock.now()).await?;
         let encoded = encoder(&def, partitions, &schema).await?.encode(&batch);
         let keys: Vec<usize> = def.key_columns().iter().filter_map(|k| schema.index_of(k).ok()).collect();
         let keys = TopicSink::keys_of(&batch, &keys).map_err(|e| SqlError::new(Code::Execution, e.to_string()))?;
@@ -344,7 +359,7 @@ impl Engine {
                 Err(error) if select.emit == Emit::Changes => return Err(error),
                 Err(_) => {
                     let catalog = self.catalog.read().clone();
-                    explain_history(select, &catalog, &self.bus, self.clock.now()).await?
+                    explain_history(&catalog.expanded(select)?, &catalog, &self.bus, self.clock.now()).await?
                 }
             },
             Explain::Query { analyze, name } => {

@@ -18,6 +18,7 @@ use crate::stream::{Operator, Sink, StreamError};
 use crate::time::Clock;
 
 mod formats;
+mod functions;
 mod replace;
 mod views;
 

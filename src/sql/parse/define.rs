@@ -1,6 +1,7 @@
 //! The CREATE statements, and what their parts must be to one another.
 
 use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -13,9 +14,10 @@ use crate::sql::dialect::tokens::{word, words_at};
 use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
 use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, StreamOptions};
 use crate::sql::statement::{
-    Column, ColumnSource, CreateAlert, CreateLike, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Statement,
+    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Parameter,
+    Statement,
 };
-use crate::sql::types::sql_type;
+use crate::sql::types::{arrow_type, sql_type};
 
 /// The longest name of a query or alert: room is left for what is put around it in names of topics.
 const MAX_NAME: usize = 200;
@@ -24,7 +26,9 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let or_replace = words_at(tokens, 1, &["OR", "REPLACE"]);
     let at = if or_replace { 3 } else { 1 };
     let Some(what) = tokens.get(at) else {
-        return Err(SqlError::syntax("CREATE does not say what").hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW or ALERT"));
+        return Err(
+            SqlError::syntax("CREATE does not say what").hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT or FUNCTION")
+        );
     };
     let place = Place::of(what.span);
     let written = word(what).map(str::to_ascii_uppercase).unwrap_or_default();
@@ -34,21 +38,22 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         "TABLE" => create_table(&mut p, or_replace),
         "QUERY" => create_query(&mut p, &tokens[at + 1..], or_replace),
         "ALERT" => create_alert(&mut p, &tokens[at + 1..], or_replace),
+        "FUNCTION" => create_function(&mut p, or_replace),
         "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => create_view(&mut rest(tokens, at + 2), &tokens[at + 2..], or_replace),
         "VIEW" => Err(SqlError::not_supported("CREATE VIEW")
             .at(place)
             .hint("write CREATE MATERIALIZED VIEW, or the query where it is used, with WITH v AS (..)")),
         "SINK" => Err(SqlError::not_supported("CREATE SINK").at(place).hint("write CREATE QUERY q AS INSERT INTO s SELECT ..")),
-        "FUNCTION" | "AGGREGATE" | "INDEX" | "SAVEPOINT" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP"
-        | "EXTERNAL" | "SUBSCRIPTION" | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
+        "AGGREGATE" | "INDEX" | "SAVEPOINT" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP" | "EXTERNAL"
+        | "SUBSCRIPTION" | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
             Err(SqlError::not_supported(&format!("CREATE {written}")).at(place))
         }
         _ => {
-            let hint =
-                nearest(&written, ["STREAM", "TABLE", "QUERY", "MATERIALIZED", "ALERT", "SOURCE"]).map(|w| format!("did you mean {w}?"));
+            let hint = nearest(&written, ["STREAM", "TABLE", "QUERY", "MATERIALIZED", "ALERT", "SOURCE", "FUNCTION"])
+                .map(|w| format!("did you mean {w}?"));
             Err(SqlError::syntax(format!("cannot create {}", shown(what)))
                 .at(place)
-                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY, MATERIALIZED VIEW or ALERT".to_owned())))
+                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT or FUNCTION".to_owned())))
         }
     }
 }
@@ -60,6 +65,65 @@ fn if_not_exists(p: &mut Parser<'_>, or_replace: bool) -> Result<bool, SqlError>
         return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS do not go together").at(place).hint("keep one of them"));
     }
     Ok(said)
+}
+
+fn create_function(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
+    const EXAMPLE: &str = "write CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE RETURN x * 2";
+    let if_not_exists = if_not_exists(p, or_replace)?;
+    let name = name(p, "function")?;
+    let expect = |p: &mut Parser<'_>, token: &Token| {
+        let found = p.next_token();
+        if found.token == *token { Ok(()) } else { Err(unexpected(&found, &token.to_string()).hint(EXAMPLE)) }
+    };
+    expect(p, &Token::LParen)?;
+    let mut parameters: Vec<Parameter> = Vec::new();
+    while p.peek_token().token != Token::RParen {
+        if !parameters.is_empty() {
+            expect(p, &Token::Comma)?;
+        }
+        let name = super::name(p, "parameter")?;
+        if parameters.iter().any(|p| p.name == name) {
+            return Err(SqlError::new(Code::BadDefinition, format!("parameter \"{name}\" is there twice")).at(name.place));
+        }
+        let (written, data_type) = type_of(p)?;
+        parameters.push(Parameter { name, written, data_type });
+    }
+    expect(p, &Token::RParen)?;
+    if !next_words(p, &["RETURNS"]) {
+        return Err(unexpected(&p.peek_token(), "RETURNS").hint(EXAMPLE));
+    }
+    p.next_token();
+    let (returns, returned) = type_of(p)?;
+    while next_words(p, &["LANGUAGE", "SQL"]) || next_words(p, &["IMMUTABLE"]) || next_words(p, &["DETERMINISTIC"]) {
+        if next_words(p, &["LANGUAGE"]) {
+            p.next_token();
+        }
+        p.next_token();
+    }
+    let token = p.peek_token();
+    let other = ["LANGUAGE", "AS", "BEGIN", "VOLATILE", "STABLE", "STRICT", "CALLED", "NOT"].iter().find(|w| next_words(p, &[w]));
+    if let Some(other) = other {
+        return Err(SqlError::not_supported(&format!("{other} in CREATE FUNCTION")).at(Place::of(token.span)).hint(EXAMPLE));
+    }
+    if !next_words(p, &["RETURN"]) {
+        return Err(unexpected(&token, "RETURN").hint(EXAMPLE));
+    }
+    p.next_token();
+    let body = Box::new(p.parse_expr()?);
+    end(p)?;
+    Ok(Statement::CreateFunction(Box::new(CreateFunction { name, or_replace, if_not_exists, parameters, returns, returned, body })))
+}
+
+fn unexpected(found: &TokenWithSpan, expected: &str) -> SqlError {
+    SqlError::syntax(format!("expected {expected}, found {}", shown(found))).at(Place::of(found.span))
+}
+
+/// A type, as it is written and as Arrow knows it.
+fn type_of(p: &mut Parser<'_>) -> Result<(ast::DataType, DataType), SqlError> {
+    let at = Place::of(p.peek_token().span);
+    let written = p.parse_data_type().map_err(|e| SqlError::from(e).at(at))?;
+    let data_type = arrow_type(&written).map_err(|e| e.at(at))?;
+    Ok((written, data_type))
 }
 
 fn create_stream(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {

@@ -21,6 +21,7 @@ fn shape(statement: &Statement) -> String {
         Statement::CreateAlert(a) => {
             format!("alert {} {} from {} | {}", a.name, a.options.priority.as_str(), reads(&a.select), emit(&a.select))
         }
+        Statement::CreateFunction(f) => format!("function {}: {}", crate::sql::macros::signature(f), f.body),
         Statement::Select(s) => format!("select {} from {} | {}", s.query, reads(s), emit(s)),
         Statement::Insert(i) => format!("insert {} columns {} {}", i.into, i.columns.len(), i.values),
         Statement::Pause(kind, name) => format!("pause {} {name}", kind.word()),
@@ -220,6 +221,13 @@ fn the_short_statements_are_read() {
         ("DROP MATERIALIZED VIEW v", "drop view v"),
         ("DROP ALERT IF EXISTS a", "drop alert a if exists"),
         ("DROP FUNCTION f", "drop function f"),
+        ("CREATE FUNCTION f() RETURNS INT RETURN 1", "function f() RETURNS INT: 1"),
+        (
+            "CREATE OR REPLACE FUNCTION \"F\"(x DOUBLE, t VARCHAR) RETURNS DECIMAL(5, 2) LANGUAGE SQL IMMUTABLE RETURN x + length(t)",
+            "function F(x DOUBLE, t VARCHAR) RETURNS DECIMAL(5, 2): x + length(t)",
+        ),
+        ("SHOW FUNCTIONS", "show all function"),
+        ("SHOW CREATE FUNCTION f", "show create function f"),
         ("SHOW STREAMS", "show all stream"),
         ("SHOW TABLES", "show all table"),
         ("show queries", "show all query"),
@@ -245,7 +253,9 @@ fn what_is_not_built_is_refused_by_name() {
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM s EMIT CHANGES", "EMIT CHANGES in a view"),
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM v", "a view that reads itself"),
         ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
-        ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE RETURN x", "CREATE FUNCTION"),
+        ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE AS 'x'", "AS in CREATE FUNCTION"),
+        ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE LANGUAGE JAVASCRIPT RETURN x", "LANGUAGE in CREATE FUNCTION"),
+        ("CREATE AGGREGATE f(x DOUBLE) RETURNS DOUBLE RETURN x", "CREATE AGGREGATE"),
         ("CREATE SINK s FROM q", "CREATE SINK"),
         ("CREATE SAVEPOINT s FOR QUERY q", "CREATE SAVEPOINT"),
         ("CREATE TABLE t AS SELECT 1", "CREATE TABLE .. AS SELECT"),
@@ -256,7 +266,7 @@ fn what_is_not_built_is_refused_by_name() {
         ("INSERT INTO s SELECT * FROM t", "INSERT INTO .. SELECT by itself"),
         ("INSERT OVERWRITE s VALUES (1)", "INSERT OVERWRITE"),
         ("DROP STREAM s CASCADE", "DROP .. CASCADE"),
-        ("SHOW FUNCTIONS", "SHOW FUNCTIONS"),
+        ("SHOW TOPICS", "SHOW TOPICS"),
         ("SHOW STREAMS LIKE 'a%'", "SHOW STREAMS LIKE"),
         ("EXPLAIN ANALYZE SELECT 1", "EXPLAIN ANALYZE SELECT"),
         ("EXPLAIN VERBOSE SELECT 1", "EXPLAIN VERBOSE"),
@@ -618,10 +628,10 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
         (
             "SHOW",
             expect![[r#"
-            error[SQL-0001]: SHOW does not say what
-              1 | SHOW
-                |     ^ write STREAMS, TABLES, QUERIES, VIEWS, ALERTS or CREATE ..
-        "#]],
+                error[SQL-0001]: SHOW does not say what
+                  1 | SHOW
+                    |     ^ write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS or CREATE ..
+            "#]],
         ),
         (
             "EXPLAIN DROP STREAM s",

@@ -11,9 +11,9 @@ const STREAM: &str = "CREATE STREAM v (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAM
     CREATE STREAM o (plan VARCHAR, p VARCHAR, window_start TIMESTAMP(3), window_end TIMESTAMP(3), n BIGINT) WITH ('topic' = 'o', 'partitions' = '1');";
 const BEGIN: i64 = 1_767_225_600_000;
 
-async fn run(bench: &Bench, text: &str) -> Result<String, SqlError> {
+pub(super) async fn run(bench: &Bench, text: &str) -> Result<String, SqlError> {
     let mut said = String::new();
-    for parsed in parse_script(text).unwrap() {
+    for parsed in parse_script(text)? {
         if let Outcome::Done(text) = bench.engine.run(parsed).await? {
             said = text;
         }
@@ -22,7 +22,7 @@ async fn run(bench: &Bench, text: &str) -> Result<String, SqlError> {
 }
 
 /// Waits until everything that is written has been read, and its results are committed.
-async fn read_all(bench: &Bench) {
+pub(super) async fn read_all(bench: &Bench) {
     let begun = Instant::now();
     loop {
         let statuses = bench.engine.statuses().await;
@@ -34,12 +34,12 @@ async fn read_all(bench: &Bench) {
     }
 }
 
-fn reading(p: &str, x: i64, second: i64) -> String {
+pub(super) fn reading(p: &str, x: i64, second: i64) -> String {
     format!("{{\"p\":\"{p}\",\"x\":{x},\"ts\":{}}}", BEGIN + second * 1000)
 }
 
 /// The values of the column n, in order, once there are so many rows.
-async fn counts(bench: &Bench, wanted: usize) -> Vec<i64> {
+pub(super) async fn counts(bench: &Bench, wanted: usize) -> Vec<i64> {
     let rows = bench.values("o", wanted).await;
     assert_eq!(rows.len(), wanted, "{rows:?}");
     let mut all: Vec<i64> = rows.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap()["n"].as_i64().unwrap()).collect();
@@ -47,7 +47,7 @@ async fn counts(bench: &Bench, wanted: usize) -> Vec<i64> {
     all
 }
 
-fn query(plan: &str, select: &str) -> String {
+pub(super) fn query(plan: &str, select: &str) -> String {
     format!("CREATE OR REPLACE QUERY q AS INSERT INTO o SELECT '{plan}' AS plan, {select};")
 }
 
@@ -116,7 +116,7 @@ async fn results_that_change_are_all_told_again_under_the_new_plan() {
 }
 
 #[tokio::test]
-async fn after_its_topic_has_grown_a_query_that_keeps_keys_is_not_replaced_and_keeps_running_out_of_the_catalogue() {
+async fn after_its_topic_has_grown_a_query_that_keeps_keys_is_not_replaced_and_the_one_before_stands() {
     let bench = Bench::new(&format!("{STREAM} {}", query("first", MINUTE))).await;
     bench.write_keyed("v", 0, &[reading("a", 1, 0)]).await;
     read_all(&bench).await;
