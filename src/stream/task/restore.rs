@@ -152,8 +152,8 @@ impl Task {
         self.chain.hold_kept(true);
         loop {
             let mut moved = false;
-            for index in 0..self.inputs.len() {
-                if let Some(mark) = &marks[index] {
+            for (index, mark) in marks.iter().enumerate() {
+                if let Some(mark) = mark {
                     moved |= self.refill_from(index, mark).await?;
                 }
             }

@@ -241,7 +241,7 @@ async fn whatever_takes_whose_place_each_window_is_told_once_and_whole_by_the_pl
         for (tag, (at, to)) in held.iter().enumerate() {
             let (_, is_merged, has_its_end) = PLANS[*at];
             for (row, p, end) in whole(&bench, *at, tag).await {
-                let partition = usize::from(p.is_some_and(|p| p >= "c".to_owned()));
+                let partition = usize::from(p.is_some_and(|p| p.as_str() >= "c"));
                 let mark = |of: [i64; 2]| if is_merged { of[0].min(of[1]) } else { of[partition] };
                 let closed = |at: i64| if has_its_end { at > end } else { at >= end };
                 if !closed(mark(from)) && closed(mark(*to)) {
