@@ -7,10 +7,15 @@
 /// Takes one `varint` (32 bits) off the front. `None` where it is cut off or too long.
 #[inline]
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
+    // One and two bytes are lengths up to 8191, which nearly all are.
     let (&first, rest) = bytes.split_first()?;
     if first < 0x80 {
         *bytes = rest;
         return Some(unzigzag32(u32::from(first)));
+    }
+    if let Some((&second, rest)) = rest.split_first().filter(|(second, _)| **second < 0x80) {
+        *bytes = rest;
+        return Some(unzigzag32(u32::from(first & 0x7f) | u32::from(second) << 7));
     }
     take_varint_slow(bytes)
 }
@@ -33,6 +38,15 @@ fn take_varint_slow(bytes: &mut &[u8]) -> Option<i32> {
 /// Takes one `varlong` (64 bits) off the front. `None` where it is cut off or too long.
 #[inline]
 pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+    let (&first, rest) = bytes.split_first()?;
+    if first < 0x80 {
+        *bytes = rest;
+        return Some(unzigzag64(u64::from(first)));
+    }
+    take_varlong_slow(bytes)
+}
+
+fn take_varlong_slow(bytes: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(10).enumerate() {
         if i == 9 && byte > 0x01 {

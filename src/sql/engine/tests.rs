@@ -66,6 +66,11 @@ impl Bench {
     }
 
     async fn over(broker: Arc<Broker>) -> Self {
+        Self::on(broker, tokio::runtime::Handle::current()).await
+    }
+
+    /// The engine's tasks run there: with it they end, as in a crash.
+    async fn on(broker: Arc<Broker>, handle: tokio::runtime::Handle) -> Self {
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
         let options = EngineOptions {
             commit_interval: Duration::from_millis(10),
@@ -74,7 +79,6 @@ impl Bench {
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(64 << 20, None).unwrap(),
         };
-        let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.unwrap();
         Self { broker, bus, engine }
     }

@@ -234,3 +234,125 @@ async fn who_follows_a_view_is_told_that_it_is_dropped_or_another_one() {
         bench.engine.close().await;
     }
 }
+
+/// A row, its columns in order of their names.
+fn named(row: &BTreeMap<String, serde_json::Value>) -> String {
+    serde_json::to_string(row).unwrap()
+}
+
+/// What somebody holds who follows a view, and how far that was told.
+#[derive(Default)]
+struct Copy {
+    held: BTreeMap<String, String>,
+    added: Vec<String>,
+    epoch: Option<String>,
+}
+
+impl Copy {
+    /// Takes one row of a subscription: of a view that changes by its key, else as one more.
+    fn take(&mut self, row: &str, epoch: Option<String>, changes: bool) {
+        let mut value: BTreeMap<String, serde_json::Value> = serde_json::from_str(row).unwrap();
+        let op = value.remove("_op").unwrap().as_str().unwrap().to_owned();
+        let key = value.get("p").map_or_else(String::new, ToString::to_string);
+        match op.as_str() {
+            "epoch" => {}
+            // What came and went between two commits is told as gone.
+            "delete" => drop(self.held.remove(&key)),
+            _ if changes => drop(self.held.insert(key, named(&value))),
+            _ => self.added.push(named(&value)),
+        }
+        self.epoch = epoch.or(self.epoch.take());
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let mut rows: Vec<String> = self.held.values().chain(&self.added).cloned().collect();
+        rows.sort();
+        rows
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_restarts_and_crashes_a_view_and_who_follows_it_hold_what_a_select_over_all_rows_gives() {
+    use rand::{Rng, SeedableRng};
+    const VIEWS: [(&str, &str, bool); 3] = [
+        ("sums", "SELECT p, sum(x) AS s, count(*) AS n FROM v GROUP BY p HAVING sum(x) % 3 <> 0", true),
+        ("best", "SELECT p, max(x) AS m FROM v WHERE x < 40 GROUP BY p", true),
+        ("high", "SELECT p, x FROM v WHERE x > 30", false),
+    ];
+    let seeds = std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    for seed in 0..seeds {
+        let mut chance = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let views = VIEWS.map(|(name, text, _)| format!("CREATE MATERIALIZED VIEW {name} WITH ('state.ttl' = 'none') AS {text};"));
+        let mut bench = Bench::new(&format!("{STREAM}{}", views.concat())).await;
+        let mut copies = [Copy::default(), Copy::default(), Copy::default()];
+        let mut runtime: Option<tokio::runtime::Runtime> = None;
+        for _ in 0..12 {
+            for _ in 0..chance.random_range(1..5) {
+                let rows: Vec<String> = (0..chance.random_range(1..6))
+                    .map(|_| row(["\"a\"", "\"b\"", "\"c\"", "null"][chance.random_range(0..4usize)], chance.random_range(0..50)))
+                    .collect();
+                let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+                bench.write("v", chance.random_range(0..2), &rows).await;
+            }
+            for ((name, _, changes), copy) in VIEWS.iter().zip(&mut copies) {
+                if chance.random_bool(0.5) {
+                    continue;
+                }
+                let from = copy.epoch.as_ref().map_or_else(String::new, |epoch| format!(" AS OF '{epoch}'"));
+                if copy.epoch.is_none() {
+                    *copy = Copy::default();
+                }
+                let mut follower = Follower::new(&bench, &format!("SUBSCRIBE TO {name}{from}")).await;
+                // As much as comes at once, or a part of it.
+                for _ in 0..chance.random_range(0..20) {
+                    let Ok((row, epoch)) = tokio::time::timeout(Duration::from_millis(30), follower.next()).await else { break };
+                    copy.take(&row, epoch, *changes);
+                }
+            }
+            match chance.random_range(0..4) {
+                0 => {
+                    bench.engine.close().await;
+                    bench = Bench::over(Arc::clone(&bench.broker)).await;
+                    runtime.take().into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
+                }
+                1 => {
+                    // What runs ends wherever it is; what runs outside of it (the first time) is closed.
+                    match runtime.take() {
+                        Some(runtime) => runtime.shutdown_background(),
+                        None => bench.engine.close().await,
+                    }
+                    let next = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+                    bench = Bench::on(Arc::clone(&bench.broker), next.handle().clone()).await;
+                    runtime = Some(next);
+                }
+                _ => {}
+            }
+        }
+        for ((name, text, changes), copy) in VIEWS.iter().zip(&mut copies) {
+            let expected = select(&bench, text).await;
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            holds(&bench, &format!("SELECT * FROM {name}"), &expected).await;
+            let plain: Vec<String> = {
+                let mut rows: Vec<String> = expected.iter().map(|row| named(&serde_json::from_str(row).unwrap())).collect();
+                rows.sort();
+                rows
+            };
+            let from = copy.epoch.as_ref().map_or_else(String::new, |epoch| format!(" AS OF '{epoch}'"));
+            if copy.epoch.is_none() {
+                *copy = Copy::default();
+            }
+            let begun = Instant::now();
+            let mut follower = Follower::new(&bench, &format!("SUBSCRIBE TO {name}{from}")).await;
+            while copy.rows() != plain {
+                assert!(begun.elapsed() < DEADLINE, "seed {seed}, {name}: {:?} is told, and {plain:?} holds", copy.rows());
+                let Ok((row, epoch)) = tokio::time::timeout(Duration::from_millis(200), follower.next()).await else { continue };
+                copy.take(&row, epoch, *changes);
+            }
+            while let Ok((row, _)) = tokio::time::timeout(Duration::from_millis(50), follower.next()).await {
+                assert!(row.contains("epoch") || *changes, "seed {seed}: {name} says {row} once more");
+            }
+        }
+        bench.engine.close().await;
+        runtime.take().into_iter().for_each(tokio::runtime::Runtime::shutdown_background);
+    }
+}
