@@ -29,7 +29,7 @@ use crate::log::{Log, LogConfig, RealDisk};
 use crate::metrics::{Metrics, raise};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
 use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls, listen as listen_at};
-use crate::sql::{Engine, EngineOptions, Outcome, Spill, SqlError, Workspace, parse_script};
+use crate::sql::{Engine, EngineOptions, Outcome, QueryStatus, Spill, SqlError, Workspace, parse_script};
 use crate::time::{Clock, Timestamp};
 
 /// How many partitions the alerts topic gets.
@@ -354,7 +354,12 @@ impl Node {
 
     /// How many rows a query has read.
     pub async fn rows_read(&self, query: &str) -> u64 {
-        self.inner.engine.statuses().await.into_iter().find(|q| q.name == query).map_or(0, |q| q.counts.rows_in)
+        self.query_status(query).await.map_or(0, |q| q.counts.rows_in)
+    }
+
+    /// How a query is doing; `None` where there is none of this name.
+    pub async fn query_status(&self, query: &str) -> Option<QueryStatus> {
+        self.inner.engine.statuses().await.into_iter().find(|q| q.name == query)
     }
 
     /// Whether topic `vitals` holds anything.

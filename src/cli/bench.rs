@@ -1,8 +1,11 @@
 //! `vitalsql bench`: what this machine can do, measured through the doors a user comes through.
 //!
-//! `produce` and `consume` and `latency` go through the Kafka port; `window` and `over` measure the engine over a topic
+//! `produce` and `consume` and `latency` go through the Kafka port; `window`, `over` and `sql` measure the engine over a topic
 //! that is already there. Without `--kafka` a node of its own is started in a temporary folder. Each run prints
 //! one line of JSON on stdout and a sentence on stderr; figures hold for this machine and this moment only.
+
+mod engine;
+mod sql;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -27,7 +30,7 @@ use crate::time::Clock;
 /// Measurements.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench latency --rate 10000    from produce to alert"
+    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench sql                     windows, sessions, frames; state, partitions, patients\n  vitalsql bench latency --rate 10000    from produce to alert"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -41,9 +44,11 @@ enum What {
     /// Records out, from the first to the last.
     Consume(Load),
     /// A JSON topic to 1-minute tumbling avg, min, max and count of three vitals per patient.
-    Window(Window),
+    Window(engine::Window),
     /// A JSON topic to avg, min, max, count and stddev of the 5 minutes before each reading of a patient.
-    Over(Window),
+    Over(engine::Window),
+    /// Windows, sessions and frames, the state they hold, and what more partitions and more patients cost.
+    Sql(sql::Sql),
     /// From producing a reading to reading its alert, at a fixed rate.
     Latency(Latency),
 }
@@ -62,19 +67,6 @@ struct Load {
     /// Against this node or Kafka instead of one of its own.
     #[arg(long, value_name = "ADDR")]
     kafka: Option<String>,
-}
-
-#[derive(Args)]
-struct Window {
-    /// How many readings.
-    #[arg(long, default_value_t = 3_000_000)]
-    readings: u64,
-    /// How many patients.
-    #[arg(long, default_value_t = 1000)]
-    patients: u64,
-    /// Partitions of the topic.
-    #[arg(long, default_value_t = 4)]
-    partitions: i32,
 }
 
 #[derive(Args)]
@@ -99,8 +91,9 @@ pub fn run(arguments: Arguments) -> CommandResult {
     match arguments.what {
         What::Produce(load) => with_broker(load.kafka.as_deref(), |broker| produce(broker, &load).and_then(|(result, _)| report(&result))),
         What::Consume(load) => with_broker(load.kafka.as_deref(), |broker| consume(broker, &load)),
-        What::Window(window) => with_node(|node, runtime| engine_run(node, runtime, &window, &WINDOWS)),
-        What::Over(window) => with_node(|node, runtime| engine_run(node, runtime, &window, &FRAMES)),
+        What::Window(window) => with_node(|node, runtime| engine::run(node, runtime, &window, &engine::WINDOWS)),
+        What::Over(window) => with_node(|node, runtime| engine::run(node, runtime, &window, &engine::FRAMES)),
+        What::Sql(sql) => sql::run(&sql),
         What::Latency(latency) => with_node(|node, runtime| latency_run(node, runtime, &latency)),
     }
 }
@@ -215,84 +208,6 @@ fn consume(broker: &Broker, load: &Load) -> CommandResult {
     ));
     report(
         &json!({ "bench": "consume", "records": records, "size": load.size, "partitions": load.partitions, "seconds": seconds, "mb_per_s": mb / seconds, "records_per_s": records as f64 / seconds }),
-    )
-}
-
-/// A query over the readings that is measured.
-struct Measured {
-    name: &'static str,
-    what: &'static str,
-    select: &'static str,
-}
-
-const WINDOWS: Measured = Measured {
-    name: "window",
-    what: "into 1-minute windows",
-    select: "SELECT patient_id, window_start, window_end, avg(heart_rate) AS hr_avg, min(heart_rate) AS hr_min, max(heart_rate) AS hr_max, count(heart_rate) AS hr_n, \
-             avg(spo2) AS spo2_avg, min(spo2) AS spo2_min, max(spo2) AS spo2_max, count(spo2) AS spo2_n, \
-             avg(resp_rate) AS rr_avg, min(resp_rate) AS rr_min, max(resp_rate) AS rr_max, count(resp_rate) AS rr_n \
-             FROM TABLE(TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end EMIT ON WINDOW CLOSE",
-};
-
-/// Every reading is framed, and those far from their frame leave: what is measured is the frames, not the writing of results.
-const FRAMES: Measured = Measured {
-    name: "over",
-    what: "each with the 5 minutes before it",
-    select: "SELECT * FROM (SELECT patient_id, ts, heart_rate, avg(heart_rate) OVER w AS hr_avg, min(heart_rate) OVER w AS hr_min, \
-             max(heart_rate) OVER w AS hr_max, count(heart_rate) OVER w AS hr_n, stddev(heart_rate) OVER w AS hr_sd FROM bench_vitals \
-             WINDOW w AS (PARTITION BY patient_id ORDER BY ts RANGE BETWEEN INTERVAL '5' MINUTE PRECEDING AND CURRENT ROW)) \
-             WHERE heart_rate > hr_avg + 3 * hr_sd",
-};
-
-fn engine_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, window: &Window, of: &Measured) -> CommandResult {
-    let sql = |text: String| runtime.block_on(node.execute(&text)).map_err(|e| Failure::new(e.to_string()));
-    sql(format!(
-        "CREATE STREAM bench_vitals (patient_id VARCHAR NOT NULL, heart_rate DOUBLE, spo2 DOUBLE, resp_rate DOUBLE, ts TIMESTAMP(3) NOT NULL, \
-         WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH ('partitions' = '{}', 'key' = 'patient_id')",
-        window.partitions
-    ))?;
-    // Readings of a second are spread over the patients; the times run as fast as the patients are many.
-    let start = Clock::system().now().0 - (window.readings / window.patients) as i64 * 1000 - 60_000;
-    let mut readings = Vec::new();
-    for n in 0..window.readings {
-        let (patient, second) = (n % window.patients, (n / window.patients) as i64);
-        let body = format!(
-            "{{\"patient_id\":\"p{patient}\",\"ward\":\"icu-1\",\"ts\":{},\"heart_rate\":{}.5,\"spo2\":{},\"resp_rate\":{},\"sbp\":120,\"dbp\":80,\"temp_c\":36.9}}",
-            start + second * 1000,
-            60 + (n * 7) % 60,
-            90 + (n * 3) % 11,
-            10 + (n * 5) % 15,
-        );
-        readings.push((crate::time::Timestamp(start), format!("p{patient}"), body.into_bytes()));
-        if readings.len() == 20_000 || n + 1 == window.readings {
-            runtime
-                .block_on(node.write_simulated("bench_vitals", std::mem::take(&mut readings)))
-                .map_err(|e| Failure::new(e.to_string()))?;
-        }
-    }
-    let (begun, before) = (Instant::now(), process().cpu_seconds);
-    sql(format!("CREATE QUERY bench_results WITH ('delivery' = 'exactly_once') AS INSERT INTO bench_results {}", of.select))?;
-    loop {
-        let read = runtime.block_on(node.rows_read("bench_results"));
-        if read >= window.readings {
-            break;
-        }
-        if begun.elapsed() > Duration::from_secs(300) {
-            return Err(Failure::new(format!("only {read} of {} readings were read in five minutes", window.readings)));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), process().cpu_seconds - before);
-    output::say(&format!(
-        "{} readings of {} patients {}, exactly once: {:.0} a CPU second, {:.0} a second",
-        window.readings,
-        window.patients,
-        of.what,
-        window.readings as f64 / cpu,
-        window.readings as f64 / seconds
-    ));
-    report(
-        &json!({ "bench": of.name, "readings": window.readings, "patients": window.patients, "seconds": seconds, "cpu_seconds": cpu, "per_cpu_second": window.readings as f64 / cpu, "per_second": window.readings as f64 / seconds }),
     )
 }
 

@@ -122,7 +122,7 @@ enum Command {
     Restore(backup::Restore),
     /// Look through a stopped node's data directory, and put right what can be.
     Doctor(doctor::Arguments),
-    /// Measure a node: produce, consume, window, latency.
+    /// Measure a node: produce, consume, window, over, sql, latency.
     Bench(bench::Arguments),
 }
 
