@@ -318,16 +318,17 @@ fn take_snapshot(restored: &mut Restored, value: &[u8], parts: &mut Vec<Vec<u8>>
 
 /// `(name length, name, IPC length, IPC stream)` for each batch: each has a schema of its own.
 fn encode_state(state: &StateWriter) -> Result<Vec<u8>, StreamError> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(state.parts.iter().map(|(_, batch)| batch.get_array_memory_size() + 1024).sum());
     for (name, batch) in &state.parts {
-        let mut ipc = Vec::new();
-        let mut writer = IpcWriter::try_new(&mut ipc, &batch.schema()).map_err(|e| corrupt(&e.to_string()))?;
-        writer.write(batch).and_then(|()| writer.finish()).map_err(|e| corrupt(&e.to_string()))?;
-        drop(writer);
         bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
         bytes.extend_from_slice(name.as_bytes());
-        bytes.extend_from_slice(&(ipc.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&ipc);
+        let place = bytes.len();
+        bytes.extend_from_slice(&[0; 8]);
+        let mut writer = IpcWriter::try_new(&mut bytes, &batch.schema()).map_err(|e| corrupt(&e.to_string()))?;
+        writer.write(batch).and_then(|()| writer.finish()).map_err(|e| corrupt(&e.to_string()))?;
+        drop(writer);
+        let len = (bytes.len() - place - 8) as u64;
+        bytes[place..place + 8].copy_from_slice(&len.to_le_bytes());
     }
     Ok(bytes)
 }

@@ -69,7 +69,7 @@ impl Intake {
         let (mut written, mut written_at) = (position, Instant::now());
         let mut out = Outputs::default();
         loop {
-            let chunk = match self.feed.poll(position).await {
+            let chunk = match self.feed.poll_ahead(position).await {
                 Ok(chunk) => chunk,
                 Err(StreamError::Bus(crate::bus::BusError::OutOfRange { range, .. })) if range.start > position => {
                     // Retention went past what was not yet judged: nothing reads it any more either.

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit};
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::element::{Aside, AsideRow, Deletion, NO_TIME, Rows};
 use super::operator::{Expr, StreamError};
@@ -24,6 +26,10 @@ use crate::time::Timestamp;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How many decoded chunks a feed keeps for the queries that come a little later.
 const KEPT_CHUNKS: usize = 4;
+/// How many chunks the intake decodes ahead of the queries, so that they find them done; more would be gone before they come.
+const AHEAD_CHUNKS: usize = 2;
+/// How long it waits for them there.
+const AHEAD_WAIT: Duration = Duration::from_millis(100);
 /// A row this far ahead of the clock is not believed at all.
 pub const FAR_AHEAD_MS: i64 = 86_400_000;
 
@@ -65,13 +71,40 @@ pub struct Feed {
     partition: TopicPartition,
     /// Whether a record that is no row ends the reading (`'bad-records' = 'fail'`).
     strict: bool,
-    inner: Mutex<Inner>,
+    decoding: tokio::sync::Mutex<Decoding>,
+    recent: Mutex<Recent>,
+    /// A query has asked for a chunk.
+    asked: Notify,
+    /// How long the intake waits for one.
+    wait: Duration,
 }
 
-struct Inner {
+struct Decoding {
     decoder: Decoder,
     reader: Option<Box<dyn Reader>>,
-    recent: VecDeque<Arc<Chunk>>,
+}
+
+/// The chunks that are kept, and how the intake stands to the queries.
+#[derive(Default)]
+struct Recent {
+    chunks: VecDeque<Arc<Chunk>>,
+    /// How many chunks the intake has decoded since a query asked for one.
+    ahead: usize,
+    /// Whether no query came while the intake waited.
+    alone: bool,
+}
+
+impl Recent {
+    fn find(&self, from: Offset) -> Option<Arc<Chunk>> {
+        self.chunks.iter().rev().find(|c| c.from <= from && from < c.next).map(Arc::clone)
+    }
+
+    fn keep(&mut self, chunk: &Arc<Chunk>) {
+        if self.chunks.len() == KEPT_CHUNKS {
+            self.chunks.pop_front();
+        }
+        self.chunks.push_back(Arc::clone(chunk));
+    }
 }
 
 impl Feed {
@@ -79,8 +112,8 @@ impl Feed {
     /// record that is no row.
     #[must_use]
     pub fn new(bus: Arc<dyn Bus>, partition: TopicPartition, schema: Arc<StreamSchema>, strict: bool) -> Self {
-        let inner = Inner { decoder: Decoder::new(schema), reader: None, recent: VecDeque::new() };
-        Self { bus, partition, strict, inner: Mutex::new(inner) }
+        let decoding = tokio::sync::Mutex::new(Decoding { decoder: Decoder::new(schema), reader: None });
+        Self { bus, partition, strict, decoding, recent: Mutex::default(), asked: Notify::new(), wait: AHEAD_WAIT }
     }
 
     /// The partition it reads.
@@ -92,22 +125,63 @@ impl Feed {
     /// The chunk that holds `from`, or `None` where the partition has nothing there yet. Its first rows
     /// may lie below `from`.
     pub async fn poll(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
-        let mut inner = self.inner.lock().await;
-        if let Some(chunk) = inner.recent.iter().rev().find(|c| c.from <= from && from < c.next) {
-            return Ok(Some(Arc::clone(chunk)));
+        let chunk = self.chunk(from).await?;
+        {
+            let mut recent = self.recent.lock();
+            recent.alone = false;
+            if let Some(chunk) = &chunk {
+                recent.ahead = recent.chunks.iter().rev().take_while(|later| later.from > chunk.from).count();
+            }
         }
-        let mut reader = match inner.reader.take() {
+        self.asked.notify_one();
+        Ok(chunk)
+    }
+
+    /// The same for the intake, which looks at what the queries read too and has less to do: it goes before them, but only so far that
+    /// they still find what it has decoded. Where no query comes it goes on by itself.
+    pub async fn poll_ahead(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
+        loop {
+            let (known, may) = {
+                let recent = self.recent.lock();
+                (recent.find(from), recent.alone || recent.ahead < AHEAD_CHUNKS)
+            };
+            if known.is_some() {
+                return Ok(known);
+            }
+            if may {
+                let chunk = self.chunk(from).await?;
+                self.recent.lock().ahead += usize::from(chunk.is_some());
+                return Ok(chunk);
+            }
+            if tokio::time::timeout(self.wait, self.asked.notified()).await.is_err() {
+                self.recent.lock().alone = true;
+            }
+        }
+    }
+
+    async fn chunk(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
+        let known = self.recent.lock().find(from);
+        if known.is_some() {
+            return Ok(known);
+        }
+        let mut decoding = self.decoding.lock().await;
+        // Another may have decoded it meanwhile.
+        let known = self.recent.lock().find(from);
+        if known.is_some() {
+            return Ok(known);
+        }
+        let mut reader = match decoding.reader.take() {
             Some(reader) if reader.position() == from => reader,
             _ => self.bus.open(&self.partition, from).await?,
         };
         let raw = reader.poll(CHUNK_BYTES).await?;
         let next = reader.position();
-        inner.reader = Some(reader);
+        decoding.reader = Some(reader);
         if raw.is_empty() {
             // Offsets may be skipped without records behind them: an empty stretch still moves on.
-            return Ok((next > from).then(|| Arc::new(empty_chunk(&inner.decoder, from, next))));
+            return Ok((next > from).then(|| Arc::new(empty_chunk(&decoding.decoder, from, next))));
         }
-        let decoded = inner.decoder.decode_asking(self.partition.partition, &raw, from).await?;
+        let decoded = decoding.decoder.decode_asking(self.partition.partition, &raw, from).await?;
         // The decoder may stop before the last batch (a gigabyte of plain bytes, a schema to be asked for): the rest is read again
         // from there.
         let next = next.min(decoded.next.max(from.plus(1)));
@@ -117,10 +191,7 @@ impl Feed {
             chunk = self.upto_bad(chunk)?;
         }
         let chunk = Arc::new(chunk);
-        if inner.recent.len() == KEPT_CHUNKS {
-            inner.recent.pop_front();
-        }
-        inner.recent.push_back(Arc::clone(&chunk));
+        self.recent.lock().keep(&chunk);
         Ok(Some(chunk))
     }
 
@@ -138,11 +209,6 @@ impl Feed {
         chunk.tombstones.retain(|tombstone| tombstone.offset < chunk.next);
         chunk.bad.clear();
         Ok(chunk)
-    }
-
-    /// Lets the kept chunks go; called when nothing has been read for a while.
-    pub async fn forget(&self) {
-        self.inner.lock().await.recent.clear();
     }
 }
 
@@ -407,8 +473,73 @@ fn failed(what: &str, why: &str) -> StreamError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::TestDisk;
+    use crate::bus::{EmbeddedBus, TopicBatch, TopicSpec};
+    use crate::format::{FieldSpec, Format};
+    use crate::record::{BatchBuilder, TopicName};
     use crate::stream::checkpoint::CommitRecord;
     use crate::stream::doubles::{Column, Partition};
+
+    /// A feed over records of eight chunks and more, and where they end.
+    async fn feed() -> (Feed, Offset) {
+        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(TestDisk::default().broker().await));
+        let topic = TopicName::new("t").unwrap();
+        bus.ensure_topic(&topic, &TopicSpec { partitions: 1, configs: BTreeMap::new() }).await.unwrap();
+        let place = TopicPartition::new(topic, PartitionId(0));
+        let value = format!(r#"{{"a":"{}"}}"#, "x".repeat(10_000));
+        for _ in 0..36 {
+            let mut records = BatchBuilder::new();
+            (0..25).for_each(|_| records.push(0, None, Some(value.as_bytes()), &[]));
+            bus.append(vec![TopicBatch { to: place.clone(), records }]).await.unwrap();
+        }
+        let end = bus.bounds(&place).await.unwrap().end;
+        let schema = StreamSchema::new(Format::Json, vec![FieldSpec::new("a", DataType::Utf8)]).unwrap();
+        (Feed::new(bus, place, Arc::new(schema), false), end)
+    }
+
+    /// What the intake reads from the beginning to `end`.
+    async fn ahead(feed: &Feed, end: Offset) -> Vec<Arc<Chunk>> {
+        let (mut at, mut chunks) = (Offset::ZERO, Vec::new());
+        while at < end {
+            let chunk = feed.poll_ahead(at).await.unwrap().unwrap();
+            at = chunk.next;
+            chunks.push(chunk);
+        }
+        chunks
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_the_intake_decodes_the_query_behind_it_does_not_decode_again() {
+        let (feed, end) = feed().await;
+        // However slow the machine, the query comes.
+        let feed = Arc::new(Feed { wait: Duration::from_secs(600), ..feed });
+        let intake = tokio::spawn({
+            let feed = Arc::clone(&feed);
+            async move { ahead(&feed, end).await }
+        });
+        let (mut at, mut chunks) = (Offset::ZERO, Vec::new());
+        while at < end {
+            // The query has more to do: the intake goes as far before it as it may.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let chunk = feed.poll(at).await.unwrap().unwrap();
+            at = chunk.next;
+            chunks.push(chunk);
+        }
+        let judged = intake.await.unwrap();
+        assert!(chunks.len() >= 8, "{} chunks", chunks.len());
+        assert_eq!(chunks.len(), judged.len());
+        assert!(chunks.iter().zip(&judged).all(|(a, b)| Arc::ptr_eq(a, b)), "a chunk was decoded twice");
+    }
+
+    #[tokio::test]
+    async fn the_intake_goes_on_alone_where_no_query_comes() {
+        let (feed, end) = feed().await;
+        assert!(ahead(&feed, end).await.len() >= 8);
+        // And a query that comes later finds it all the same, from the beginning.
+        assert_eq!(feed.poll(Offset::ZERO).await.unwrap().unwrap().from, Offset::ZERO);
+    }
 
     #[test]
     fn what_the_clock_said_of_rows_ahead_is_said_again_from_the_commit() {

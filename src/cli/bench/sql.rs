@@ -25,6 +25,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 const REST: Duration = Duration::from_millis(300);
 const REST_CPU: f64 = 0.02;
 
+/// More than lie between two snapshots, which are 64 MiB of records apart.
+const SNAPSHOT_READINGS: u64 = 500_000;
+
 #[derive(Args)]
 pub(super) struct Sql {
     /// How many readings a topic.
@@ -128,8 +131,9 @@ pub(super) fn run(sql: &Sql) -> CommandResult {
         let readings = (readings / (3 * patients)).max(1) * 3 * patients;
         on_topic(Filled { readings, patients, interval_ms: 20_000, ..usual }, |bench| bench.measured("patients", &TUMBLE, rounds))?;
     }
-    // Every patient in one window, which stays open. Their readings are some of them twice, so that a snapshot is taken when all are there.
-    on_topic(Filled { readings: 2 * most, patients: most, partitions: 1, interval_ms: 1000, closed: false }, |bench| bench.state())
+    // Every patient in one window, which stays open; then they go on, until a snapshot has been taken with all of them in it.
+    let readings = (1 + SNAPSHOT_READINGS.div_ceil(most)) * most;
+    on_topic(Filled { readings, patients: most, partitions: 1, interval_ms: 1000, closed: false }, |bench| bench.state())
 }
 
 /// Does `work` with a topic of a node of its own.

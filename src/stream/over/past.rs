@@ -205,11 +205,11 @@ impl Lane {
         }
         match &mut self.values {
             Values::Presence | Values::Any(_) => {}
-            Values::Float(values) => *values = rows.iter().map(|row| values[*row as usize]).collect(),
-            Values::Int(values) => *values = rows.iter().map(|row| values[*row as usize]).collect(),
-            Values::Wide(values) => *values = rows.iter().map(|row| values[*row as usize]).collect(),
+            Values::Float(values) => keep(values, rows),
+            Values::Int(values) => keep(values, rows),
+            Values::Wide(values) => keep(values, rows),
         }
-        self.valid = rows.iter().map(|row| self.valid[*row as usize]).collect();
+        keep(&mut self.valid, rows);
         Ok(())
     }
 
@@ -242,6 +242,18 @@ impl Lane {
 
 fn as_type(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, StreamError> {
     if column.data_type() == to { Ok(ArrayRef::clone(column)) } else { cast(column, to).map_err(|e| error(&e)) }
+}
+
+/// Moves the values at these places, which ascend, to the front and drops the others. The room stays, for as much will come again;
+/// where it is far more than that, it is given back.
+fn keep<T: Copy>(values: &mut Vec<T>, rows: &[u32]) {
+    for (to, row) in rows.iter().enumerate() {
+        values[to] = values[*row as usize];
+    }
+    values.truncate(rows.len());
+    if values.capacity() / 8 > rows.len() {
+        values.shrink_to(2 * rows.len());
+    }
 }
 
 /// What makes it worth while to move rows.
@@ -344,9 +356,12 @@ impl Past {
         for newest in &mut self.newest {
             *newest = renumber(*newest);
         }
-        self.next = kept.iter().map(|row| renumber(self.next[*row as usize])).collect();
-        self.times = kept.iter().map(|row| self.times[*row as usize]).collect();
-        self.slots = kept.iter().map(|row| self.slots[*row as usize]).collect();
+        keep(&mut self.next, &kept);
+        for next in &mut self.next {
+            *next = renumber(*next);
+        }
+        keep(&mut self.times, &kept);
+        keep(&mut self.slots, &kept);
         for lane in &mut self.lanes {
             lane.keep(&kept)?;
         }
