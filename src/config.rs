@@ -81,6 +81,11 @@ pub const SETTINGS: &[Setting] = &[
         "a commit without output waits this long for company; on a Kafka cluster 500ms unless it is set",
     ),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
+    setting(
+        "engine.state_max",
+        "1073741824",
+        "bytes of state that a query may hold which does not say how many with 'state.max'; one that needs more stops and says so; 0 for any",
+    ),
     setting("sql.memory", "268435456", "bytes that SELECTs over stored data may hold together; one that needs more fails"),
     setting("sql.spill_bytes", "0", "bytes that they may put on the disk instead, under data_dir; 0 for none"),
     setting("log.segment_bytes", "1073741824", "default segment.bytes of a topic"),
@@ -197,6 +202,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// How often a busy query snapshots its state.
     pub snapshot_interval: Duration,
+    /// Bytes of state that a query may hold which does not say how many; 0 for any.
+    pub state_max: u64,
     /// Bytes that SELECTs over stored data may hold together.
     pub select_memory: usize,
     /// Bytes that they may put on the disk instead.
@@ -275,6 +282,7 @@ impl Config {
             engine_threads: read.within("engine.threads", 1, 256)? as usize,
             commit_interval: read.duration("engine.commit_interval")?,
             snapshot_interval: read.duration("engine.snapshot_interval")?,
+            state_max: read.within("engine.state_max", 0, 1 << 50)?,
             select_memory: read.within("sql.memory", 16 << 20, 1 << 40)? as usize,
             spill_bytes: read.within("sql.spill_bytes", 0, 1 << 50)?,
             segment_bytes: read.within("log.segment_bytes", 1 << 14, 1 << 40)?,

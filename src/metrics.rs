@@ -3,11 +3,18 @@
 //! Names follow Prometheus' rules: base units, `_total` for counters, labels from small sets (topic,
 //! query, rule, api, ward, ..). No patient, bed or device is ever a label: labels are stored in many places
 //! that patient data must not reach. Counters that a room already keeps are brought over at a scrape by
-//! `node`, with [`raise`].
+//! `node`, with [`raise`]; what comes and goes, as queries do, comes as a whole ([`Told`]).
+
+mod durations;
+mod told;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use durations::{DurationCounts, Durations};
+pub use told::Told;
+
+use prometheus::proto::MetricType;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -15,7 +22,7 @@ use prometheus::{
 
 /// Buckets for how long things take, from a quarter of a millisecond to half a minute: an alert that waits for
 /// its stream's order takes five seconds, one that waits for the clock ten or more.
-const SECONDS: &[f64] = &[0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: [f64; 16] = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// APIs whose series are there, at zero, before the first client: a panel or a rule that finds nothing cannot be
 /// told from one that is broken.
@@ -50,27 +57,55 @@ pub struct Metrics {
     /// How far a consumer group is behind, by group and topic.
     pub consumer_group_lag: IntGaugeVec,
     /// Rows a query has read.
-    pub query_rows_in: IntCounterVec,
+    pub query_rows_in: Told,
     /// Rows a query has written.
-    pub query_rows_out: IntCounterVec,
+    pub query_rows_out: Told,
     /// Rows that were late for a query.
-    pub query_late_rows: IntCounterVec,
+    pub query_late_rows: Told,
     /// Rows whose expression failed in a query.
-    pub query_failed_rows: IntCounterVec,
+    pub query_failed_rows: Told,
     /// Rows ahead of the clock, which did not move the watermark.
-    pub query_ahead_rows: IntCounterVec,
+    pub query_ahead_rows: Told,
     /// Commits of a query.
-    pub query_commits: IntCounterVec,
+    pub query_commits: Told,
+    /// How long they took.
+    pub query_commit_seconds: Told,
     /// Snapshots of a query.
-    pub query_snapshots: IntCounterVec,
+    pub query_snapshots: Told,
     /// How far a query's watermark is behind the clock.
-    pub query_watermark_gap_seconds: GaugeVec,
+    pub query_watermark_gap_seconds: Told,
     /// Records a query has still to read.
-    pub query_input_lag: IntGaugeVec,
-    /// Bytes of state at the last snapshot.
-    pub query_state_bytes: IntGaugeVec,
+    pub query_input_lag: Told,
+    /// Bytes of state a query holds.
+    pub query_state_bytes: Told,
+    /// Bytes of state a query may hold.
+    pub query_state_max_bytes: Told,
     /// 1 for the state a query is in.
-    pub query_state: IntGaugeVec,
+    pub query_state: Told,
+    /// Tasks of a query.
+    pub query_tasks: Told,
+    /// How long a query's tasks have worked.
+    pub query_busy_seconds: Told,
+    /// How long they have waited for input.
+    pub query_idle_seconds: Told,
+    /// How long they have waited for a commit or a slow reader.
+    pub query_backpressured_seconds: Told,
+    /// Rows an operator has taken.
+    pub operator_rows_in: Told,
+    /// Rows an operator has handed on.
+    pub operator_rows_out: Told,
+    /// Rows that were late for an operator.
+    pub operator_late_rows: Told,
+    /// Rows that failed in an operator.
+    pub operator_failed_rows: Told,
+    /// How long an operator has worked.
+    pub operator_busy_seconds: Told,
+    /// Bytes of state an operator holds.
+    pub operator_state_bytes: Told,
+    /// How far an operator's watermark is behind the clock, in the task that is furthest behind.
+    pub operator_watermark_gap_seconds: Told,
+    /// The same in the task that is least behind.
+    pub operator_watermark_gap_least_seconds: Told,
     /// Records that were no row of their stream.
     pub dead_letters: IntCounterVec,
     /// Alert records written, by rule, priority and state.
@@ -123,27 +158,106 @@ impl Metrics {
                 "Records a consumer group has still to read.",
                 &["group", "topic"],
             ),
-            query_rows_in: counters(&r, "vitalsql_query_rows_in_total", "Rows read by a query.", &["query"]),
-            query_rows_out: counters(&r, "vitalsql_query_rows_out_total", "Rows written by a query.", &["query"]),
-            query_late_rows: counters(&r, "vitalsql_query_late_rows_total", "Rows that were late for a query.", &["query"]),
-            query_failed_rows: counters(&r, "vitalsql_query_failed_rows_total", "Rows whose expression failed.", &["query"]),
-            query_ahead_rows: counters(
+            query_rows_in: counters_told(&r, "vitalsql_query_rows_in_total", "Rows read by a query.", &["query"]),
+            query_rows_out: counters_told(&r, "vitalsql_query_rows_out_total", "Rows written by a query.", &["query"]),
+            query_late_rows: counters_told(&r, "vitalsql_query_late_rows_total", "Rows that were late for a query.", &["query"]),
+            query_failed_rows: counters_told(&r, "vitalsql_query_failed_rows_total", "Rows whose expression failed.", &["query"]),
+            query_ahead_rows: counters_told(
                 &r,
                 "vitalsql_query_ahead_rows_total",
                 "Rows ahead of the clock, which did not move the watermark.",
                 &["query"],
             ),
-            query_commits: counters(&r, "vitalsql_query_commits_total", "Commits of a query.", &["query"]),
-            query_snapshots: counters(&r, "vitalsql_query_snapshots_total", "Snapshots of a query's state.", &["query"]),
-            query_watermark_gap_seconds: gauges(
+            query_commits: counters_told(&r, "vitalsql_query_commits_total", "Commits of a query.", &["query"]),
+            query_commit_seconds: histograms_told(
+                &r,
+                "vitalsql_query_commit_duration_seconds",
+                "How long a commit of a query took to be durable.",
+                &["query"],
+            ),
+            query_snapshots: counters_told(&r, "vitalsql_query_snapshots_total", "Snapshots of a query's state.", &["query"]),
+            query_watermark_gap_seconds: gauges_told(
                 &r,
                 "vitalsql_query_watermark_gap_seconds",
                 "How far a query's watermark is behind the clock.",
                 &["query"],
             ),
-            query_input_lag: int_gauges(&r, "vitalsql_query_input_lag_records", "Records a query has still to read.", &["query"]),
-            query_state_bytes: int_gauges(&r, "vitalsql_query_state_bytes", "Bytes of a query's state at its last snapshot.", &["query"]),
-            query_state: int_gauges(&r, "vitalsql_query_state", "1 for the state a query is in.", &["query", "state"]),
+            query_input_lag: gauges_told(&r, "vitalsql_query_input_lag_records", "Records a query has still to read.", &["query"]),
+            query_state_bytes: gauges_told(&r, "vitalsql_query_state_bytes", "Bytes of state a query holds.", &["query"]),
+            query_state_max_bytes: gauges_told(
+                &r,
+                "vitalsql_query_state_max_bytes",
+                "Bytes of state a query may hold; at that it stops.",
+                &["query"],
+            ),
+            query_state: gauges_told(&r, "vitalsql_query_state", "1 for the state a query is in.", &["query", "state"]),
+            query_tasks: gauges_told(&r, "vitalsql_query_tasks", "Tasks of a query.", &["query"]),
+            query_busy_seconds: counters_told(
+                &r,
+                "vitalsql_query_busy_seconds_total",
+                "Time the tasks of a query have worked.",
+                &["query"],
+            ),
+            query_idle_seconds: counters_told(
+                &r,
+                "vitalsql_query_idle_seconds_total",
+                "Time the tasks of a query have waited for input.",
+                &["query"],
+            ),
+            query_backpressured_seconds: counters_told(
+                &r,
+                "vitalsql_query_backpressured_seconds_total",
+                "Time the tasks of a query have waited for a commit or a slow reader.",
+                &["query"],
+            ),
+            operator_rows_in: counters_told(
+                &r,
+                "vitalsql_operator_rows_in_total",
+                "Rows taken by an operator of a query.",
+                &["query", "operator"],
+            ),
+            operator_rows_out: counters_told(
+                &r,
+                "vitalsql_operator_rows_out_total",
+                "Rows handed on by an operator.",
+                &["query", "operator"],
+            ),
+            operator_late_rows: counters_told(
+                &r,
+                "vitalsql_operator_late_rows_total",
+                "Rows that were late for an operator.",
+                &["query", "operator"],
+            ),
+            operator_failed_rows: counters_told(
+                &r,
+                "vitalsql_operator_failed_rows_total",
+                "Rows that failed in an operator.",
+                &["query", "operator"],
+            ),
+            operator_busy_seconds: counters_told(
+                &r,
+                "vitalsql_operator_busy_seconds_total",
+                "Time an operator has worked, over all tasks.",
+                &["query", "operator"],
+            ),
+            operator_state_bytes: gauges_told(
+                &r,
+                "vitalsql_operator_state_bytes",
+                "Bytes of state an operator holds.",
+                &["query", "operator"],
+            ),
+            operator_watermark_gap_seconds: gauges_told(
+                &r,
+                "vitalsql_operator_watermark_gap_seconds",
+                "How far an operator's watermark is behind the clock, in the task furthest behind.",
+                &["query", "operator"],
+            ),
+            operator_watermark_gap_least_seconds: gauges_told(
+                &r,
+                "vitalsql_operator_watermark_gap_least_seconds",
+                "How far an operator's watermark is behind the clock, in the task least behind.",
+                &["query", "operator"],
+            ),
             dead_letters: counters(&r, "vitalsql_dead_letter_records_total", "Records that were no row of their stream.", &["stream"]),
             alerts: counters(&r, "vitalsql_alerts_total", "Alert records written.", &["rule", "priority", "state"]),
             alerts_active: int_gauges(&r, "vitalsql_alerts_active", "Alerts open now.", &["rule", "priority", "state"]),
@@ -204,6 +318,18 @@ fn registered<T: prometheus::core::Collector + Clone + 'static>(registry: &Regis
 
 fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     registered(r, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn counters_told(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Told {
+    registered(r, Told::new(MetricType::COUNTER, name, help, labels))
+}
+
+fn gauges_told(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Told {
+    registered(r, Told::new(MetricType::GAUGE, name, help, labels))
+}
+
+fn histograms_told(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Told {
+    registered(r, Told::new(MetricType::HISTOGRAM, name, help, labels))
 }
 
 fn counter(r: &Registry, name: &str, help: &str) -> IntCounter {
@@ -279,11 +405,32 @@ mod tests {
     #[test]
     fn the_exposition_names_the_build_and_the_process() {
         let metrics = Metrics::new();
-        metrics.query_late_rows.with_label_values(&["vitals_1m"]).inc_by(3);
+        metrics.query_late_rows.tell([(["vitals_1m"], 3.0)].into_iter());
         let text = metrics.render();
         assert!(text.contains("vitalsql_build_info{version="), "{text}");
         assert!(text.contains("vitalsql_query_late_rows_total{query=\"vitals_1m\"} 3"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+
+    #[test]
+    fn series_that_are_not_told_again_are_gone_and_a_counter_may_begin_anew() {
+        let metrics = Metrics::new();
+        metrics.operator_rows_in.tell([(["a", "1-window"], 5.0), (["b", "1-window"], 7.0)].into_iter());
+        let taken = Durations::default();
+        taken.observe(std::time::Duration::from_millis(2));
+        metrics.query_commit_seconds.durations([(["a"], taken.counts())].into_iter());
+        let text = metrics.render();
+        assert!(text.contains("# TYPE vitalsql_operator_rows_in_total counter"), "{text}");
+        assert!(text.contains("vitalsql_operator_rows_in_total{operator=\"1-window\",query=\"a\"} 5"), "{text}");
+        assert!(text.contains("vitalsql_query_commit_duration_seconds_bucket{query=\"a\",le=\"0.001\"} 0"), "{text}");
+        assert!(text.contains("vitalsql_query_commit_duration_seconds_bucket{query=\"a\",le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("vitalsql_query_commit_duration_seconds_bucket{query=\"a\",le=\"+Inf\"} 1"), "{text}");
+        assert!(text.contains("vitalsql_query_commit_duration_seconds_sum{query=\"a\"} 0.002"), "{text}");
+        metrics.operator_rows_in.tell([(["b", "1-window"], 2.0)].into_iter());
+        metrics.query_commit_seconds.durations::<1>(std::iter::empty());
+        let text = metrics.render();
+        assert!(!text.contains("query=\"a\""), "{text}");
+        assert!(text.contains("vitalsql_operator_rows_in_total{operator=\"1-window\",query=\"b\"} 2"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! what it needs is restored, and `/readyz` says what is missing. Called by `cli` and by tests.
 
 mod doors;
+mod figures;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -206,6 +207,7 @@ impl Node {
             default_partitions: config.default_partitions,
             topic_configs: engine_topic_configs(),
             workspace: workspace(&config)?,
+            state_max: Some(config.state_max).filter(|max| *max > 0),
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
             .await
@@ -623,27 +625,7 @@ impl Inner {
     async fn bring_over(&self) {
         let m = &self.metrics;
         let now = self.clock.now();
-        // What no longer runs is not shown.
-        m.query_state.reset();
-        m.query_state_bytes.reset();
-        m.query_input_lag.reset();
-        m.query_watermark_gap_seconds.reset();
-        for query in self.engine.statuses().await {
-            let name = [query.name.as_str()];
-            raise(&m.query_rows_in.with_label_values(&name), query.counts.rows_in);
-            raise(&m.query_rows_out.with_label_values(&name), query.counts.rows_out);
-            raise(&m.query_late_rows.with_label_values(&name), query.counts.late);
-            raise(&m.query_failed_rows.with_label_values(&name), query.counts.failed);
-            raise(&m.query_ahead_rows.with_label_values(&name), query.counts.ahead);
-            raise(&m.query_commits.with_label_values(&name), query.counts.commits);
-            raise(&m.query_snapshots.with_label_values(&name), query.counts.snapshots);
-            m.query_state_bytes.with_label_values(&name).set(query.counts.state_bytes as i64);
-            m.query_input_lag.with_label_values(&name).set(query.lag);
-            if let Some(watermark) = query.watermark {
-                m.query_watermark_gap_seconds.with_label_values(&name).set(now.since(watermark) as f64 / 1000.0);
-            }
-            m.query_state.with_label_values(&[query.name.as_str(), query.state.as_str()]).set(1);
-        }
+        self.tell_queries(now).await;
         for (stream, bad) in self.engine.bad_records() {
             raise(&m.dead_letters.with_label_values(&[stream.as_str()]), bad);
         }

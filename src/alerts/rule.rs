@@ -308,6 +308,10 @@ pub fn check_columns(input: &SchemaRef) -> Result<(), String> {
 }
 
 impl Operator for RuleOperator {
+    fn name(&self) -> &'static str {
+        "rule"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

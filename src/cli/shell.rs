@@ -11,7 +11,7 @@ const HELP: &str = "A statement ends with ; and may take several lines. \\q ends
   DESCRIBE vitals;                           its columns\n\
   SELECT * FROM vitals LIMIT 5;              stored readings\n\
   SELECT bed, spo2 FROM vitals EMIT CHANGES; readings as they come (Ctrl-C ends)\n\
-  EXPLAIN QUERY vitals_1m;  WHY QUERY vitals_1m;";
+  EXPLAIN ANALYZE QUERY vitals_1m;  WHY QUERY vitals_1m;";
 
 /// Reads and runs statements until the end of input.
 pub fn run(client: &Client, style: Style) -> CommandResult {

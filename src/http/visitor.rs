@@ -117,7 +117,7 @@ enum Need<'a> {
 /// What a statement does.
 fn needs(statement: &Statement) -> Vec<Need<'_>> {
     match statement {
-        Statement::Select(select) | Statement::Explain(Explain::Select(select)) => {
+        Statement::Select(select) | Statement::Explain(Explain::Select { select, .. }) => {
             select.reads.iter().map(|name| Need::Read(&name.text)).collect()
         }
         Statement::Subscribe(subscribe) => vec![Need::Read(&subscribe.view.text)],

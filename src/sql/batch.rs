@@ -16,9 +16,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
@@ -26,6 +28,7 @@ use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::{Column, DataFusionError, Result as DfResult};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{collect, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::{Stream, StreamExt};
@@ -36,9 +39,10 @@ use super::analyze::WindowAggregate;
 use super::asof::AsOfJoin;
 use super::catalog::Catalog;
 use super::error::{Code, SqlError};
+use super::figures::{operator_table, shown_time};
 use super::functions::stateful;
 use super::lower::join::compares_times;
-use super::lower::{How, Source, frames, lower, over};
+use super::lower::{How, QueryPlan, Source, frames, lower, over};
 use super::pattern::PatternTable;
 use super::session::Session;
 use super::statement::{Name, Select};
@@ -46,6 +50,7 @@ use super::types::sql_type;
 use super::windows::{AbsentTable, GapTable, WindowTable};
 use super::workspace::Workspace;
 use crate::bus::Bus;
+use crate::stream::TaskStats;
 use crate::time::Timestamp;
 
 /// The rows of a SELECT, as they are found.
@@ -131,9 +136,54 @@ pub async fn explain_history(select: &Select, catalog: &Catalog, bus: &Arc<dyn B
     Ok(plan.display_indent().to_string())
 }
 
+/// Runs a SELECT over stored data to its end, and tells what each of its operators did: the streaming ones as those of a running
+/// query, the others as DataFusion tells it. The rows are counted and dropped.
+pub async fn analyze_history(
+    select: &Select,
+    catalog: &Catalog,
+    bus: &Arc<dyn Bus>,
+    now: Timestamp,
+    workspace: &Workspace,
+) -> Result<String, SqlError> {
+    let mut stored = BTreeMap::new();
+    for name in &select.reads {
+        let relation = catalog.relation_or_error(name)?;
+        stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
+    }
+    let (session, plan, parts) = cut_history(select, &stored, now)?;
+    let session = session.within(workspace);
+    let physical = session.state().create_physical_plan(&plan).await?;
+    let begun = Instant::now();
+    let mut rows = execute_stream(Arc::clone(&physical), session.context().task_ctx())?;
+    let mut count = 0;
+    while let Some(batch) = rows.next().await {
+        count += batch?.num_rows();
+    }
+    let mut text = format!("result   {count} rows in {}\n", shown_time(begun.elapsed()));
+    for Part { plan, stats } in parts {
+        text.push_str("\nstreaming operators\n");
+        text.push_str(&plan.explain());
+        text.push_str(&operator_table(&stats.figures().0, None));
+    }
+    text.push_str("\nbatch operators\n");
+    text.push_str(&DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string());
+    Ok(text)
+}
+
 type StoredByName = BTreeMap<String, Arc<Stored>>;
 
 fn plan_history(select: &Select, stored: &StoredByName, now: Timestamp) -> Result<(Session, LogicalPlan), SqlError> {
+    cut_history(select, stored, now).map(|(session, plan, _)| (session, plan))
+}
+
+/// A part of a plan that runs on the streaming operators, and what it counts.
+struct Part {
+    plan: QueryPlan,
+    stats: Arc<TaskStats>,
+}
+
+/// The plan, and its streaming parts in the order in which they were found.
+fn cut_history(select: &Select, stored: &StoredByName, now: Timestamp) -> Result<(Session, LogicalPlan, Vec<Part>), SqlError> {
     let sources = |name: &str| -> Option<Source> { stored.get(name).map(|of| of.source.clone()) };
     let mut query = select.query.as_ref().clone();
     over::fill_over(&mut query, &sources)?;
@@ -141,8 +191,10 @@ fn plan_history(select: &Select, stored: &StoredByName, now: Timestamp) -> Resul
     let session = Session::new(tables).at(now);
     let logical = session.logical(&query)?;
     let optimized = session.optimize(&logical)?;
-    let plan = Cutter { session: &session, stored, sources: &sources }.cut(&optimized)?;
-    Ok((session, plan))
+    let cutter = Cutter { session: &session, stored, sources: &sources, parts: RefCell::default() };
+    let plan = cutter.cut(&optimized)?;
+    let parts = cutter.parts.into_inner();
+    Ok((session, plan, parts))
 }
 
 /// Takes the parts that run on the streaming operators out of a plan.
@@ -150,6 +202,7 @@ struct Cutter<'a> {
     session: &'a Session,
     stored: &'a StoredByName,
     sources: &'a dyn Fn(&str) -> Option<Source>,
+    parts: RefCell<Vec<Part>>,
 }
 
 impl Cutter<'_> {
@@ -171,10 +224,12 @@ impl Cutter<'_> {
     }
 
     /// A table of the part's results under the names that the plan above knows.
-    fn results(&self, plan: &LogicalPlan, part: &super::lower::QueryPlan) -> Result<LogicalPlan, SqlError> {
+    fn results(&self, plan: &LogicalPlan, part: &QueryPlan) -> Result<LogicalPlan, SqlError> {
         let stored = part.inputs.iter().map(|input| self.stored.get(&input.stream).map(Arc::clone)).collect::<Option<Vec<_>>>();
         let stored = stored.ok_or_else(|| SqlError::new(Code::Internal, "a part reads what the query does not"))?;
-        let table = replay::table(stored, part.clone())?;
+        let stats = Arc::new(TaskStats::default());
+        let table = replay::table(stored, part.clone(), Arc::clone(&stats))?;
+        self.parts.borrow_mut().push(Part { plan: part.clone(), stats });
         let scan = LogicalPlanBuilder::scan("__results", provider_as_source(table), None)?;
         let names = plan.schema().iter().enumerate();
         let columns = names.map(|(i, (qualifier, field))| {

@@ -11,6 +11,7 @@ mod dialect;
 mod engine;
 mod error;
 mod expr;
+mod figures;
 mod fold;
 mod functions;
 mod lower;

@@ -225,6 +225,8 @@ pub struct QueryOptions {
     pub commit_interval: Option<Duration>,
     /// How long state is kept for which no row comes.
     pub state_ttl: StateTtl,
+    /// How many bytes of state it may hold, `Some(None)` for any number; the node's limit where nothing is said.
+    pub state_max: Option<Option<u64>>,
     /// What was written.
     pub given: Options,
 }
@@ -252,6 +254,8 @@ pub struct AlertOptions {
     pub start: Start,
     /// How sure its records are.
     pub delivery: Delivery,
+    /// How many bytes of state it may hold, `Some(None)` for any number; the node's limit where nothing is said.
+    pub state_max: Option<Option<u64>>,
     /// What was written.
     pub given: Options,
 }
@@ -311,6 +315,11 @@ impl Options {
         self.value(name).and_then(|v| parse_duration(v).ok())
     }
 
+    /// The bytes of `state.max`; `Some(None)` for `none`.
+    fn state_max(&self) -> Option<Option<u64>> {
+        self.value("state.max").map(read_bytes)
+    }
+
     fn start(&self, otherwise: Start) -> Start {
         self.value("start").and_then(read_start).unwrap_or(otherwise)
     }
@@ -347,6 +356,27 @@ fn read_start(text: &str) -> Option<Start> {
         "latest" => Some(Start::Latest),
         other => Timestamp::parse(other).map(Start::At),
     }
+}
+
+/// Reads a number of bytes: `64MiB`, `1.5 GiB`, `500MB`, `1048576`.
+fn read_bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let text = text.trim();
+    let unit = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((text, 1));
+    let number: f64 = number.trim().parse().ok()?;
+    let bytes = number * factor as f64;
+    (bytes >= 1.0 && bytes <= (1_u64 << 60) as f64).then_some(bytes as u64)
 }
 
 impl StreamOptions {
@@ -412,6 +442,7 @@ impl QueryOptions {
                 None => StateTtl::Unstated,
                 Some(_) => given.duration_or_none("state.ttl").map_or(StateTtl::Forever, StateTtl::For),
             },
+            state_max: given.state_max(),
             given,
         })
     }
@@ -436,6 +467,7 @@ impl AlertOptions {
             notify_max_age: given.duration("notify.max-age"),
             start: given.start(Start::Latest),
             delivery: Delivery::ExactlyOnce,
+            state_max: given.state_max(),
             given,
         })
     }

@@ -425,14 +425,16 @@ fn explain(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     {
         return Err(SqlError::syntax("EXPLAIN takes a query").at(place).hint("write EXPLAIN SELECT .. or EXPLAIN QUERY q"));
     }
-    if analyze {
-        return Err(SqlError::not_supported("EXPLAIN ANALYZE SELECT").at(Place::of(tokens[1].span)).hint("leave ANALYZE out"));
-    }
     let select = select(&tokens[at..])?;
+    if analyze && select.emit == Emit::Changes {
+        return Err(SqlError::not_supported("EXPLAIN ANALYZE of a SELECT that goes on for ever")
+            .at(select.emit_place)
+            .hint("leave EMIT CHANGES out to run it over what is stored, or EXPLAIN ANALYZE QUERY q of one that runs"));
+    }
     if select.emit != Emit::Unstated {
         refuse::on_streams(&select.query)?;
     }
-    Ok(Statement::Explain(Explain::Select(Box::new(select))))
+    Ok(Statement::Explain(Explain::Select { analyze, select: Box::new(select) }))
 }
 
 /// A word for one of some kinds.

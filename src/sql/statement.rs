@@ -498,8 +498,13 @@ pub enum Show {
 /// `EXPLAIN ..`.
 #[derive(Clone, Debug)]
 pub enum Explain {
-    /// The plan of a query that is written out.
-    Select(Box<Select>),
+    /// The plan of a query that is written out; with its figures where ANALYZE is said, for which it runs over what is stored.
+    Select {
+        /// Whether it is to run, for its figures.
+        analyze: bool,
+        /// The query.
+        select: Box<Select>,
+    },
     /// The plan of one that is in the catalogue; with its figures where ANALYZE is said.
     Query {
         /// Whether its figures are wanted.

@@ -2,7 +2,11 @@
 //!
 //! Always: an operator sees the rows that its predecessor made of a watermark before it sees that
 //! watermark, and it sees the watermark its predecessor lets it rely on. A join sees the lesser of its two
-//! sides' watermarks. Sources are numbered as a query reads them, from left to right. Owned by the task.
+//! sides' watermarks. Sources are numbered as a query reads them, from left to right. What each operator does is counted
+//! (`operator_stats`), a step at a time. Owned by the task.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
@@ -10,38 +14,66 @@ use super::element::{Deletion, Output, Rows};
 use super::inputs::behind;
 use super::join::{Join, Side};
 use super::operator::{Operator, StateReader, StateWriter, StreamError};
+use super::operator_stats::OperatorStats;
 use super::source::Piece;
+use super::stats::TaskStats;
 use crate::time::Timestamp;
 
 /// A run of operators that acts as one. Without any it hands rows on as they are.
 #[derive(Default)]
 pub struct Chain {
     fork: Option<Box<Fork>>,
-    operators: Vec<Box<dyn Operator>>,
+    /// The counters of its source, where it has one of its own.
+    source: Arc<OperatorStats>,
+    operators: Vec<Station>,
+}
+
+/// An operator and its counters.
+struct Station {
+    operator: Box<dyn Operator>,
+    stats: Arc<OperatorStats>,
+}
+
+impl Station {
+    fn new(operator: Box<dyn Operator>) -> Self {
+        Self { operator, stats: Arc::default() }
+    }
+
+    /// A step of the operator's, and what it made.
+    fn step<T>(
+        &mut self,
+        rows: usize,
+        step: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<T, StreamError>,
+    ) -> Result<(T, Output), StreamError> {
+        let mut made = Output::default();
+        let answer = self.stats.step(rows, &mut made, |made| step(self.operator.as_mut(), made))?;
+        Ok((answer, made))
+    }
 }
 
 /// Two chains and what brings them together.
 struct Fork {
     sides: [Chain; 2],
     join: Box<dyn Join>,
+    stats: Arc<OperatorStats>,
 }
 
 impl Chain {
     /// The operators in the order the rows meet them.
     #[must_use]
-    pub const fn new(operators: Vec<Box<dyn Operator>>) -> Self {
-        Self { fork: None, operators }
+    pub fn new(operators: Vec<Box<dyn Operator>>) -> Self {
+        Self { fork: None, source: Arc::default(), operators: operators.into_iter().map(Station::new).collect() }
     }
 
     /// A join of two chains, and the operators behind it.
     #[must_use]
     pub fn joined(left: Self, right: Self, join: Box<dyn Join>, operators: Vec<Box<dyn Operator>>) -> Self {
-        Self { fork: Some(Box::new(Fork { sides: [left, right], join })), operators }
+        Self { fork: Some(Box::new(Fork { sides: [left, right], join, stats: Arc::default() })), ..Self::new(operators) }
     }
 
     /// Puts an operator behind all others.
     pub fn push(&mut self, operator: Box<dyn Operator>) {
-        self.operators.push(operator);
+        self.operators.push(Station::new(operator));
     }
 
     /// How many sources its rows come from.
@@ -53,7 +85,7 @@ impl Chain {
     /// The columns the last operator hands on; `None` where there is none.
     #[must_use]
     pub fn schema(&self) -> Option<SchemaRef> {
-        self.operators.last().map(|last| last.schema()).or_else(|| self.fork.as_ref().map(|fork| fork.join.schema()))
+        self.operators.last().map(|last| last.operator.schema()).or_else(|| self.fork.as_ref().map(|fork| fork.join.schema()))
     }
 
     /// Rows of one partition of the first source, in offset order, through all operators.
@@ -100,8 +132,8 @@ impl Chain {
         }
         let mut behind = self.operators.as_mut_slice();
         while let Some((first, rest)) = behind.split_first_mut() {
-            let mut made = Output::default();
-            first.watermark(at, &mut made)?;
+            first.stats.at(at);
+            let ((), made) = first.step(0, |operator, made| operator.watermark(at, made))?;
             at = made.watermark.unwrap_or(at);
             hand_on(rest, made, out)?;
             behind = rest;
@@ -112,7 +144,7 @@ impl Chain {
     /// Whether an operator has results that it tells only when it is asked. None stands before a join.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        self.operators.iter().any(|operator| operator.has_changes())
+        self.operators.iter().any(|station| station.operator.has_changes())
     }
 
     /// Asks for what has changed. Answers whether there is more than one commit should hold.
@@ -120,8 +152,8 @@ impl Chain {
         let mut has_more = false;
         let mut behind = self.operators.as_mut_slice();
         while let Some((first, rest)) = behind.split_first_mut() {
-            let mut made = Output::default();
-            has_more |= first.flush(&mut made)?;
+            let (more, made) = first.step(0, |operator, made| operator.flush(made))?;
+            has_more |= more;
             hand_on(rest, made, out)?;
             behind = rest;
         }
@@ -141,8 +173,7 @@ impl Chain {
         }
         let mut behind = self.operators.as_mut_slice();
         while let Some((first, rest)) = behind.split_first_mut() {
-            let mut made = Output::default();
-            first.external(body, at, &mut made)?;
+            let ((), made) = first.step(0, |operator, made| operator.external(body, at, made))?;
             hand_on(rest, made, out)?;
             behind = rest;
         }
@@ -152,7 +183,7 @@ impl Chain {
     /// The least watermark that lets out everything whose end `now` has passed, over all operators.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        let own = |now: Timestamp| self.operators.iter().filter_map(|operator| operator.due(now)).max();
+        let own = |now: Timestamp| self.operators.iter().filter_map(|station| station.operator.due(now)).max();
         let Some(fork) = &self.fork else { return own(now) };
         // Behind a join time is held back: what is due there needs so much more of it, and still no more than `now`.
         let hold = fork.join.hold_ms();
@@ -176,10 +207,10 @@ impl Chain {
             fork.join.save(&mut own)?;
             put(JOIN, own);
         }
-        for (place, operator) in self.operators.iter_mut().enumerate() {
+        for (place, station) in self.operators.iter_mut().enumerate() {
             let mut own = StateWriter::default();
-            operator.save(&mut own)?;
-            put(&if operator.outlives_plan() { KEPT.to_owned() } else { place.to_string() }, own);
+            station.operator.save(&mut own)?;
+            put(&if station.operator.outlives_plan() { KEPT.to_owned() } else { place.to_string() }, own);
         }
         Ok(())
     }
@@ -189,7 +220,7 @@ impl Chain {
         let mut own: Vec<StateReader> = self.operators.iter().map(|_| StateReader::default()).collect();
         let (mut sides, mut join) = ([StateReader::default(), StateReader::default()], StateReader::default());
         let forked = self.fork.is_some();
-        let kept = self.operators.iter().position(|operator| operator.outlives_plan());
+        let kept = self.operators.iter().position(|station| station.operator.outlives_plan());
         for (name, batch) in &state.parts {
             let reader = name.split_once('/').and_then(|(place, rest)| {
                 let side = Side::BOTH.into_iter().find(|side| side.word() == place);
@@ -213,25 +244,25 @@ impl Chain {
             }
             fork.join.restore(&join)?;
         }
-        for (operator, state) in self.operators.iter_mut().zip(&own) {
-            operator.restore(state)?;
+        for (station, state) in self.operators.iter_mut().zip(&own) {
+            station.operator.restore(state)?;
         }
         Ok(())
     }
 
     /// Gives the operator whose state outlives a plan what it wrote under another one.
     pub fn restore_kept(&mut self, state: &StateReader) -> Result<(), StreamError> {
-        let Some(operator) = self.operators.iter_mut().find(|operator| operator.outlives_plan()) else { return Ok(()) };
+        let Some(station) = self.operators.iter_mut().find(|station| station.operator.outlives_plan()) else { return Ok(()) };
         let own = state.parts.iter().filter_map(|(name, batch)| match name.split_once('/') {
             Some((KEPT, rest)) => Some((rest.to_owned(), batch.clone())),
             _ => None,
         });
-        operator.restore(&StateReader { parts: own.collect() })
+        station.operator.restore(&StateReader { parts: own.collect() })
     }
 
     /// While the state is made again from rows that have been read before, what outlives a plan does not see them.
     pub fn hold_kept(&mut self, is_held: bool) {
-        self.operators.iter_mut().for_each(|operator| operator.hold(is_held));
+        self.operators.iter_mut().for_each(|station| station.operator.hold(is_held));
     }
 
     /// How much older than the watermark the rows are, in milliseconds, that the state is made of; `None` where it may be
@@ -245,14 +276,119 @@ impl Chain {
                 sides.into_iter().max().unwrap_or(0) + fork.join.reach_ms()?
             }
         };
-        self.operators.iter().try_fold(sides, |sum, operator| Some(sum + operator.reach_ms()?))
+        self.operators.iter().try_fold(sides, |sum, station| Some(sum + station.operator.reach_ms()?))
+    }
+
+    /// What its sources and operators are, each before what stands behind it: the order of EXPLAIN and of all figures.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names = match &self.fork {
+            None => vec!["source"],
+            Some(fork) => fork.sides.iter().flat_map(Self::names).chain([fork.join.name()]).collect(),
+        };
+        names.extend(self.operators.iter().map(|station| station.operator.name()));
+        names
+    }
+
+    /// Counts into these from now on; one each, in the order of [`Chain::names`].
+    fn count_into(&mut self, stats: &mut impl Iterator<Item = Arc<OperatorStats>>) {
+        match &mut self.fork {
+            None => self.source = stats.next().expect("there are counters for every operator"),
+            Some(fork) => {
+                for side in &mut fork.sides {
+                    side.count_into(&mut *stats);
+                }
+                fork.stats = stats.next().expect("there are counters for every operator");
+            }
+        }
+        for station in &mut self.operators {
+            station.stats = stats.next().expect("there are counters for every operator");
+        }
+    }
+
+    /// The same with the counters that `stats` keeps under the operators' places and kinds, and, where it has one, one more for
+    /// what stands behind them all.
+    pub(super) fn count_in(&mut self, stats: &TaskStats, sink: Option<&'static str>) -> Option<Arc<OperatorStats>> {
+        let names = self.names().into_iter().chain(sink).enumerate().map(|(at, name)| format!("{at}-{name}"));
+        let mut counters = stats.name_operators(names.collect()).into_iter();
+        self.count_into(&mut counters);
+        counters.next()
+    }
+
+    /// Counts into `stats` from now on: for whoever runs a chain without a task.
+    pub fn counted(&mut self, stats: &TaskStats) {
+        self.count_in(stats, None);
+    }
+
+    /// Notes that so many rows were read from a source, `aside` of which went another way, and how long that took.
+    pub fn note_read(&self, source: usize, rows: usize, aside: usize, took: Duration) {
+        let stats = self.source_stats(source);
+        stats.count((rows + aside) as u64, rows as u64, aside as u64, 0);
+        stats.worked(took);
+    }
+
+    /// The counters of a source.
+    pub(super) fn source_stats(&self, source: usize) -> &OperatorStats {
+        match &self.fork {
+            None => &self.source,
+            Some(fork) => {
+                let (side, source) = fork.side_of(source);
+                fork.sides[side as usize].source_stats(source)
+            }
+        }
+    }
+
+    /// About how many bytes of state all operators hold, which their counters know from then on; and the place of the one that
+    /// holds most, in the order of [`Chain::names`].
+    pub(super) fn weigh(&self) -> Weight {
+        let mut weight = Weight::default();
+        self.weigh_into(&mut weight);
+        weight
+    }
+
+    fn weigh_into(&self, weight: &mut Weight) {
+        match &self.fork {
+            None => weight.put(0),
+            Some(fork) => {
+                fork.sides.iter().for_each(|side| side.weigh_into(weight));
+                let bytes = fork.join.state_bytes();
+                fork.stats.holds(bytes);
+                weight.put(bytes);
+            }
+        }
+        for station in &self.operators {
+            let bytes = station.operator.state_bytes();
+            station.stats.holds(bytes);
+            weight.put(bytes);
+        }
     }
 
     /// About how many bytes of state all operators hold.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        let fork = self.fork.as_ref().map_or(0, |f| f.sides.iter().map(Self::state_bytes).sum::<usize>() + f.join.state_bytes());
-        fork + self.operators.iter().map(|operator| operator.state_bytes()).sum::<usize>()
+        self.weigh().bytes
+    }
+}
+
+/// What a chain holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Weight {
+    /// All of it.
+    pub bytes: usize,
+    /// What the operator holds that holds most ..
+    pub most: usize,
+    /// .. and its place in the order of [`Chain::names`].
+    pub place: usize,
+    seen: usize,
+}
+
+impl Weight {
+    fn put(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if bytes > self.most {
+            (self.most, self.place) = (bytes, self.seen);
+        }
+        self.seen += 1;
     }
 }
 
@@ -280,7 +416,10 @@ impl Fork {
         let (side, source) = self.side_of(source);
         match &self.sides[side as usize].fork {
             Some(_) => self.sides[side as usize].deletion_of(source, deletion),
-            None => self.join.deletion(side, deletion),
+            None => {
+                let join = &mut self.join;
+                self.stats.step(0, &mut Output::default(), |_| join.deletion(side, deletion))
+            }
         }
     }
 
@@ -291,7 +430,8 @@ impl Fork {
         made.aside.extend(own.aside);
         made.failed.extend(own.failed);
         for rows in own.rows.iter().filter(|rows| !rows.is_empty()) {
-            self.join.rows(side, rows, made)?;
+            let join = &mut self.join;
+            self.stats.step(rows.len(), made, |made| join.rows(side, rows, made))?;
         }
         made.aside[aside..].iter_mut().for_each(|row| row.partition = behind(row.partition, left));
         made.failed[failed..].iter_mut().for_each(|row| row.partition = behind(row.partition, left));
@@ -305,22 +445,23 @@ impl Fork {
             least = least.min(self.sides[side as usize].pass(at, &mut own)?);
             self.meet(side, own, made)?;
         }
-        self.join.watermark(least, made)?;
+        self.stats.at(least);
+        let join = &mut self.join;
+        self.stats.step(0, made, |made| join.watermark(least, made))?;
         Ok(made.watermark.take().unwrap_or(least))
     }
 }
 
-fn feed(operators: &mut [Box<dyn Operator>], rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
+fn feed(operators: &mut [Station], rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
     let Some((first, rest)) = operators.split_first_mut() else {
         out.rows.push(rows.clone());
         return Ok(());
     };
-    let mut made = Output::default();
-    first.rows(rows, &mut made)?;
+    let ((), made) = first.step(rows.len(), |operator, made| operator.rows(rows, made))?;
     hand_on(rest, made, out)
 }
 
-fn hand_on(rest: &mut [Box<dyn Operator>], made: Output, out: &mut Output) -> Result<(), StreamError> {
+fn hand_on(rest: &mut [Station], made: Output, out: &mut Output) -> Result<(), StreamError> {
     out.aside.extend(made.aside);
     out.failed.extend(made.failed);
     for rows in made.rows.iter().filter(|rows| !rows.is_empty()) {
@@ -438,6 +579,34 @@ mod tests {
         chain.watermark(Timestamp(20), &mut Output::default()).unwrap();
         assert_eq!((first.lock().unwrap().clone(), second.lock().unwrap().clone()), (vec![20], vec![15]));
         assert_eq!(chain.due(Timestamp(9)), Some(Timestamp(8)));
+    }
+
+    #[test]
+    fn each_operator_counts_its_own_rows_and_time() {
+        let mut chain = whole(Scope::Partition(PartitionId(0)));
+        assert_eq!(chain.names(), ["source", "filter", "over", "window", "absent"]);
+        let stats: Vec<Arc<OperatorStats>> = chain.names().iter().map(|_| Arc::default()).collect();
+        chain.count_into(&mut stats.iter().cloned());
+        let rows = Partition::new(0, 8, &readings(1, 80, 6, 12)).rows().clone();
+        let mut out = Output::default();
+        chain.rows(&rows, &mut out).unwrap();
+        chain.watermark(Timestamp(100), &mut out).unwrap();
+        let weight = chain.weigh();
+        chain.watermark(Timestamp::MAX, &mut out).unwrap();
+        let figures: Vec<_> = stats.iter().map(|stats| stats.figures("", 0.0)).collect();
+        assert_eq!(figures[1].rows_in, 80);
+        assert!(figures[1].rows_out < 80 && figures[1].rows_out > 60, "{figures:?}");
+        for (one, next) in figures[1..].iter().zip(&figures[2..]) {
+            assert_eq!(one.rows_out, next.rows_in, "what one hands on the next one takes");
+        }
+        assert_eq!(figures[4].rows_out, out.rows.iter().map(|rows| rows.len() as u64).sum::<u64>());
+        assert_eq!(figures.iter().map(|of| of.late).sum::<u64>(), out.aside.len() as u64);
+        assert!(figures[1..].iter().all(|of| of.busy > Duration::ZERO), "{figures:?}");
+        assert!(figures[2].watermark.is_some() && figures[0].watermark.is_none(), "the source's is told by the task");
+        assert_eq!(figures[1].state_bytes, 0);
+        assert_eq!(weight.bytes as u64, figures.iter().map(|of| of.state_bytes).sum::<u64>());
+        assert_eq!(weight.most as u64, figures[weight.place].state_bytes);
+        assert!(weight.most > 0);
     }
 
     #[test]

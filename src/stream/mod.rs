@@ -4,6 +4,7 @@
 //! expressions and aggregates from `sql`, which stands above it.
 
 mod absent;
+mod budget;
 mod chain;
 mod checkpoint;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod join;
 mod keyed;
 mod letters;
 mod operator;
+mod operator_stats;
 mod over;
 mod pattern;
 mod rank;
@@ -26,10 +28,12 @@ mod source;
 mod stateless;
 mod stats;
 mod task;
+mod time_spent;
 mod update;
 mod window;
 
 pub use absent::{Absent, AbsentColumn, AbsentSpec};
+pub use budget::{Full, StateBudget, shown_bytes};
 pub use chain::Chain;
 pub use checkpoint::Decision;
 pub use element::{Aside, AsideRow, Deletion, FailedRow, NO_OFFSET, NO_TIME, Output, Rows};
@@ -40,6 +44,7 @@ pub use join::{AsOf, AsOfSpec, Interval, IntervalSpec, Join, JoinKind, Side, Tab
 pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
 pub use letters::{HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters};
 pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
+pub use operator_stats::OperatorFigures;
 pub use over::{Ahead, AheadSpec, Lead, LeadCall, LeadSpec, Over, OverArgument, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec};
 pub use pattern::{
     MAX_VARIABLES, MatchRecognize, Pattern, PatternColumn, PatternCondition, PatternEnd, PatternRead, PatternSkip, PatternSpec,
@@ -52,5 +57,6 @@ pub use source::{AheadJudge, AheadRows, Chunk, FAR_AHEAD_MS, Feed, Piece, Stampe
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, Refill, TaskCounts, TaskStats};
 pub use task::{Control, Pace, StartAt, Task, TaskSpec, checkpoint_place, hand_over, start_of};
+pub use time_spent::{Doing, TimeShares};
 pub use update::{GroupEmit, GroupLife, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
 pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

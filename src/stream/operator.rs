@@ -48,6 +48,9 @@ pub enum StreamError {
     /// The schema registry does not say what a record, or a sink, needs.
     #[error(transparent)]
     Registry(#[from] crate::registry::RegistryError),
+    /// The query holds more than it may.
+    #[error("{0}")]
+    Full(super::budget::Full),
     /// A limit that keeps the node alive was reached.
     #[error("{0}")]
     Limit(String),
@@ -56,6 +59,10 @@ pub enum StreamError {
 /// One step of a query over one task's input. No clock, no IO, no async: a function of the rows, their
 /// order within each partition, and the watermarks.
 pub trait Operator: Send {
+    /// What kind it is, in one word for figures and metrics: never anything that a statement or a row says.
+    fn name(&self) -> &'static str {
+        "operator"
+    }
     /// The columns it hands on.
     fn schema(&self) -> SchemaRef;
     /// Takes rows of one partition, in offset order.

@@ -58,6 +58,10 @@ impl FilterProject {
 }
 
 impl Operator for FilterProject {
+    fn name(&self) -> &'static str {
+        if self.filter.is_some() { "filter" } else { "project" }
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

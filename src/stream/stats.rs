@@ -1,12 +1,18 @@
-//! What a running task shows of itself: counters, and where each of its input partitions stands.
+//! What a running task shows of itself: counters, those of its operators, where its time goes, and where each of its input
+//! partitions stands.
 //!
 //! Written by the task alone, read by `SHOW QUERIES`, `/metrics` and the page at any time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::operator_stats::{OperatorFigures, OperatorStats};
+use super::time_spent::{Doing, TimeShares, TimeSpent};
+use crate::metrics::{DurationCounts, Durations};
 use crate::record::{Offset, PartitionId};
 use crate::time::Timestamp;
 
@@ -38,6 +44,10 @@ pub struct TaskStats {
     state_bytes: AtomicU64,
     refill: Mutex<Refill>,
     inputs: Mutex<BTreeMap<i32, InputProgress>>,
+    commit_times: Durations,
+    /// By place in the chain, each with its name.
+    operators: Mutex<Vec<(String, Arc<OperatorStats>)>>,
+    time: Mutex<TimeSpent>,
 }
 
 /// How far a task has come that makes its state again from its input.
@@ -68,7 +78,7 @@ pub struct TaskCounts {
     pub commits: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// Bytes of state at the last snapshot.
+    /// About how many bytes of state it holds.
     pub state_bytes: u64,
 }
 
@@ -86,14 +96,19 @@ impl TaskStats {
         self.failed.fetch_add(failed, Ordering::Relaxed);
     }
 
-    /// A commit is durable.
-    pub fn committed(&self) {
+    /// A commit is durable, after so long.
+    pub fn committed(&self, after: Duration) {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commit_times.observe(after);
     }
 
     /// A snapshot is durable.
-    pub fn snapshot(&self, state_bytes: u64) {
+    pub fn snapshot(&self) {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The state was weighed.
+    pub fn holds(&self, state_bytes: u64) {
         self.state_bytes.store(state_bytes, Ordering::Relaxed);
     }
 
@@ -116,6 +131,37 @@ impl TaskStats {
     #[must_use]
     pub fn refill_progress(&self) -> Refill {
         *self.refill.lock()
+    }
+
+    /// From now on the task does this.
+    pub fn turn(&self, to: Doing) {
+        let work = || self.operators.lock().iter().map(|(_, operator)| operator.busy_nanos()).collect();
+        self.time.lock().turn(to, Instant::now(), work);
+    }
+
+    /// The counters of operators of these names, by their place in the chain: those that there are, where a task is tried again.
+    pub(super) fn name_operators(&self, names: Vec<String>) -> Vec<Arc<OperatorStats>> {
+        let mut operators = self.operators.lock();
+        if !operators.iter().map(|(name, _)| name).eq(&names) {
+            *operators = names.into_iter().map(|name| (name, Arc::default())).collect();
+        }
+        operators.iter().map(|(_, operator)| Arc::clone(operator)).collect()
+    }
+
+    /// What each operator has done and holds, in the order of the chain, and where the task's time goes.
+    #[must_use]
+    pub fn figures(&self) -> (Vec<OperatorFigures>, TimeShares) {
+        let operators = self.operators.lock().clone();
+        let work: Vec<u64> = operators.iter().map(|(_, operator)| operator.busy_nanos()).collect();
+        let (shares, of_operators) = self.time.lock().shares(Instant::now(), &work);
+        let figures = operators.iter().zip(of_operators).map(|((name, operator), share)| operator.figures(name, share));
+        (figures.collect(), shares)
+    }
+
+    /// How long commits took.
+    #[must_use]
+    pub fn commit_times(&self) -> DurationCounts {
+        self.commit_times.counts()
     }
 
     /// Where an input stands now, by its number.

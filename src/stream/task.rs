@@ -20,21 +20,26 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
+use super::budget::{Share, StateBudget};
 use super::chain::Chain;
 use super::checkpoint::{self, CommitRecord, Decision};
 use super::element::Output;
 use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
+use super::operator_stats::OperatorStats;
 use super::sink::{Outputs, Sink};
 use super::source::{AheadJudge, AheadRows, Chunk, Piece};
 use super::stats::{InputProgress, TaskStats};
+use super::time_spent::Doing;
 use crate::bus::{Bus, Commit, Committer, TaskId, checkpoint_topic};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
 use crate::time::{Clock, Timestamp};
 
 /// One commit holds at most about this much output; a round that has made more is cut here.
 const COMMIT_BYTES: usize = 16 << 20;
+/// What is held is found by looking through it: after a look, so many times its length goes by before the next one.
+const WEIGH_RATIO: u32 = 50;
 
 /// Where a task without a checkpoint begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub struct TaskSpec {
     pub fingerprint: String,
     /// How long things take.
     pub pace: Pace,
+    /// What the query's tasks may hold together.
+    pub budget: Arc<StateBudget>,
 }
 
 /// What a running task is told.
@@ -115,6 +122,18 @@ pub struct Task {
     told_at: Timestamp,
     since_snapshot: usize,
     snapshot_at: Instant,
+    /// The counters of its way out.
+    sink_stats: Arc<OperatorStats>,
+    /// Its part of what the query may hold.
+    share: Share,
+    /// When its state was last weighed, how long that took, and whether it may have changed since.
+    weighed: (Instant, Duration, bool),
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.stats.turn(Doing::Idle);
+    }
 }
 
 impl Task {
@@ -145,6 +164,7 @@ impl Task {
     ) -> Result<Self, StreamError> {
         let mut task = Self::new(spec, chain, sink, bus, clock, stats, None);
         task.begin().await?;
+        task.count();
         Ok(task)
     }
 
@@ -159,6 +179,8 @@ impl Task {
     ) -> Self {
         let inputs = inputs_of(&spec.sources);
         let told_at = clock.now();
+        let share = Share::new(&spec.budget);
+        stats.turn(Doing::Busy);
         Self {
             spec,
             bus,
@@ -176,19 +198,49 @@ impl Task {
             told_at,
             since_snapshot: 0,
             snapshot_at: Instant::now(),
+            sink_stats: Arc::default(),
+            share,
+            weighed: (Instant::now(), Duration::ZERO, true),
         }
+    }
+
+    /// From now on what the operators do is counted. What a replay repeated has been counted when it was first done.
+    fn count(&mut self) {
+        self.sink_stats = self.chain.count_in(&self.stats, Some("sink")).expect("there are counters for the sink");
+    }
+
+    /// Looks how much the operators hold, if it is time to; an error where the query holds more than it may.
+    fn weigh(&mut self) -> Result<(), StreamError> {
+        self.share.check()?;
+        let (at, took, changed) = self.weighed;
+        if !changed || at.elapsed() < took * WEIGH_RATIO {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let weight = self.chain.weigh();
+        self.weighed = (Instant::now(), begun.elapsed(), false);
+        self.stats.holds(weight.bytes as u64);
+        let name = || format!("{}-{}", weight.place, self.chain.names()[weight.place]);
+        self.share.holds(weight.bytes as u64, &name, weight.most as u64)
     }
 
     /// Runs until told to stop, until the log closes, or until something fails.
     pub async fn run(mut self, mut control: mpsc::Receiver<Control>) -> Result<(), StreamError> {
         loop {
+            self.stats.turn(Doing::Busy);
             let moved = self.round().await?;
+            self.stats.turn(Doing::Backpressured);
             self.sink.flush().await?;
+            self.stats.turn(Doing::Busy);
             if self.must_commit() {
                 self.commit().await?;
             }
             if self.snapshot_due() {
                 self.snapshot().await?;
+            }
+            self.weigh()?;
+            if !moved {
+                self.stats.turn(Doing::Idle);
             }
             tokio::select! {
                 biased;
@@ -229,6 +281,7 @@ impl Task {
         tokio::select! {
             Some(first) = waits.next() => first.map_err(StreamError::from),
             () = timer => Ok(()),
+            () = self.share.found_full() => self.share.check(),
         }
     }
 
@@ -255,7 +308,9 @@ impl Task {
             let left_ms = self.told_at.plus(every.as_millis() as i64).since(now).max(0);
             self.clock.real(Duration::from_millis(left_ms as u64))
         });
-        commit.into_iter().chain(quiet).chain(telling).min().map(|wait| wait.max(Duration::from_millis(1)))
+        let (at, took, changed) = self.weighed;
+        let weighing = changed.then(|| (took * WEIGH_RATIO).saturating_sub(at.elapsed()));
+        commit.into_iter().chain(quiet).chain(telling).chain(weighing).min().map(|wait| wait.max(Duration::from_millis(1)))
     }
 
     /// One look at every input. Answers whether any had something.
@@ -263,10 +318,12 @@ impl Task {
         let mut moved = false;
         for index in 0..self.inputs.len() {
             let position = self.inputs[index].position;
+            let begun = Instant::now();
             match self.inputs[index].feed.poll(position).await? {
                 Some(chunk) => {
                     moved = true;
-                    self.take(index, &chunk).await?;
+                    self.take(index, &chunk, begun)?;
+                    self.weigh()?;
                 }
                 None => {
                     let now = self.clock.now();
@@ -281,8 +338,8 @@ impl Task {
         Ok(moved)
     }
 
-    /// Takes what a chunk has at and behind the position.
-    async fn take(&mut self, index: usize, chunk: &Arc<Chunk>) -> Result<(), StreamError> {
+    /// Takes what a chunk has at and behind the position; `begun` is when it was asked for.
+    fn take(&mut self, index: usize, chunk: &Arc<Chunk>, begun: Instant) -> Result<(), StreamError> {
         let mut out = Output::default();
         let mut ahead = AheadRows::default();
         let now = self.clock.now();
@@ -297,6 +354,8 @@ impl Task {
         self.pending.note_ahead(number, &ahead);
         let rows = pieces.iter().map(|piece| if let Piece::Rows(rows) = piece { rows.len() } else { 0 }).sum::<usize>();
         self.stats.took(rows as u64, ahead.ahead.len() as u64);
+        self.chain.note_read(self.inputs[index].source, rows, out.aside.len(), begun.elapsed());
+        self.weighed.2 = true;
         self.since_snapshot += chunk.raw_bytes();
         self.uncommitted_since.get_or_insert_with(Instant::now);
         self.carry(index, &pieces, &mut out)?;
@@ -342,6 +401,7 @@ impl Task {
         let least = marks(false).min().or_else(|| marks(true).filter(|at| *at > Timestamp::MIN).min());
         if let Some(at) = least.filter(|at| *at > self.merged) {
             self.merged = at;
+            self.weighed.2 = true;
             self.chain.watermark(at, &mut out)?;
         }
         Ok(out)
@@ -351,10 +411,16 @@ impl Task {
     fn put(&mut self, out: Output, from: Option<(usize, &Arc<Chunk>)>) -> Result<(), StreamError> {
         let now = self.clock.now();
         let mut failed = out.failed;
-        let mut rows_out = 0;
-        for rows in &out.rows {
-            rows_out += rows.len() as u64;
-            failed.extend(self.sink.rows(rows, now, &mut self.outputs)?);
+        let (mut rows_out, failed_before) = (0, failed.len());
+        if !out.rows.is_empty() {
+            let begun = Instant::now();
+            for rows in &out.rows {
+                rows_out += rows.len() as u64;
+                failed.extend(self.sink.rows(rows, now, &mut self.outputs)?);
+            }
+            let not_written = (failed.len() - failed_before) as u64;
+            self.sink_stats.count(rows_out, rows_out.saturating_sub(not_written), 0, not_written);
+            self.sink_stats.worked(begun.elapsed());
         }
         self.stats.gave(rows_out, out.aside.len() as u64, failed.len() as u64);
         if !out.aside.is_empty() || !failed.is_empty() {
@@ -455,6 +521,7 @@ impl Task {
             let at = self.inputs[0].stamper.watermark();
             if at > self.merged {
                 self.merged = at;
+                self.weighed.2 = true;
                 self.chain.watermark(at, out)?;
             }
         }
@@ -508,8 +575,11 @@ impl Task {
         if let Some(committer) = &mut self.committer {
             let mut checkpoint = BatchBuilder::new();
             checkpoint::put_commit(&mut checkpoint, self.clock.now().0, &record);
+            let begun = Instant::now();
+            self.stats.turn(Doing::Backpressured);
             committer.commit(Commit { outputs, checkpoint: Some(checkpoint) }).await?;
-            self.stats.committed();
+            self.stats.turn(Doing::Busy);
+            self.stats.committed(begun.elapsed());
         }
         Ok(has_more)
     }
@@ -527,6 +597,7 @@ impl Task {
         self.chain.save(&mut state)?;
         let manifest = self.manifest();
         let Some(committer) = &mut self.committer else { return Ok(()) };
+        self.stats.turn(Doing::Backpressured);
         let at = self.clock.now().0;
         let mut first = None;
         let mut checkpoint = BatchBuilder::new();
@@ -546,7 +617,8 @@ impl Task {
         self.since_snapshot = 0;
         self.snapshot_at = Instant::now();
         self.pin();
-        self.stats.snapshot(self.chain.state_bytes() as u64);
+        self.stats.turn(Doing::Busy);
+        self.stats.snapshot();
         Ok(())
     }
 
@@ -564,6 +636,11 @@ impl Task {
             let (source, partition, position, idle) = (input.source, input.partition, input.position, input.idle);
             self.stats.progress(input.number, InputProgress { source, partition, position, watermark: input.stamper.watermark(), idle });
         }
+        for source in 0..self.spec.sources.len() {
+            let marks = self.inputs.iter().filter(|input| input.source == source).map(|input| input.stamper.watermark());
+            self.chain.source_stats(source).at(marks.min().unwrap_or(Timestamp::MIN));
+        }
+        self.sink_stats.at(self.merged);
     }
 }
 

@@ -7,12 +7,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::Result as DfResult;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -23,8 +25,11 @@ use super::table::{external, failed};
 use crate::record::PartitionId;
 use crate::sql::error::SqlError;
 use crate::sql::lower::{Placement, QueryPlan};
-use crate::stream::{AheadJudge, Chain, Output, Scope, Stamper};
+use crate::stream::{AheadJudge, Chain, Output, Piece, Scope, Stamper, TaskStats};
 use crate::time::Timestamp;
+
+/// What is held is found by looking through it: after a look, so many times its length goes by before the next one.
+const WEIGH_RATIO: u32 = 50;
 
 /// What the results' column with this place is called: the plan's own names need not be distinct.
 pub(super) fn column_name(place: usize) -> String {
@@ -32,11 +37,11 @@ pub(super) fn column_name(place: usize) -> String {
 }
 
 /// The results of a part over what is stored.
-pub(super) fn table(of: Vec<Arc<Stored>>, part: QueryPlan) -> DfResult<Arc<dyn TableProvider>> {
+pub(super) fn table(of: Vec<Arc<Stored>>, part: QueryPlan, stats: Arc<TaskStats>) -> DfResult<Arc<dyn TableProvider>> {
     let fields = part.schema.fields().iter().enumerate();
     let fields = fields.map(|(i, field)| Field::new(column_name(i), field.data_type().clone(), field.is_nullable()));
     let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let results = Results { of, part: Arc::new(part), schema: Arc::clone(&schema) };
+    let results = Results { of, part: Arc::new(part), schema: Arc::clone(&schema), stats };
     Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(results)])?))
 }
 
@@ -46,6 +51,8 @@ struct Results {
     of: Vec<Arc<Stored>>,
     part: Arc<QueryPlan>,
     schema: SchemaRef,
+    /// What its operators count into.
+    stats: Arc<TaskStats>,
 }
 
 impl PartitionStream for Results {
@@ -53,7 +60,7 @@ impl PartitionStream for Results {
         &self.schema
     }
 
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let run = Run {
             of: self.of.clone(),
             part: Arc::clone(&self.part),
@@ -61,6 +68,9 @@ impl PartitionStream for Results {
             tasks: None,
             ready: VecDeque::new(),
             left_out: 0,
+            stats: Arc::clone(&self.stats),
+            memory: MemoryConsumer::new("the streaming operators of a SELECT").register(context.memory_pool()),
+            weighed: (Instant::now(), Duration::ZERO),
         };
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), try_unfold(run, |run| run.next())))
     }
@@ -88,12 +98,17 @@ struct Run {
     tasks: Option<VecDeque<Replayed>>,
     ready: VecDeque<RecordBatch>,
     left_out: usize,
+    stats: Arc<TaskStats>,
+    /// What the operators hold of what SELECTs have together.
+    memory: MemoryReservation,
+    /// When that was last looked at, and how long it took.
+    weighed: (Instant, Duration),
 }
 
 impl Run {
     async fn next(mut self) -> DfResult<Option<(RecordBatch, Self)>> {
         if self.tasks.is_none() {
-            self.tasks = Some(start(&self.of, &self.part).await.map_err(external)?);
+            self.tasks = Some(start(&self.of, &self.part, &self.stats).await.map_err(external)?);
         }
         loop {
             if let Some(batch) = self.ready.pop_front() {
@@ -106,6 +121,12 @@ impl Run {
                 return Ok(None);
             };
             let (out, ended) = task.step().await?;
+            if self.weighed.0.elapsed() >= self.weighed.1 * WEIGH_RATIO {
+                let begun = Instant::now();
+                let bytes = task.chain.state_bytes();
+                self.weighed = (Instant::now(), begun.elapsed());
+                self.memory.try_resize(bytes)?;
+            }
             if ended && let Some(tasks) = &mut self.tasks {
                 tasks.pop_front();
             }
@@ -119,7 +140,7 @@ impl Run {
 }
 
 /// The tasks of a part, as the engine would place them.
-async fn start(of: &[Arc<Stored>], part: &QueryPlan) -> Result<VecDeque<Replayed>, SqlError> {
+async fn start(of: &[Arc<Stored>], part: &QueryPlan, stats: &TaskStats) -> Result<VecDeque<Replayed>, SqlError> {
     let count = if part.placement == Placement::Merged { 1 } else { of.first().map_or(0, |first| first.partitions.len()) };
     let mut tasks = VecDeque::with_capacity(count);
     for task in 0..count {
@@ -133,7 +154,9 @@ async fn start(of: &[Arc<Stored>], part: &QueryPlan) -> Result<VecDeque<Replayed
             }
         }
         let scope = if part.placement == Placement::Merged { Scope::Merged } else { Scope::Partition(PartitionId(task as i32)) };
-        tasks.push_back(Replayed { chain: part.chain(scope)?, inputs });
+        let mut chain = part.chain(scope)?;
+        chain.counted(stats);
+        tasks.push_back(Replayed { chain, inputs });
     }
     Ok(tasks)
 }
@@ -148,12 +171,15 @@ impl Replayed {
             .filter(|input| !input.done)
             .min_by_key(|input| (input.stamper.watermark(), input.source, input.reading.partition));
         if let Some(input) = behind {
+            let begun = Instant::now();
             match input.reading.next().await.map_err(external)? {
                 None => input.done = true,
                 Some(run) => {
                     let tombstones: Vec<_> = run.tombstones.iter().collect();
                     let (judge, aside) = (AheadJudge::Nobody, &mut out.aside);
                     let pieces = input.stamper.pieces(&run.rows, &run.offsets, &tombstones, judge, aside).map_err(failed)?;
+                    let rows = pieces.iter().map(|piece| if let Piece::Rows(rows) = piece { rows.len() } else { 0 }).sum();
+                    self.chain.note_read(input.source, rows, out.aside.len(), begun.elapsed());
                     for piece in &pieces {
                         self.chain.piece_of(input.source, piece, &mut out).map_err(failed)?;
                     }

@@ -22,8 +22,8 @@ use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
 use crate::sql::statement::{CreateQuery, Kind, Name, Select, Statement};
 use crate::stream::{
-    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StreamError, Task, TaskSpec, TaskStats,
-    TopicSink,
+    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StateBudget, StreamError, Task, TaskSpec,
+    TaskStats, TopicSink,
 };
 
 /// A plan with what it reads, found in the catalogue.
@@ -140,9 +140,11 @@ impl Engine {
             topic: input.stream.topic.clone(),
             partitions: input.partitions,
         });
-        let mut running = Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new() };
+        let budget = StateBudget::new(&entry.name, self.state_max(entry));
+        let mut running =
+            Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new(), budget: Arc::clone(&budget) };
         if !entry.paused {
-            running.tasks = self.tasks_of(entry, planned, sink).await?;
+            running.tasks = self.tasks_of(entry, planned, sink, &budget).await?;
             for stream in running.streams() {
                 self.hold_intake(&stream).await?;
             }
@@ -161,6 +163,7 @@ impl Engine {
             inputs: entry.reads().iter().map(input).collect(),
             sink: entry.writes().unwrap_or_default().to_owned(),
             tasks: vec![failed],
+            budget: StateBudget::new(&entry.name, self.state_max(entry)),
         };
         self.running.lock().insert(entry.name.clone(), running);
     }
@@ -223,7 +226,13 @@ impl Engine {
         encoder(&def, partitions, &schema).await.map(drop).map_err(|e| e.at(query.insert_into.place))
     }
 
-    async fn tasks_of(self: &Arc<Self>, entry: &Arc<Entry>, planned: Planned, sink: MakeSink) -> Result<Vec<Watched>, SqlError> {
+    async fn tasks_of(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        planned: Planned,
+        sink: MakeSink,
+        budget: &Arc<StateBudget>,
+    ) -> Result<Vec<Watched>, SqlError> {
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
         let owner: Arc<str> = entry.owner(plan.placement == Placement::Merged).into();
@@ -271,6 +280,7 @@ impl Engine {
             let (me, plan, entry, sink, counted) =
                 (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&sink), Arc::clone(&stats));
             let name = id.to_string();
+            let budget = Arc::clone(budget);
             let open: OpenTask = Arc::new(move || {
                 let spec = TaskSpec {
                     id: id.clone(),
@@ -280,6 +290,7 @@ impl Engine {
                     every: plan.every,
                     fingerprint: me.fingerprint(&entry, &plan),
                     pace,
+                    budget: Arc::clone(&budget),
                 };
                 let chain = me.chain_of(&entry, &plan, scope);
                 let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
@@ -288,6 +299,16 @@ impl Engine {
             tasks.push(Watched::start(&self.runtime, name, stats, open));
         }
         Ok(tasks)
+    }
+
+    /// How many bytes of state a query or alert may hold: what it says, else what the node says.
+    fn state_max(&self, entry: &Entry) -> Option<u64> {
+        let said = match &*entry.statement {
+            Statement::CreateQuery(q) | Statement::CreateView(q) => q.options.state_max,
+            Statement::CreateAlert(a) => a.options.state_max,
+            _ => None,
+        };
+        said.unwrap_or(self.options.state_max)
     }
 
     fn fingerprint(&self, entry: &Entry, plan: &QueryPlan) -> String {

@@ -45,7 +45,7 @@ use super::statement::{Kind, Parsed};
 use super::workspace::Workspace;
 use crate::bus::{Bus, BusError, TopicBatch, TopicSpec};
 use crate::record::{BatchBuilder, PartitionId, TopicName, TopicPartition};
-use crate::stream::Feed;
+use crate::stream::{Feed, StateBudget};
 use crate::time::Clock;
 use running::Watched;
 
@@ -65,6 +65,8 @@ pub struct EngineOptions {
     pub topic_configs: BTreeMap<String, String>,
     /// What SELECTs over stored data work in.
     pub workspace: Workspace,
+    /// Bytes of state that a query may hold which does not say how many; `None` for any number.
+    pub state_max: Option<u64>,
 }
 
 /// What a statement came to.
@@ -94,6 +96,8 @@ struct Running {
     inputs: Vec<RunningInput>,
     sink: String,
     tasks: Vec<Watched>,
+    /// What they hold and may hold.
+    budget: Arc<StateBudget>,
 }
 
 /// A stream or table that something running reads.
@@ -247,6 +251,11 @@ impl Engine {
             // A task that takes longer restores much; it is shown as starting meanwhile.
             let _ = tokio::time::timeout(OPEN_PATIENCE, one.wait_for(|opened| *opened)).await;
         }
+    }
+
+    /// Whether a task of a query or alert has failed.
+    fn has_failed(&self, name: &str) -> bool {
+        self.running.lock().get(name).is_some_and(|r| r.tasks.iter().any(|task| task.state().0 == QueryState::Failed))
     }
 
     /// Writes a change of the catalogue.

@@ -235,6 +235,7 @@ fn is_final(error: &StreamError) -> bool {
     matches!(
         error,
         StreamError::Restore { .. }
+            | StreamError::Full(_)
             | StreamError::BadRecord { .. }
             | StreamError::Bus(
                 BusError::OutOfRange { .. }

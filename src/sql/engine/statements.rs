@@ -11,7 +11,7 @@ use super::launch::{Planned, PlannedInput, encoder};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
-use crate::sql::batch::{explain_history, insert_values, select_history};
+use crate::sql::batch::{analyze_history, explain_history, insert_values, select_history};
 use crate::sql::catalog::{Change, Entry, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{PlanInput, Purpose, QueryPlan};
@@ -19,7 +19,7 @@ use crate::sql::macros;
 use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
-use crate::stream::{ChannelSink, Feed, Letters, Pace, Sink, SourceSpec, StartAt, Task, TaskSpec, TaskStats, TopicSink};
+use crate::stream::{ChannelSink, Feed, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink};
 
 /// Batches that may wait for a slow reader.
 pub(super) const BACKLOG: usize = 8;
@@ -209,6 +209,16 @@ impl Engine {
 
     async fn pause(self: &Arc<Self>, kind: Kind, name: &Name, paused: bool) -> Result<Outcome, SqlError> {
         let change = self.catalog.read().pause(kind, name, paused)?;
+        if let Change::Unchanged(entry) = &change
+            && !paused
+            && self.has_failed(&entry.name)
+        {
+            // Whatever it failed of may have been mended.
+            self.halt(&entry.name).await;
+            self.launch(entry, false).await?;
+            self.await_opened(&entry.name).await;
+            return Ok(Outcome::Done(format!("{} \"{}\" is tried again", entry.kind.word(), entry.name)));
+        }
         if let Change::Pause(entry) = &change {
             if let Some(record) = change.record() {
                 self.record(&record.key, record.value.as_deref()).await?;
@@ -247,6 +257,7 @@ impl Engine {
         let planned = self.planned(select, Purpose::Watch).await?;
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
+        let budget = StateBudget::new("EMIT CHANGES", self.options.state_max);
         let (batches_tx, mut batches) = mpsc::channel::<RecordBatch>(BACKLOG);
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
@@ -259,6 +270,7 @@ impl Engine {
                 every: plan.every,
                 fingerprint: String::new(),
                 pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
+                budget: Arc::clone(&budget),
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
             let task = Task::watch(spec, plan.chain(scope)?, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
@@ -353,7 +365,15 @@ impl Engine {
 
     async fn explain(&self, explain: &Explain) -> Result<Outcome, SqlError> {
         let text = match explain {
-            Explain::Select(select) => match self.planned(select, Purpose::Watch).await {
+            Explain::Select { analyze: true, select } => {
+                let catalog = self.catalog.read().clone();
+                for name in &select.reads {
+                    let def = Arc::clone(catalog.relation_or_error(name)?);
+                    self.topic_of(&def).await?;
+                }
+                analyze_history(select, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await?
+            }
+            Explain::Select { select, .. } => match self.planned(select, Purpose::Watch).await {
                 Ok(planned) => planned.plan.explain(),
                 // What cannot run over a stream is explained as what it is over stored data.
                 Err(error) if select.emit == Emit::Changes => return Err(error),
@@ -369,11 +389,7 @@ impl Engine {
                 if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
                     text.push_str(&format!("sink     {}\nstate    {}\n", status.sink, status.state.as_str()));
                     if *analyze {
-                        let c = status.counts;
-                        text.push_str(&format!(
-                            "figures  rows in {}, out {}, late {}, failed {}; commits {}, snapshots {}, state {} bytes; lag {} records\n",
-                            c.rows_in, c.rows_out, c.late, c.failed, c.commits, c.snapshots, c.state_bytes, status.lag
-                        ));
+                        text.push_str(&super::why::figures(&status, self.clock.now()));
                     }
                 }
                 text

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::running::QueryState;
 use super::{Engine, Running};
+use crate::metrics::DurationCounts;
 use crate::record::{Offset, TopicName, TopicPartition};
 use crate::sql::statement::Kind;
-use crate::stream::{InputProgress, Refill, TaskCounts};
+use crate::stream::{InputProgress, OperatorFigures, Refill, TaskCounts, TimeShares};
 use crate::time::Timestamp;
 
 /// What runs, as `SHOW QUERIES`, `/metrics` and the page show it.
@@ -36,6 +37,16 @@ pub struct QueryStatus {
     pub lag: i64,
     /// The least watermark of its partitions that have one.
     pub watermark: Option<Timestamp>,
+    /// Its sources, operators and sink in the order of its chain, over its tasks.
+    pub operators: Vec<OperatorFigures>,
+    /// What its tasks spend their time on.
+    pub time: TimeShares,
+    /// How long its commits took.
+    pub commit_times: DurationCounts,
+    /// How many bytes of state it may hold.
+    pub state_max: Option<u64>,
+    /// Whether it comes near that.
+    pub is_near_max: bool,
 }
 
 /// Query or alert, as a word.
@@ -83,6 +94,7 @@ impl Running {
         let mut refill = Refill::default();
         let mut inputs = Vec::new();
         let (mut state, mut error) = (QueryState::Running, None);
+        let (mut operators, mut time, mut commit_times) = (Vec::new(), TimeShares::default(), DurationCounts::default());
         for task in &self.tasks {
             let one = task.stats.counts();
             counts.rows_in += one.rows_in;
@@ -98,12 +110,17 @@ impl Running {
             refill.read += again.read;
             refill.records += again.records;
             inputs.extend(task.stats.inputs());
+            let (of_task, spent) = task.stats.figures();
+            add_operators(&mut operators, of_task);
+            time.add(&spent);
+            commit_times.add(&task.stats.commit_times());
             match task.state() {
                 (QueryState::Failed, why) => (state, error) = (QueryState::Failed, why),
                 (QueryState::Starting, _) if state == QueryState::Running => state = QueryState::Starting,
                 _ => {}
             }
         }
+        operators.iter_mut().for_each(|of| of.busy_share /= f64::from(time.tasks.max(1)));
         if self.entry.paused {
             state = QueryState::Paused;
         }
@@ -121,6 +138,20 @@ impl Running {
             inputs,
             lag: 0,
             watermark,
+            operators,
+            time,
+            commit_times,
+            state_max: self.budget.max(),
+            is_near_max: self.budget.is_near(),
         }
+    }
+}
+
+/// Adds up the operators of tasks. All tasks of a query have the same ones; one that has not begun yet has none.
+fn add_operators(all: &mut Vec<OperatorFigures>, more: Vec<OperatorFigures>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.iter_mut().zip(&more).for_each(|(own, other)| own.add(other));
     }
 }

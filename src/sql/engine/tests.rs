@@ -17,6 +17,7 @@ use crate::sql::workspace::Workspace;
 use crate::stream::{Operator, Sink, StreamError};
 use crate::time::Clock;
 
+mod figures;
 mod formats;
 mod functions;
 mod replace;
@@ -66,11 +67,19 @@ impl Bench {
     }
 
     async fn over(broker: Arc<Broker>) -> Self {
-        Self::on(broker, tokio::runtime::Handle::current()).await
+        Self::made(broker, tokio::runtime::Handle::current(), None).await
     }
 
     /// The engine's tasks run there: with it they end, as in a crash.
     async fn on(broker: Arc<Broker>, handle: tokio::runtime::Handle) -> Self {
+        Self::made(broker, handle, None).await
+    }
+
+    async fn within(broker: Arc<Broker>, state_max: Option<u64>) -> Self {
+        Self::made(broker, tokio::runtime::Handle::current(), state_max).await
+    }
+
+    async fn made(broker: Arc<Broker>, handle: tokio::runtime::Handle, state_max: Option<u64>) -> Self {
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
         let options = EngineOptions {
             commit_interval: Duration::from_millis(10),
@@ -78,6 +87,7 @@ impl Bench {
             default_partitions: 1,
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(64 << 20, None).unwrap(),
+            state_max,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.unwrap();
         Self { broker, bus, engine }

@@ -1,9 +1,11 @@
-//! `WHY QUERY`: what a query waits for, in words, and what to do about it. A pure function of its status.
+//! `WHY QUERY`: what a query waits for, in words, and what to do about it; and the figures of `EXPLAIN ANALYZE QUERY`. Pure
+//! functions of its status.
 
 use super::running::QueryState;
 use super::status::QueryStatus;
+use crate::sql::figures::{operator_table, state_line, task_lines};
 use crate::sql::lower::{Placement, QueryPlan};
-use crate::stream::InputProgress;
+use crate::stream::{InputProgress, shown_bytes};
 use crate::time::Timestamp;
 
 /// Says why a query is silent, or that it is not.
@@ -59,6 +61,10 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
             lines.push("it has no TIMEOUT: the last windows of a silent partition stay open until its next row. EMIT ON WINDOW CLOSE TIMEOUT INTERVAL '10' SECOND closes them by the clock".to_owned());
         }
     }
+    if let Some(max) = status.state_max.filter(|_| status.is_near_max) {
+        let (bytes, max) = (shown_bytes(status.counts.state_bytes), shown_bytes(max));
+        lines.push(format!("its state takes {bytes} and may take {max}, at which it stops: replace it WITH ('state.max' = '..') of more, or let it hold less (EXPLAIN ANALYZE QUERY {} shows which operator holds it)", status.name));
+    }
     if status.counts.late > 0 {
         lines.push(format!("{} rows came late, for windows that were closed already", status.counts.late));
     }
@@ -69,6 +75,25 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
         lines.push(format!("nothing is wrong: it has read {} rows and written {}", status.counts.rows_in, status.counts.rows_out));
     }
     lines.join("\n")
+}
+
+/// What it has done and holds: its operators, its tasks.
+pub(super) fn figures(status: &QueryStatus, now: Timestamp) -> String {
+    let c = &status.counts;
+    let mut text = format!(
+        "figures  rows in {}, out {}, late {}, failed {}, ahead of the clock {}; lag {} records\n",
+        c.rows_in, c.rows_out, c.late, c.failed, c.ahead, status.lag
+    );
+    text.push_str(&state_line(c.state_bytes, status.state_max));
+    if status.time.tasks > 0 {
+        text.push_str(&task_lines(&status.time, &status.commit_times, c.snapshots));
+    }
+    if status.operators.is_empty() {
+        text.push_str("no operator has run since it was started\n");
+    } else {
+        text.push_str(&operator_table(&status.operators, Some(now)));
+    }
+    text
 }
 
 /// Which partition, and of what, where more than one is read.

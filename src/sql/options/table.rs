@@ -1,6 +1,6 @@
 //! The tables of options, and what each kind of value looks like.
 
-use super::read_start;
+use super::{read_bytes, read_start};
 use crate::record::TopicName;
 use crate::registry::Registry;
 use crate::time::parse_duration;
@@ -23,6 +23,8 @@ pub enum Kind {
     Duration,
     /// A duration, or `none`.
     DurationOrNone,
+    /// A number of bytes such as `256MiB`, or `none`.
+    BytesOrNone,
     /// `true` or `false`.
     Flag,
     /// One of some words.
@@ -139,6 +141,7 @@ pub static QUERY_OPTIONS: &[OptionSpec] = &[
         None,
         "how long, in event time, a group or key without new rows is kept where nothing else ends it; none keeps it for ever",
     ),
+    STATE_MAX,
 ];
 
 /// Options of `CREATE ALERT`.
@@ -158,6 +161,7 @@ pub static ALERT_OPTIONS: &[OptionSpec] = &[
     option("notify.max-age", Kind::Duration, Some("5m"), "an alert older than this when it is found is recorded and not notified"),
     option("start", Kind::Start, Some("latest"), "where the alert begins to read: earliest, latest or a time"),
     option("delivery", DELIVERY, Some("exactly_once"), "how sure the alert's records are"),
+    STATE_MAX,
     option("escalate.after", Kind::Later, None, "after how long without acknowledgement others hear of it"),
     option("escalate.to", Kind::Later, None, "who hears of it then"),
 ];
@@ -172,6 +176,14 @@ const REGISTRY_SUBJECT: OptionSpec = option(
     Kind::Word,
     None,
     "the subject under which the schema is registered that queries write with; <topic>-value where it is not given",
+);
+
+const STATE_MAX: OptionSpec = option(
+    "state.max",
+    Kind::BytesOrNone,
+    None,
+    "how much state all its tasks may hold together; at that it stops and says so, losing nothing; none for any amount; the node's \
+     engine.state_max where it is not given",
 );
 
 const DELIVERY: Kind = Kind::Choice(&["exactly_once"]);
@@ -192,6 +204,8 @@ impl Kind {
             Self::Duration => duration(value, "write a number and a unit, as in 500ms, 15s, 2m, 1h"),
             Self::DurationOrNone if value == "none" => Ok(()),
             Self::DurationOrNone => duration(value, "write a number and a unit, as in 500ms, 15s, 2m, 1h, or none"),
+            Self::BytesOrNone if value == "none" || read_bytes(value).is_some() => Ok(()),
+            Self::BytesOrNone => Err("write a number of bytes, as in 256MiB or 2GiB, or none".to_owned()),
             Self::Flag if value == "true" || value == "false" => Ok(()),
             Self::Flag => Err("write true or false".to_owned()),
             Self::Choice(words) if words.contains(&value) => Ok(()),
@@ -223,6 +237,7 @@ impl Kind {
             Self::Count { least, most } => format!("{least} to {most}"),
             Self::Duration => "duration".to_owned(),
             Self::DurationOrNone => "duration or none".to_owned(),
+            Self::BytesOrNone => "bytes or none".to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Choice(words) => words.join(" | "),
             Self::Start => "earliest | latest | time".to_owned(),

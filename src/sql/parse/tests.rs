@@ -30,7 +30,9 @@ fn shape(statement: &Statement) -> String {
         Statement::Show(Show::All(kind)) => format!("show all {}", kind.word()),
         Statement::Show(Show::Create { kind, name }) => format!("show create {} {name}", kind.map_or("any", Kind::word)),
         Statement::Describe(name) => format!("describe {name}"),
-        Statement::Explain(Explain::Select(s)) => format!("explain {} | {}", s.query, emit(s)),
+        Statement::Explain(Explain::Select { analyze, select: s }) => {
+            format!("explain {}{} | {}", if *analyze { "analyze " } else { "" }, s.query, emit(s))
+        }
         Statement::Explain(Explain::Query { analyze, name }) => format!("explain query {name} analyze {analyze}"),
         Statement::WhyQuery(name) => format!("why {name}"),
     }
@@ -239,6 +241,7 @@ fn the_short_statements_are_read() {
         ("DESCRIBE s", "describe s"),
         ("DESC STREAM s", "describe s"),
         ("EXPLAIN SELECT * FROM s EMIT CHANGES", "explain SELECT * FROM s | changes"),
+        ("EXPLAIN ANALYZE SELECT * FROM s", "explain analyze SELECT * FROM s | unstated"),
         ("EXPLAIN QUERY q", "explain query q analyze false"),
         ("EXPLAIN ANALYZE QUERY q", "explain query q analyze true"),
         ("WHY QUERY q", "why q"),
@@ -268,7 +271,7 @@ fn what_is_not_built_is_refused_by_name() {
         ("DROP STREAM s CASCADE", "DROP .. CASCADE"),
         ("SHOW TOPICS", "SHOW TOPICS"),
         ("SHOW STREAMS LIKE 'a%'", "SHOW STREAMS LIKE"),
-        ("EXPLAIN ANALYZE SELECT 1", "EXPLAIN ANALYZE SELECT"),
+        ("EXPLAIN ANALYZE SELECT * FROM s EMIT CHANGES", "EXPLAIN ANALYZE of a SELECT that goes on for ever"),
         ("EXPLAIN VERBOSE SELECT 1", "EXPLAIN VERBOSE"),
         (
             "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY p ORDER BY ts PATTERN (A B) SUBSET u = (A, B) DEFINE A AS true) AS m",
@@ -590,7 +593,7 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
             error[SQL-0003]: an alert has no option 'prority'
               1 | CREATE ALERT a WITH ('prority' = 'high') AS SELECT 1 FROM s
                 |                      ^^^^^^^^^ did you mean 'priority'?
-              options: 'priority', 'hold', 'clear.hold', 'latch', 'max.gap', 'order', 'notify', 'notify.max-age', 'start', 'delivery'
+              options: 'priority', 'hold', 'clear.hold', 'latch', 'max.gap', 'order', 'notify', 'notify.max-age', 'start', 'delivery', 'state.max'
         "#]],
         ),
         (

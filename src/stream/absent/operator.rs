@@ -122,6 +122,10 @@ impl Absent {
 }
 
 impl Operator for Absent {
+    fn name(&self) -> &'static str {
+        "absent"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

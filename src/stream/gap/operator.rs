@@ -265,6 +265,10 @@ fn rounded(line: &ArrayRef) -> ArrayRef {
 }
 
 impl Operator for GapFill {
+    fn name(&self) -> &'static str {
+        "gap_fill"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -293,6 +293,10 @@ impl Versions {
 }
 
 impl Join for AsOf {
+    fn name(&self) -> &'static str {
+        "asof_join"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

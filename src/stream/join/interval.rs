@@ -295,6 +295,10 @@ impl Interval {
 }
 
 impl Join for Interval {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -120,6 +120,8 @@ impl JoinKind {
 /// Brings the rows of two chains together. As an operator: no clock, no IO, a function of each side's rows in
 /// their order and of the watermarks.
 pub trait Join: Send {
+    /// What kind it is, in one word for figures and metrics.
+    fn name(&self) -> &'static str;
     /// The columns it hands on.
     fn schema(&self) -> SchemaRef;
     /// Takes rows of one partition of a side, in offset order.

@@ -32,6 +32,10 @@ impl Union {
 }
 
 impl Join for Union {
+    fn name(&self) -> &'static str {
+        "union"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

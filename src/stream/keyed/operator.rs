@@ -235,6 +235,10 @@ impl Keyed {
 }
 
 impl Operator for Keyed {
+    fn name(&self) -> &'static str {
+        "over"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -301,6 +301,10 @@ impl Ahead {
 }
 
 impl Operator for Ahead {
+    fn name(&self) -> &'static str {
+        "over"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -277,6 +277,10 @@ impl Lead {
 }
 
 impl Operator for Lead {
+    fn name(&self) -> &'static str {
+        "lead"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

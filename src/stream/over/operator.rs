@@ -481,6 +481,10 @@ impl OverCall {
 }
 
 impl Operator for Over {
+    fn name(&self) -> &'static str {
+        "over"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

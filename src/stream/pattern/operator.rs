@@ -363,6 +363,10 @@ impl MatchRecognize {
 }
 
 impl Operator for MatchRecognize {
+    fn name(&self) -> &'static str {
+        "match"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -228,6 +228,10 @@ impl Rank {
 }
 
 impl Operator for Rank {
+    fn name(&self) -> &'static str {
+        "rank"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

@@ -273,6 +273,10 @@ impl SessionAggregate {
 }
 
 impl Operator for SessionAggregate {
+    fn name(&self) -> &'static str {
+        "session"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

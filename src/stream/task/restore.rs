@@ -93,6 +93,8 @@ impl Task {
                 return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
             }
         }
+        self.count();
+        self.weigh()?;
         // A fresh snapshot, so that the pins on the input and the checkpoint's length are right from the start.
         if !restored.commits.is_empty() || restored.snapshot.is_none() || !fits {
             self.snapshot().await?;
@@ -159,6 +161,8 @@ impl Task {
             }
             let out = self.advance_merged()?;
             self.discard(out)?;
+            self.weighed.2 = true;
+            self.weigh()?;
             if !moved {
                 break;
             }

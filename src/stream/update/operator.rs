@@ -364,6 +364,10 @@ impl UpdateAggregate {
 }
 
 impl Operator for UpdateAggregate {
+    fn name(&self) -> &'static str {
+        "group"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(self.spec.shown.as_ref().map_or(&self.spec.schema, |shown| &shown.schema))
     }

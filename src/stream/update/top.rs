@@ -327,6 +327,10 @@ fn placed(scope: Scope, batch: RecordBatch, times: Vec<i64>) -> Rows {
 }
 
 impl Operator for Top {
+    fn name(&self) -> &'static str {
+        "top"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.shown.schema)
     }

@@ -216,6 +216,10 @@ impl WindowAggregate {
 }
 
 impl Operator for WindowAggregate {
+    fn name(&self) -> &'static str {
+        "window"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.spec.schema)
     }

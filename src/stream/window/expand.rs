@@ -57,6 +57,10 @@ impl WindowExpand {
 }
 
 impl Operator for WindowExpand {
+    fn name(&self) -> &'static str {
+        "expand"
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -80,6 +80,7 @@ impl Bench {
             default_partitions: 1,
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(256 << 20, None).expect("memory"),
+            state_max: None,
         };
         let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.expect("an engine");
