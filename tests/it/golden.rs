@@ -250,7 +250,12 @@ async fn history(case: &Case) -> Result<(), String> {
 }
 
 fn create(case: &Case) -> String {
-    let made = if case.view { format!("CREATE MATERIALIZED VIEW {VIEW} AS") } else { format!("CREATE QUERY {QUERY} AS INSERT INTO {OUT}") };
+    let with = case.with.as_ref().map_or_else(String::new, |options| format!(" WITH ({options})"));
+    let made = if case.view {
+        format!("CREATE MATERIALIZED VIEW {VIEW}{with} AS")
+    } else {
+        format!("CREATE QUERY {QUERY}{with} AS INSERT INTO {OUT}")
+    };
     format!("{made} {}\n{};", case.query, case.emit)
 }
 

@@ -62,6 +62,14 @@ impl Walk<'_> {
             None => None,
             Some(condition) => Some(self.expr(&condition, &Arc::new(schemas[0].join(schemas[1])?))?),
         };
+        let ttl_ms = match join.right_time {
+            // Of a key's rows the latest is kept for ever where nothing is said.
+            Some(_) => {
+                let of_right: Vec<LogicalExpr> = pairs.iter().map(|[_, of_right]| of_right.clone()).collect();
+                self.ttl_of(&of_right, &[], schemas[1], &right)?
+            }
+            None => None,
+        };
         let spec = AsOfSpec {
             keeps_left: join.keeps_left,
             is_strict: join.is_strict,
@@ -69,6 +77,7 @@ impl Walk<'_> {
             keys,
             condition,
             table,
+            ttl_ms,
             schema: Arc::clone(UserDefinedLogicalNodeCore::schema(join).inner()),
         };
         let is_table = join.right_time.is_none();

@@ -73,6 +73,15 @@ impl Flow {
         Ok(operators)
     }
 
+    /// Whether `state.ttl` lets go of something in it.
+    pub(super) fn has_ttl(&self) -> bool {
+        let sides = self.fork.as_ref().is_some_and(|fork| {
+            let joins = matches!(&fork.join, JoinStep::AsOf(AsOfSpec { ttl_ms: Some(_), .. }));
+            joins || fork.left.has_ttl() || fork.right.has_ttl()
+        });
+        sides || self.steps.iter().any(Step::has_ttl)
+    }
+
     /// Whether anything in it keeps state between rows.
     pub(super) fn is_stateful(&self) -> bool {
         is_stateful(self.fork.as_deref(), &self.steps)
@@ -157,7 +166,8 @@ impl JoinStep {
                     (None, true) => "the latest before its time",
                     (None, false) => "the latest up to its time",
                 };
-                writeln!(out, "join     {kind} {}, {latest}{}", keys(&spec.keys), besides(spec.condition.as_ref()))
+                let young = spec.ttl_ms.map_or_else(String::new, |ttl| format!(" and at most {} before it", Length(ttl)));
+                writeln!(out, "join     {kind} {}, {latest}{young}{}", keys(&spec.keys), besides(spec.condition.as_ref()))
             }
         };
     }

@@ -24,7 +24,7 @@ pub(super) enum Step {
     /// Functions over a key's past.
     Keyed { keys: Vec<Arc<dyn Expr>>, functions: Vec<KeyedFunction>, names: Vec<String>, schema: SchemaRef },
     /// Functions over frames of a key's rows.
-    Over { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, expiry: Option<OverExpiry>, schema: SchemaRef },
+    Over { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, expiry: Option<OverExpiry>, ttl_ms: Option<i64>, schema: SchemaRef },
     /// Functions over frames that reach behind their rows.
     Ahead { keys: Vec<Arc<dyn Expr>>, calls: Vec<OverCall>, schema: SchemaRef },
     /// Values of a key's later rows.
@@ -101,9 +101,13 @@ impl Step {
             Self::Keyed { keys, functions, schema, .. } => {
                 Box::new(Keyed::new(KeyedSpec { keys: keys.clone(), functions: functions.clone(), schema: Arc::clone(schema) })?)
             }
-            Self::Over { keys, calls, expiry, schema } => {
-                Box::new(Over::new(OverSpec { keys: keys.clone(), calls: calls.clone(), expiry: *expiry, schema: Arc::clone(schema) })?)
-            }
+            Self::Over { keys, calls, expiry, ttl_ms, schema } => Box::new(Over::new(OverSpec {
+                keys: keys.clone(),
+                calls: calls.clone(),
+                expiry: *expiry,
+                ttl_ms: *ttl_ms,
+                schema: Arc::clone(schema),
+            })?),
             Self::Ahead { keys, calls, schema } => {
                 Box::new(Ahead::new(AheadSpec { keys: keys.clone(), calls: calls.clone(), schema: Arc::clone(schema) })?)
             }
@@ -181,10 +185,11 @@ impl Step {
                 writeln!(out, "columns  {}", named.collect::<Vec<_>>().join(", "))
             }
             Self::Keyed { keys, names, .. } => writeln!(out, "over     [{}] by time: {}", list(keys), names.join(", ")),
-            Self::Over { keys, calls, expiry, .. } => {
+            Self::Over { keys, calls, expiry, ttl_ms, .. } => {
                 let calls = calls.iter().map(shown_call).collect::<Vec<_>>().join(", ");
                 let until = expiry.map(|expiry| format!(", each {}", shown_end(&keys[expiry.key].text(), expiry.plus_ms)));
-                writeln!(out, "over     [{}] by time{}: {calls}", list(keys), until.unwrap_or_default())
+                let silent = ttl_ms.map(|ttl| format!(", each until {} without a row", Length(ttl)));
+                writeln!(out, "over     [{}] by time{}{}: {calls}", list(keys), until.unwrap_or_default(), silent.unwrap_or_default())
             }
             Self::Ahead { keys, calls, .. } => {
                 let calls = calls.iter().map(shown_call).collect::<Vec<_>>().join(", ");
@@ -325,6 +330,14 @@ impl Step {
             Self::Map { filter, columns, schema } => Some(FilterProject::new(filter.clone(), columns.clone(), Arc::clone(schema))),
             _ => None,
         }
+    }
+
+    /// Whether something in it is let go of by `state.ttl`.
+    pub(super) const fn has_ttl(&self) -> bool {
+        matches!(
+            self,
+            Self::Over { ttl_ms: Some(_), .. } | Self::Top { ttl_ms: Some(_), .. } | Self::Update { life: Life::Open(Some(_)), .. }
+        )
     }
 
     /// Whether it keeps anything between rows.

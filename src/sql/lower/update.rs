@@ -244,8 +244,13 @@ impl QueryPlan {
     }
 }
 
-/// Refuses an EMIT that has nothing to say, and rows that change without a key.
+/// Refuses an EMIT that has nothing to say, a `state.ttl` that nothing asks for, and rows that change without a key.
 pub(super) fn check(plan: &QueryPlan, select: &Select, purpose: Purpose) -> Result<(), SqlError> {
+    if matches!(select.state_ttl, StateTtl::For(_)) && !plan.flow.has_ttl() {
+        let error =
+            SqlError::new(Code::BadOption, "'state.ttl' has nothing to let go of: whatever the query keeps comes to an end by itself");
+        return Err(error.hint("leave it out; 'state.max' bounds how much is kept"));
+    }
     let clause = match select.emit {
         Emit::Update { .. } => Some("EMIT ON UPDATE"),
         Emit::WindowClose { grace: Some(_), .. } => Some("WITH GRACE"),

@@ -371,7 +371,10 @@ impl Walk<'_> {
                 Family::Frame => {
                     let mut exprs = Exprs::default();
                     let calls = run_calls.iter().map(|call| self.over_call(call, input, &mut exprs)).collect::<Result<Vec<_>, _>>()?;
-                    Step::Over { keys, calls, expiry: expiry(&params.partition_by, input, &chain.columns), schema }
+                    let expiry = expiry(&params.partition_by, input, &chain.columns);
+                    let is_endless = expiry.is_none() && calls.iter().any(|call| call.frame().is_endless());
+                    let ttl_ms = if is_endless { self.ttl_of(&params.partition_by, &[], input, &chain)? } else { None };
+                    Step::Over { keys, calls, expiry, ttl_ms, schema }
                 }
                 Family::AheadInTime | Family::AheadInRows => {
                     let mut exprs = Exprs::default();

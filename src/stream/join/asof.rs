@@ -1,6 +1,7 @@
 //! The join with the latest row of the other side: `ASOF JOIN`, and `FOR SYSTEM_TIME AS OF` with a table.
 //!
-//! Of the right side the latest row of each key that was worked through is kept. A left row takes it when its own time
+//! Of the right side the latest row of each key that was worked through is kept, for a time to live where there is one: then a
+//! left row takes none that is older than that, and so none need be remembered for longer. A left row takes it when its own time
 //! is worked through, so it sees exactly the right rows up to its time, in the order of `mod`; of right rows of one time
 //! the last counts. A row of a table is a version: it holds until the next of its key, or until it is deleted; one
 //! that comes late, by its partition's watermark just before it, holds from that watermark on instead of being lost.
@@ -8,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
@@ -25,6 +26,8 @@ use crate::time::Timestamp;
 
 /// Entries are put together when there are so many.
 const MANY_ENTRIES: usize = 8192;
+/// So often, in event time, it is looked for versions that are too old.
+const SWEEP_MS: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 /// No version: the key has none, or it was deleted.
 const NONE: u64 = u64::MAX;
 
@@ -43,6 +46,8 @@ pub struct AsOfSpec {
     pub condition: Option<Arc<dyn Expr>>,
     /// What the right side is, where it is a table.
     pub table: Option<TableSide>,
+    /// How much older than its left row a partner may be; any time where nothing is said.
+    pub ttl_ms: Option<i64>,
     /// The columns of the result: the left ones, then the right ones.
     pub schema: SchemaRef,
 }
@@ -62,8 +67,9 @@ pub struct TableSide {
 #[derive(Default)]
 struct Versions {
     blocks: Blocks,
-    /// By key.
+    /// By key: the version, and its time.
     current: Vec<u64>,
+    times: Vec<i64>,
     held: usize,
     live: usize,
 }
@@ -77,6 +83,8 @@ pub struct AsOf {
     versions: Versions,
     /// Everything older than this has been worked through.
     mark: i64,
+    /// How far time had come when versions that are too old were last let go of.
+    swept: i64,
 }
 
 impl AsOf {
@@ -88,7 +96,7 @@ impl AsOf {
         let fields = spec.inputs.iter().flat_map(|schema| schema.fields().iter().cloned());
         let pair_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let waiting = [Buffer::default(), Buffer::default()];
-        Ok(Self { spec, pair_schema, keys: JoinKeys::new(false), waiting, versions: Versions::default(), mark: i64::MIN })
+        Ok(Self { spec, pair_schema, keys: JoinKeys::new(false), waiting, versions: Versions::default(), mark: i64::MIN, swept: i64::MIN })
     }
 
     fn width(&self, side: Side) -> usize {
@@ -139,10 +147,11 @@ impl AsOf {
                 if *of > time || (self.spec.is_strict && *of == time) {
                     break;
                 }
-                self.versions.enter(next_right, right_slots[right], gone[right], &mut self.keys);
+                self.versions.enter(next_right, right_slots[right], *of, gone[right], &mut self.keys);
                 next_right += 1;
             }
-            let version = self.versions.of(left_slots[row]);
+            let oldest = self.spec.ttl_ms.map_or(i64::MIN, |ttl| time.saturating_sub(ttl));
+            let version = self.versions.of(left_slots[row], oldest);
             if version.is_some() || self.spec.keeps_left {
                 entries.push(Entry { rows: [Some(row as u64), version], at: time, time });
             }
@@ -152,11 +161,23 @@ impl AsOf {
         }
         self.flush(&left, &mut entries, out)?;
         while let Some(slot) = right_slots.get((next_right - first_right) as usize) {
-            self.versions.enter(next_right, *slot, gone[(next_right - first_right) as usize], &mut self.keys);
+            let right = (next_right - first_right) as usize;
+            self.versions.enter(next_right, *slot, right_times[right], gone[right], &mut self.keys);
             next_right += 1;
         }
+        self.sweep(at);
         self.versions.compact()?;
         self.check_size()
+    }
+
+    /// Lets go of versions that no row which may still come can take.
+    fn sweep(&mut self, at: i64) {
+        let Some(ttl) = self.spec.ttl_ms else { return };
+        let period = ttl.clamp(*SWEEP_MS.start(), *SWEEP_MS.end());
+        if self.swept == i64::MIN || at >= self.swept.saturating_add(period) {
+            self.swept = at;
+            self.versions.forget_before(at.saturating_sub(ttl), &mut self.keys);
+        }
     }
 
     /// A table that every task reads whole stays small.
@@ -225,20 +246,33 @@ impl Versions {
         self.blocks.push(columns, len)
     }
 
-    /// The version that holds.
-    fn of(&self, slot: u32) -> Option<u64> {
+    /// The version that holds, if it is not older than this.
+    fn of(&self, slot: u32, oldest: i64) -> Option<u64> {
         let row = if slot == NOBODY { None } else { self.current.get(slot as usize).copied() };
-        row.filter(|row| *row != NONE)
+        row.filter(|row| *row != NONE && self.times[slot as usize] >= oldest)
+    }
+
+    /// Lets go of the versions that are older than this.
+    fn forget_before(&mut self, oldest: i64, keys: &mut JoinKeys) {
+        for (slot, row) in self.current.iter_mut().enumerate() {
+            if *row != NONE && self.times[slot] < oldest {
+                *row = NONE;
+                self.live -= 1;
+                keys.release(slot as u32);
+            }
+        }
     }
 
     /// A version takes the place of the one before it, or says that there is none any more.
-    fn enter(&mut self, row: u64, slot: u32, gone: bool, keys: &mut JoinKeys) {
+    fn enter(&mut self, row: u64, slot: u32, time: i64, gone: bool, keys: &mut JoinKeys) {
         if slot == NOBODY {
             return;
         }
         if self.current.len() <= slot as usize {
             self.current.resize(slot as usize + 1, NONE);
+            self.times.resize(slot as usize + 1, NO_TIME);
         }
+        self.times[slot as usize] = time;
         let before = std::mem::replace(&mut self.current[slot as usize], if gone { NONE } else { row });
         if before != NONE {
             self.live -= 1;
@@ -288,7 +322,7 @@ impl Versions {
     }
 
     fn bytes(&self) -> usize {
-        self.blocks.bytes() + self.current.len() * 8
+        self.blocks.bytes() + self.current.len() * 16
     }
 }
 
@@ -375,7 +409,10 @@ impl Join for AsOf {
         if rows.is_empty() {
             return Ok(());
         }
-        let columns = self.versions.columns(&rows)?;
+        let mut columns = self.versions.columns(&rows)?;
+        if self.spec.ttl_ms.is_some() {
+            columns.push(Arc::new(rows.iter().map(|(_, slot)| Some(self.versions.times[*slot as usize])).collect::<Int64Array>()));
+        }
         let fields = columns.iter().enumerate().map(|(at, column)| Field::new(format!("c{at}"), column.data_type().clone(), true));
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns, &options);
@@ -397,14 +434,19 @@ impl Join for AsOf {
         }
         let (width, keys) = (self.width(Side::Right), self.spec.keys[1].len());
         for versions in state.get("versions") {
-            if versions.num_columns() != width + keys {
+            let timed = usize::from(self.spec.ttl_ms.is_some());
+            if versions.num_columns() != width + keys + timed {
                 return Err(misfit("the versions have other columns"));
             }
-            let slots = self.keys.take(&versions.columns()[width..], versions.num_rows())?;
+            let times = match timed {
+                0 => vec![NO_TIME; versions.num_rows()],
+                _ => ints_of(versions, width + keys).ok_or_else(|| misfit("the versions have no times"))?.to_vec(),
+            };
+            let slots = self.keys.take(&versions.columns()[width..width + keys], versions.num_rows())?;
             let first = self.versions.blocks.end();
-            self.versions.push(versions.columns(), versions.num_rows())?;
-            for (row, slot) in (first..).zip(slots) {
-                self.versions.enter(row, slot, false, &mut self.keys);
+            self.versions.push(&versions.columns()[..width + keys], versions.num_rows())?;
+            for ((row, slot), time) in (first..).zip(slots).zip(times) {
+                self.versions.enter(row, slot, time, false, &mut self.keys);
             }
         }
         Ok(())

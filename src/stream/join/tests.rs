@@ -294,6 +294,7 @@ mod as_of {
             keys: [key(), key()],
             condition: below.map(|below| Arc::new(Below(5, below)) as Arc<dyn Expr>),
             table: None,
+            ttl_ms: None,
             schema: joined_schema(JoinKind::Inner),
         }
     }
@@ -307,7 +308,9 @@ mod as_of {
         let mut lines = Vec::new();
         for l in left {
             let fits = |r: &&Seen| r.key == l.key && (r.time < l.time || (r.time == l.time && !of.is_strict));
-            let latest = right.iter().rfind(fits).filter(|r| below.is_none_or(|below| r.value.is_some_and(|value| value < below)));
+            let is_young = |r: &&Seen| of.ttl_ms.is_none_or(|ttl| l.time - r.time <= ttl);
+            let latest =
+                right.iter().rfind(fits).filter(is_young).filter(|r| below.is_none_or(|below| r.value.is_some_and(|value| value < below)));
             match latest {
                 Some(r) => lines.push(format!("{} {}", l.cells(), r.cells())),
                 None if of.keeps_left => lines.push(format!("{} {NONE}", l.cells())),
@@ -330,6 +333,46 @@ mod as_of {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_row_meets_none_that_is_older_than_the_time_to_live_however_it_is_carried_through() {
+        for seed in 0..4 {
+            for (keeps_left, ttl) in [(true, 0), (false, 5), (true, 5), (true, 1500)] {
+                // Steps that leave room for sweeps, which come once a second of event time.
+                let (step, disorder) = if ttl == 1500 { (900, 1500) } else { (4, 12) };
+                let side = |seed: u64, count| -> Vec<Partition> {
+                    let of = |p: i32| Partition::new(p, disorder - 4, &readings(seed * 10 + p as u64, count, step, disorder));
+                    vec![of(0), of(1)]
+                };
+                let (left, right) = (side(seed, 70), side(50 + seed, 40));
+                let of = AsOfSpec { ttl_ms: Some(ttl), ..spec(keeps_left, false, None) };
+                let told = check_sources(&|| chain(&of), &[&left, &right], true);
+                let (left, right) = (seen(Side::Left, &left), seen(Side::Right, &right));
+                assert_eq!(told.rows, model(&of, None, &left, &right), "{keeps_left} {ttl}");
+                let for_ever = spec(keeps_left, false, None);
+                assert_ne!(told.rows, model(&for_ever, None, &left, &right), "some row was too old: seed {seed}, {ttl}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_come_again_is_let_go_of_with_the_time_to_live() {
+        let most = |ttl_ms: Option<i64>, keys: i64| {
+            let mut most = 0;
+            let mut on = chain(&AsOfSpec { ttl_ms, ..spec(true, false, None) });
+            for key in 0..keys {
+                let name: &'static str = format!("patient number {key}").leak();
+                let mut out = Output::default();
+                on.rows_of(1, one(&[(name, Some(key * 1000), Some(1.0))])[0].rows(), &mut out).unwrap();
+                on.watermark(Timestamp(key * 1000 + 1), &mut out).unwrap();
+                most = most.max(on.state_bytes());
+            }
+            most
+        };
+        assert!(most(None, 8000) > 3 * most(None, 2000));
+        let (few, many) = (most(Some(5000), 2000), most(Some(5000), 8000));
+        assert!(many < few + few / 4, "at most {few} bytes over 2000 keys, {many} over 8000");
     }
 
     #[test]

@@ -37,13 +37,19 @@ impl OverFrame {
         matches!(self, Self::Range { from_ms: Some(_), .. } | Self::Rows { from: Some(_), .. })
     }
 
+    /// Whether it goes back to the key's first row, so that a key is remembered for as long as there may be rows of it.
+    #[must_use]
+    pub const fn is_endless(self) -> bool {
+        !self.is_bounded()
+    }
+
     /// Whether rows behind its own may count.
     pub(super) const fn reaches_ahead(self) -> bool {
         matches!(self, Self::Range { to_ms: ..0, .. } | Self::Rows { to: ..0, .. })
     }
 
-    /// After how much event time without a row a key may be forgotten without changing any result.
-    pub(super) const fn lasts_ms(self) -> Option<i64> {
+    /// After how much event time without a row a key may be forgotten without changing any result, where there is such a time.
+    const fn lasts_ms(self) -> Option<i64> {
         match self {
             Self::Range { from_ms, .. } => from_ms,
             Self::Rows { from: Some(_), .. } => Some(REMEMBERED_MS),
@@ -121,12 +127,24 @@ impl Walk {
 #[derive(Debug)]
 pub(super) struct Frames {
     pub(super) of: OverFrame,
+    /// Where the frame has no beginning: it begins anew with a row that comes more than this after the key's last one.
+    pub(super) ttl_ms: Option<i64>,
     stands: Vec<Stand>,
 }
 
 impl Frames {
     pub(super) const fn new(of: OverFrame) -> Self {
-        Self { of, stands: Vec::new() }
+        Self { of, ttl_ms: None, stands: Vec::new() }
+    }
+
+    /// After how much event time without a row a key may be forgotten without changing any result.
+    pub(super) fn lasts_ms(&self) -> Option<i64> {
+        self.of.lasts_ms().or(self.ttl_ms)
+    }
+
+    /// Whether a row this long after the key's last one finds nothing.
+    fn forgets_after(&self, gap_ms: i64) -> bool {
+        self.of.forgets_after(gap_ms) || (!self.of.is_bounded() && self.ttl_ms.is_some_and(|ttl| gap_ms > ttl))
     }
 
     pub(super) fn grow(&mut self, slots: usize) {
@@ -146,8 +164,8 @@ impl Frames {
             Walk { steps: Vec::with_capacity(slots.len()), enter: Vec::with_capacity(slots.len()), leave: Vec::with_capacity(slots.len()) };
         for (row, slot) in slots.iter().enumerate() {
             let here = first + row as u32;
+            let fresh = self.forgets_after(gaps[row]);
             let stand = &mut self.stands[*slot as usize];
-            let fresh = self.of.forgets_after(gaps[row]);
             if fresh {
                 *stand = NEW;
             }

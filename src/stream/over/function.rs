@@ -3,7 +3,7 @@
 //! Owns the trait [`Function`], [`Pick`] (the first and last value of a frame, of any type), [`AnyExtreme`] (the least
 //! and greatest of values of any type) and [`Place`] (a row's number among its key's rows).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array, new_empty_array};
@@ -73,6 +73,12 @@ pub(super) struct Pick {
     firsts: Option<Firsts>,
 }
 
+/// Which first value is meant: one that came with these rows, or the one that is kept of a slot.
+enum First {
+    New(usize),
+    Known(u32),
+}
+
 struct Firsts {
     converter: RowConverter,
     of: Vec<Option<OwnedRow>>,
@@ -107,30 +113,41 @@ impl Function for Pick {
             let column = lane.gather(walk.steps.iter().map(|step| if self.last { step.last } else { step.head }))?;
             return Ok(Answers { column, failed: Vec::new() });
         };
-        // The first rows of keys that had none.
-        let (mut new, mut known): (Vec<(u32, u32)>, HashSet<u32>) = Default::default();
+        // The first rows of keys that had none, or begin anew; of each step, which of these is its key's by then.
+        let mut new: Vec<u32> = Vec::new();
+        let mut latest: HashMap<u32, Option<usize>> = HashMap::new();
+        let mut firsts_of_steps: Vec<Option<First>> = Vec::with_capacity(walk.steps.len());
         for (step, enter, _) in walk.each() {
-            if let Some(first) = enter.first()
-                && firsts.of[step.slot as usize].is_none()
-                && known.insert(step.slot)
-            {
-                new.push((step.slot, *first));
+            if step.fresh {
+                latest.insert(step.slot, None);
             }
+            let has_none = latest.get(&step.slot).map_or(firsts.of[step.slot as usize].is_none(), Option::is_none);
+            if let Some(first) = enter.first().filter(|_| has_none) {
+                latest.insert(step.slot, Some(new.len()));
+                new.push(*first);
+            }
+            firsts_of_steps.push(match latest.get(&step.slot) {
+                Some(new) => new.map(First::New),
+                None => Some(First::Known(step.slot)),
+            });
         }
-        let values = lane.gather(new.iter().map(|(_, row)| *row))?;
+        let values = lane.gather(new.iter().copied())?;
         let rows = firsts.converter.convert_columns(&[values]).map_err(|e| error(&e))?;
-        for ((slot, _), row) in new.iter().zip(&rows) {
-            firsts.of[*slot as usize] = Some(row.owned());
-        }
         let nothing = lane.gather(std::iter::once(NOTHING))?;
         let nothing = firsts.converter.convert_columns(&[nothing]).map_err(|e| error(&e))?;
-        let answer = |slot: u32| firsts.of[slot as usize].as_ref().map_or_else(|| nothing.row(0), OwnedRow::row);
-        let answers = walk.steps.iter().map(|step| answer(step.slot));
+        let answers = firsts_of_steps.iter().map(|first| match first {
+            Some(First::New(at)) => rows.row(*at),
+            Some(First::Known(slot)) => firsts.of[*slot as usize].as_ref().map_or_else(|| nothing.row(0), OwnedRow::row),
+            None => nothing.row(0),
+        });
         let column = if walk.steps.is_empty() {
             new_empty_array(lane.data_type())
         } else {
             firsts.converter.convert_rows(answers).map_err(|e| error(&e))?.swap_remove(0)
         };
+        for (slot, place) in latest {
+            firsts.of[slot as usize] = place.map(|place| rows.row(place).owned());
+        }
         Ok(Answers { column, failed: Vec::new() })
     }
 
@@ -304,6 +321,9 @@ impl Function for Place {
     fn run(&mut self, walk: &Walk, past: &Past) -> Result<Answers, StreamError> {
         let mut numbers = Vec::with_capacity(walk.steps.len());
         for (step, enter, _) in walk.each() {
+            if step.fresh {
+                self.states[step.slot as usize] = NONE_YET;
+            }
             let [rows, last, rank, times] = &mut self.states[step.slot as usize];
             for row in enter {
                 let at = past.time(*row);

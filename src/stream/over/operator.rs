@@ -107,6 +107,9 @@ pub struct OverSpec {
     pub calls: Vec<OverCall>,
     /// Whether keys come to an end.
     pub expiry: Option<OverExpiry>,
+    /// Frames without a beginning, and numbers of rows, begin anew with a row that comes more than this after the key's last
+    /// one: so a key that is silent for longer need not be remembered. Without it they go back to the key's first row.
+    pub ttl_ms: Option<i64>,
     /// The input's columns, then one for each function.
     pub schema: SchemaRef,
 }
@@ -224,8 +227,9 @@ impl Over {
         if let Some(ahead) = spec.calls.iter().find(|call| call.frame().reaches_ahead()) {
             return Err(StreamError::Limit(format!("{}: the frame ends behind its row", ahead.text)));
         }
-        let Parts { sources, past, frames, functions } = Parts::of(&spec.calls, &spec.schema, width)?;
-        let lasts = frames.iter().map(|frames| frames.of.lasts_ms()).collect::<Option<Vec<i64>>>();
+        let Parts { sources, past, mut frames, functions } = Parts::of(&spec.calls, &spec.schema, width)?;
+        frames.iter_mut().for_each(|frames| frames.ttl_ms = spec.ttl_ms);
+        let lasts = frames.iter().map(Frames::lasts_ms).collect::<Option<Vec<i64>>>();
         Ok(Self {
             lasts_ms: lasts.map(|lasts| lasts.into_iter().max().unwrap_or(0)),
             spec,
@@ -337,7 +341,7 @@ impl Over {
 
     /// Forgets the keys whose next row would find nothing, and the frames that it would find empty.
     fn sweep(&mut self) -> Result<(), StreamError> {
-        let shortest = self.frames.iter().filter_map(|frames| frames.of.lasts_ms()).min();
+        let shortest = self.frames.iter().filter_map(Frames::lasts_ms).min();
         if shortest.is_none() && self.spec.expiry.is_none() {
             return Ok(());
         }
@@ -350,7 +354,7 @@ impl Over {
             let silent = self.mark.saturating_sub(self.last[slot as usize]);
             let over = self.ends[slot as usize] < self.mark || self.lasts_ms.is_some_and(|lasts| silent > lasts);
             for (number, frames) in self.frames.iter_mut().enumerate() {
-                if over || frames.of.lasts_ms().is_some_and(|lasts| silent > lasts) {
+                if over || frames.lasts_ms().is_some_and(|lasts| silent > lasts) {
                     frames.forget(slot);
                     self.functions.iter_mut().filter(|of| of.frame == number).for_each(|of| of.function.forget(slot));
                 }
@@ -404,7 +408,7 @@ fn check(call: &OverCall, frame: OverFrame) -> Result<(), StreamError> {
 
 impl OverCall {
     /// The frame it looks at: the number of a row has none of its own.
-    pub(super) fn frame(&self) -> OverFrame {
+    pub fn frame(&self) -> OverFrame {
         match self.function {
             OverFunction::RowNumber | OverFunction::Rank | OverFunction::DenseRank => OverFrame::Rows { from: None, to: 0 },
             _ => self.frame,

@@ -54,6 +54,10 @@ pub(super) fn every(frame: OverFrame) -> Vec<(OverCall, DataType)> {
 }
 
 fn over(calls: Vec<(OverCall, DataType)>, expiry: Option<OverExpiry>) -> Over {
+    over_for(calls, expiry, None)
+}
+
+fn over_for(calls: Vec<(OverCall, DataType)>, expiry: Option<OverExpiry>, ttl_ms: Option<i64>) -> Over {
     let (calls, types): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
     let mut fields: Vec<Field> = reading_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
     fields.extend(types.into_iter().enumerate().map(|(at, of)| Field::new(format!("f{at}"), of, true)));
@@ -61,7 +65,7 @@ fn over(calls: Vec<(OverCall, DataType)>, expiry: Option<OverExpiry>) -> Over {
     if expiry.is_some() {
         keys.push(Arc::new(Column(1)));
     }
-    Over::new(OverSpec { keys, calls, expiry, schema: Arc::new(Schema::new(fields)) }).unwrap()
+    Over::new(OverSpec { keys, calls, expiry, ttl_ms, schema: Arc::new(Schema::new(fields)) }).unwrap()
 }
 
 fn chain(calls: &[(OverCall, DataType)]) -> Chain {
@@ -145,11 +149,31 @@ fn answers(line: &str) -> Vec<Option<f64>> {
 }
 
 fn check_frame(frame: OverFrame, inputs: &[Vec<Reading>], delay: i64) -> Told {
+    check_frame_for(frame, None, inputs, delay)
+}
+
+/// The rows, each with its key's name made another one where the key was silent for longer than this: a frame that begins
+/// anew is one of a new key.
+fn begun_anew(all: &[Row], ttl_ms: Option<i64>) -> Vec<Row> {
+    let mut last: std::collections::HashMap<&str, (i64, usize)> = std::collections::HashMap::new();
+    let renamed = |row: &Row| {
+        let (at, times) = *last.get(row.3).unwrap_or(&(row.0, 0));
+        let times = times + usize::from(ttl_ms.is_some_and(|ttl| row.0 - at > ttl));
+        last.insert(row.3, (row.0, times));
+        let name: &'static str = format!("{}{}", row.3, "'".repeat(times)).leak();
+        (row.0, row.1, row.2, name, row.4)
+    };
+    all.iter().map(renamed).collect()
+}
+
+fn check_frame_for(frame: OverFrame, ttl_ms: Option<i64>, inputs: &[Vec<Reading>], delay: i64) -> Told {
     let partitions: Vec<Partition> = inputs.iter().enumerate().map(|(p, readings)| Partition::new(p as i32, delay, readings)).collect();
-    let told = check_always(&|| chain(&every(frame)), &partitions, inputs.len() > 1);
+    let told = check_always(&|| Chain::new(vec![Box::new(over_for(every(frame), None, ttl_ms))]), &partitions, inputs.len() > 1);
     let all = on_time(inputs, delay);
     assert_eq!(told.rows.len(), all.len());
-    for ((line, row), expected) in told.rows.iter().zip(&all).zip(by_definition(frame, &all)) {
+    for ((line, row), mut expected) in told.rows.iter().zip(&all).zip(by_definition(frame, &begun_anew(&all, ttl_ms))) {
+        // The length of the key's name, which the model has made longer.
+        expected[6] = expected[6].map(|_| row.3.len() as f64);
         assert!(line.starts_with(&format!("{} {} ", row.3, row.0)), "{line} and {row:?}");
         let found = answers(line);
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -183,6 +207,41 @@ fn frames_without_a_beginning_agree_with_their_definition_too() {
         check_frame(frame, &[input(0)], 8);
         check_frame(frame, &[input(1), input(2)], 8);
     }
+}
+
+#[test]
+fn frames_without_a_beginning_begin_anew_once_a_key_was_silent_for_long_enough() {
+    for (seed, (frame, ttl)) in [(ALL, 12), (ALL_ROWS, 12), (ALL, 0), (ALL_ROWS, 30)].into_iter().enumerate() {
+        let input = |p: u64| readings(200 + seed as u64 * 10 + p, 120, 5, 9);
+        let inputs = [input(0), input(1), input(2)];
+        check_frame_for(frame, Some(ttl), &inputs[..1], 8);
+        check_frame_for(frame, Some(ttl), &inputs[1..], 8);
+        let all = on_time(&inputs[..1], 8);
+        let anew = begun_anew(&all, Some(ttl));
+        assert!(anew.iter().any(|row| row.3.contains('\'')), "some key was silent for long enough");
+    }
+    // Exactly so long is not longer; and frames with a beginning do not ask.
+    let a = |at: i64, value: f64| ("ann", Some(at), Some(value));
+    let lagging = OverFrame::Range { from_ms: None, to_ms: 5 };
+    let calls = vec![
+        (call(OverFunction::Sum, 2, lagging), DataType::Float64),
+        (call(OverFunction::Sum, 2, ALL), DataType::Float64),
+        (call(OverFunction::First, 2, ALL_ROWS), DataType::Float64),
+        (call(OverFunction::RowNumber, 2, ALL), DataType::UInt64),
+        (call(OverFunction::Sum, 2, range(100, 0)), DataType::Float64),
+    ];
+    let input = [Partition::new(0, 0, &[a(0, 1.0), a(10, 2.0), a(21, 4.0), a(21, 8.0), a(31, 16.0)])];
+    let told = check_always(&|| Chain::new(vec![Box::new(over_for(calls.clone(), None, Some(10)))]), &input, false);
+    assert_eq!(
+        told.rows,
+        [
+            "ann 0 1.0 - 1.0 1.0 1 1.0",
+            "ann 10 2.0 1.0 3.0 1.0 2 3.0",
+            "ann 21 4.0 - 12.0 4.0 1 15.0",
+            "ann 21 8.0 - 12.0 4.0 2 15.0",
+            "ann 31 16.0 12.0 28.0 4.0 3 31.0"
+        ]
+    );
 }
 
 #[test]
@@ -251,7 +310,10 @@ fn rows_of_a_day_ago_are_out_of_reach_of_frames_that_count_rows() {
 
 /// Carries readings of many keys through, each key once, and answers the bytes held at the end.
 fn held_after(calls: Vec<(OverCall, DataType)>, expiry: Option<OverExpiry>, keys: i64) -> usize {
-    let mut one = over(calls, expiry);
+    held_for(over(calls, expiry), keys)
+}
+
+fn held_for(mut one: Over, keys: i64) -> usize {
     let names: Vec<&'static str> = (0..keys).map(|key| &*format!("patient number {key}").leak()).collect();
     let mut out = Output::default();
     for (key, name) in names.into_iter().enumerate() {
@@ -274,6 +336,10 @@ fn a_key_that_does_not_come_again_holds_no_memory_once_its_frames_are_over() {
     let expiry = Some(OverExpiry { key: 1, plus_ms: 0 });
     assert!(held_after(counted.clone(), None, 3000) > 4 * held_after(counted.clone(), None, 300));
     let (few, many) = (held_after(counted.clone(), expiry, 300), held_after(counted, expiry, 3000));
+    assert!(many < few + few / 4, "{few} bytes after 300 keys, {many} after 3000");
+    // And with a time to live all functions let go of it.
+    let lasts = |keys| held_for(over_for(every(ALL), None, Some(5000)), keys);
+    let (few, many) = (lasts(300), lasts(3000));
     assert!(many < few + few / 4, "{few} bytes after 300 keys, {many} after 3000");
 }
 
@@ -310,6 +376,8 @@ fn a_frame_that_ends_before_it_begins_is_refused() {
         let mut fields: Vec<Field> = reading_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
         fields.push(Field::new("n", DataType::Int64, true));
         let calls = vec![call(OverFunction::Count, 2, frame)];
-        assert!(Over::new(OverSpec { keys: Vec::new(), calls, expiry: None, schema: Arc::new(Schema::new(fields)) }).is_err());
+        assert!(
+            Over::new(OverSpec { keys: Vec::new(), calls, expiry: None, ttl_ms: None, schema: Arc::new(Schema::new(fields)) }).is_err()
+        );
     }
 }

@@ -71,6 +71,8 @@ pub struct Case {
     pub late: Option<u64>,
     /// Whether it is a materialized view, and not a query that writes to a stream.
     pub view: bool,
+    /// The options of the CREATE, as they stand between the brackets of WITH.
+    pub with: Option<String>,
     /// Why it does not run as a continuous query: then CREATE must refuse it.
     pub not_streamed: Option<String>,
     pub statements: String,
@@ -128,6 +130,7 @@ impl Case {
             Some("view") => true,
             Some(other) => return Err(format!("\"# As: {other}\" is not known; there is \"view\"")),
         };
+        let with = head.take("With");
         let not_streamed = head.take("Not streamed");
         if not_streamed.is_some() && !needs.is_empty() {
             return Err("both \"Not streamed\" and \"Needs\"".to_owned());
@@ -141,6 +144,7 @@ impl Case {
             order,
             late,
             view,
+            with,
             not_streamed,
             statements: String::new(),
             query: String::new(),

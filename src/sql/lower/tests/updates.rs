@@ -373,6 +373,41 @@ fn plans_say_what_changes_and_by_which_key() {
 }
 
 #[test]
+fn what_goes_back_to_a_keys_first_row_is_let_go_of_after_so_long_and_nothing_else_is() {
+    let first = "SELECT patient_id, ts, hr FROM vitals QUALIFY row_number() OVER (PARTITION BY patient_id ORDER BY ts) = 1";
+    let lasting = continuous(&format!("{first} TTL 3600")).unwrap().explain();
+    assert!(lasting.contains("over     [patient_id] by time, each until 1 h without a row: row_number()"), "{lasting}");
+    let lasting = continuous(first).unwrap().explain();
+    assert!(lasting.contains("over     [patient_id] by time: row_number()"), "one entry a patient is no endless state: {lasting}");
+    // The frame that goes back to the beginning is let go of, the one beside it ends by itself.
+    let both = "SELECT patient_id, ts, sum(hr) OVER (PARTITION BY patient_id ORDER BY ts) AS whole, avg(hr) OVER (PARTITION BY patient_id
+                ORDER BY ts RANGE INTERVAL '5' MINUTE PRECEDING) AS near FROM vitals TTL 60";
+    assert!(continuous(both).unwrap().explain().contains("each until 1 min without a row"));
+    // Partitions that end with their time need none, whatever the number says.
+    let of_an_instant = "SELECT patient_id, ts FROM vitals QUALIFY row_number() OVER (PARTITION BY patient_id, ts ORDER BY ts) = 1";
+    assert!(!continuous(of_an_instant).unwrap().explain().contains("without a row"));
+    check_no(
+        "SELECT ts, count(*) OVER (PARTITION BY date_trunc('day', ts) ORDER BY ts) AS n FROM vitals",
+        expect![[r#"
+            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc(Utf8("day"), ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
+        "#]],
+    );
+    for nothing in [
+        "SELECT patient_id, hr FROM vitals TTL 60",
+        "SELECT patient_id, avg(hr) AS hr, window_end FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+         GROUP BY patient_id, window_start, window_end TTL 60",
+        "SELECT patient_id, ts, avg(hr) OVER (PARTITION BY patient_id ORDER BY ts ROWS 9 PRECEDING) AS hr FROM vitals TTL 60",
+    ] {
+        check_no(
+            nothing,
+            expect![[r#"
+                SQL-0004 'state.ttl' has nothing to let go of: whatever the query keeps comes to an end by itself: leave it out; 'state.max' bounds how much is kept
+            "#]],
+        );
+    }
+}
+
+#[test]
 fn what_would_grow_for_ever_or_has_no_key_is_refused() {
     check_no(
         "SELECT date_trunc('minute', ts) AS minute, count(*) AS n FROM vitals GROUP BY date_trunc('minute', ts)",
