@@ -215,7 +215,7 @@ impl Engine {
         {
             // Whatever it failed of may have been mended.
             self.halt(&entry.name).await;
-            self.launch(entry, false).await?;
+            self.launch(entry).await?;
             self.await_opened(&entry.name).await;
             return Ok(Outcome::Done(format!("{} \"{}\" is tried again", entry.kind.word(), entry.name)));
         }
