@@ -60,11 +60,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("kafka.group_initial_rebalance_delay", "500ms", "how long a new consumer group waits for company"),
     setting("kafka.group_min_session_timeout", "6s", "the shortest session that a member of a consumer group may ask for"),
     setting("kafka.brokers", "", "brokers of an Apache Kafka cluster to run on, as in k1:9092,k2:9092; empty for the node's own broker"),
+    setting("kafka.application_id", "vitalsql", "names this application on the cluster; processes with the same one share its work"),
     setting(
-        "kafka.application_id",
-        "vitalsql",
-        "names this application on the cluster; who starts under it takes over from whoever runs under it",
+        "kafka.process",
+        "",
+        "names this process among those of its application, over restarts; empty for a name that is kept in the data directory",
     ),
+    setting("kafka.session_timeout", "10s", "how long a process on a cluster may be silent until others of its application run its tasks"),
     setting("kafka.replication_factor", "-1", "how often topics made on the cluster are kept; -1 for the cluster's own default"),
     setting(
         "kafka.client_file",

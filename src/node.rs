@@ -122,6 +122,7 @@ pub struct Node {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     server: Server,
     query_threads: QueryThreads,
+    _membership: Membership,
 }
 
 /// The threads that queries run on. However a node ends (stopped, given up on, never quite started), they are left to end
@@ -132,6 +133,17 @@ impl Drop for QueryThreads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+/// The node's share of the work on a log that others run on too: given up however the node ends.
+struct Membership(Arc<dyn Bus>);
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(company) = self.0.company() {
+            company.abandon();
         }
     }
 }
@@ -184,12 +196,19 @@ impl Node {
         let broker = open_broker(&config, clock).await?;
         let bus: Arc<dyn Bus> = match config.kafka_cluster.clone() {
             None => Arc::new(EmbeddedBus::new(Arc::clone(&broker))),
-            Some(terms) => {
-                tracing::info!(brokers = %terms.brokers, application_id = %terms.application_id, "taking over on the Kafka cluster");
+            Some(mut terms) => {
+                if terms.process.is_empty() {
+                    terms.process = process_name(&config.data_dir)?;
+                }
+                let address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+                terms.shown =
+                    format!("{} (http {address}{})", terms.process, host_name().map_or_else(String::new, |host| format!(" on {host}")));
+                tracing::info!(brokers = %terms.brokers, application_id = %terms.application_id, process = %terms.process, "joining the application on the Kafka cluster");
                 let opened = KafkaBus::open(terms).await;
                 Arc::new(opened.map_err(|e| inside("could not open the Kafka cluster")(e.to_string()))?)
             }
         };
+        let membership = Membership(Arc::clone(&bus));
         let query_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.engine_threads)
             .thread_name("vitalsql-query")
@@ -269,6 +288,7 @@ impl Node {
             tasks: Mutex::new(tasks),
             server,
             query_threads,
+            _membership: membership,
         })
     }
 
@@ -278,6 +298,10 @@ impl Node {
         self.doors.cancel();
         self.server.stopped().await;
         self.inner.engine.close().await;
+        if let Some(company) = self.inner.bus.company() {
+            // Where the cluster does not answer, its own patience ends the membership.
+            let _ = tokio::time::timeout(Duration::from_secs(30), company.leave()).await;
+        }
         // Nobody is left to hear it where a task has ended already.
         let _ = self.stop.send(true);
         let tasks = std::mem::take(&mut *self.tasks.lock());
@@ -407,6 +431,27 @@ fn engine_topic_configs() -> BTreeMap<String, String> {
     BTreeMap::from([("retention.ms".to_owned(), "2592000000".to_owned())])
 }
 
+/// The name of the process on a cluster: made once, and kept in the data directory, which one process has to itself.
+fn process_name(dir: &std::path::Path) -> Result<String, NodeError> {
+    let path = dir.join("process");
+    let failed = |e: std::io::Error| NodeError::Data { dir: dir.to_owned(), why: format!("{}: {e}", path.display()) };
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+    // A name that is lost in a crash of the machine costs nothing but a session's time.
+    std::fs::write(&path, &name).map_err(failed)?;
+    Ok(name)
+}
+
+/// What the machine calls itself, for people.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// What SELECTs work in. Where nothing can be put on the disk they do without.
 fn workspace(config: &Config) -> Result<Workspace, NodeError> {
     let spill = (config.spill_bytes > 0).then(|| Spill { dir: config.data_dir.join("spill"), bytes: config.spill_bytes });
@@ -530,7 +575,7 @@ impl Inner {
             };
             let stop = stopped.clone();
             tasks.push(tokio::spawn(async move {
-                if let Err(error) = notifier.run(alert_partitions, stop).await {
+                if let Err(error) = notifier.attend(alert_partitions, stop).await {
                     tracing::error!(%error, "a notifier stopped");
                 }
             }));

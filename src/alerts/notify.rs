@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::record::{ALERTS_TOPIC, AlertRecord, AlertState};
-use crate::bus::{Bus, BusError, Commit, Committer, TaskId};
+use crate::bus::{Bus, BusError, Commit, Committer, TaskId, attend};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use crate::time::Clock;
 
@@ -60,11 +60,21 @@ pub struct Notifier {
 }
 
 impl Notifier {
+    fn id(&self) -> TaskId {
+        TaskId { owner: format!("notify.{}", self.name).into(), index: 0 }
+    }
+
+    /// Runs until told to stop, whenever the target is this process's to tell.
+    pub async fn attend(self, partitions: i32, stop: watch::Receiver<bool>) -> Result<(), BusError> {
+        let id = self.id();
+        let passes = |error: &BusError| matches!(error, BusError::Retriable(_));
+        attend(self.bus.as_ref(), &id, stop, |stop| self.run(partitions, stop), passes).await
+    }
+
     /// Runs until told to stop. A notice in flight is finished or repeated after the restart.
-    pub async fn run(self, partitions: i32, mut stop: watch::Receiver<bool>) -> Result<(), BusError> {
-        let owner: Arc<str> = format!("notify.{}", self.name).into();
+    async fn run(&self, partitions: i32, mut stop: watch::Receiver<bool>) -> Result<(), BusError> {
         let topic = TopicName::new(ALERTS_TOPIC).expect("a constant name");
-        let id = TaskId { owner, index: 0 };
+        let id = self.id();
         let mut committer = self.bus.committer(&id).await?;
         let outbox = crate::stream::checkpoint_place(&id);
         let mut positions = self.restore(&outbox).await?;

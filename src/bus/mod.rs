@@ -4,11 +4,13 @@
 //! every commit (outputs, positions, state) is all or nothing. `embedded` is the node's own broker, `kafka` an Apache
 //! Kafka cluster. Nothing above this room knows which log it runs on; what both keep is in `contract`.
 
+mod company;
 #[cfg(test)]
 mod contract;
 mod embedded;
 pub mod kafka;
 
+pub use company::{Company, CompanyFuture, Shift, Whereabouts, attend, shift};
 pub use embedded::EmbeddedBus;
 pub use kafka::{KafkaBus, KafkaTerms};
 
@@ -114,6 +116,10 @@ pub trait Bus: Send + Sync {
     /// While a running task may still need records from `from` on, retention leaves them, where it listens to us (Kafka's does
     /// not). `None` lets go.
     fn pin(&self, task: &TaskId, of: &TopicPartition, from: Option<Offset>);
+    /// The processes that share the log and the work over it; none where a process has it to itself.
+    fn company(&self) -> Option<&dyn Company> {
+        None
+    }
     /// Why the log cannot be used just now, where that is known; it may end by itself.
     fn trouble(&self) -> Option<String> {
         None

@@ -31,9 +31,12 @@ pub struct Arguments {
     /// Run on this Apache Kafka cluster instead of the node's own broker: the addresses of some of its brokers.
     #[arg(long, value_name = "ADDR,..", visible_alias = "bootstrap", help_heading = "Apache Kafka")]
     brokers: Option<String>,
-    /// Names this application on the cluster. Who starts under it takes over from whoever runs under it.
+    /// Names this application on the cluster. Processes with the same one share its work.
     #[arg(long, value_name = "NAME", help_heading = "Apache Kafka")]
     application_id: Option<String>,
+    /// Names this process among those of its application, over restarts; by default a name that is kept in the data directory.
+    #[arg(long, value_name = "NAME", help_heading = "Apache Kafka")]
+    process: Option<String>,
     /// A setting of the Kafka client, as in security.protocol=SASL_SSL; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = read_property, help_heading = "Apache Kafka")]
     kafka_config: Vec<Property>,
@@ -60,6 +63,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     flags.extend(arguments.kafka.clone().map(|a| ("kafka.listen", a)));
     flags.extend(arguments.brokers.clone().map(|a| ("kafka.brokers", a)));
     flags.extend(arguments.application_id.clone().map(|a| ("kafka.application_id", a)));
+    flags.extend(arguments.process.clone().map(|a| ("kafka.process", a)));
     flags.extend(arguments.kafka_config_file.as_ref().map(|p| ("kafka.client_file", path(p))));
     let client: Vec<(String, &String)> = arguments.kafka_config.iter().map(|(key, value)| (format!("kafka.client.{key}"), value)).collect();
     flags.extend(client.iter().map(|(key, value)| (key.as_str(), (*value).clone())));

@@ -4,11 +4,13 @@
 //! written; a secret's value is never shown. Called by `config`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{ConfigError, Origin, distance};
 use crate::bus::KafkaTerms;
 use crate::bus::kafka::properties::{read_file, read_property};
 use crate::bus::kafka::{COMMON_PROPERTIES, is_secret, refused_property};
+use crate::time::parse_duration;
 
 type Values = BTreeMap<String, (String, Origin)>;
 
@@ -39,7 +41,8 @@ pub(super) fn read(values: &Values) -> Result<Option<KafkaTerms>, ConfigError> {
         let stray = values.iter().find(|(key, (value, origin))| {
             *origin != Origin::Default
                 && !value.is_empty()
-                && (is_key(key) || *key == "kafka.client_file" || *key == "kafka.application_id")
+                && (is_key(key)
+                    || ["kafka.client_file", "kafka.application_id", "kafka.process", "kafka.session_timeout"].contains(&key.as_str()))
         });
         return match stray {
             Some((key, _)) => Err(wrong(key, "it is about a Kafka cluster, and kafka.brokers (--brokers) names none".to_owned())),
@@ -79,7 +82,19 @@ pub(super) fn read(values: &Values) -> Result<Option<KafkaTerms>, ConfigError> {
         client.insert(property, value);
     }
     let application_id = text("kafka.application_id").to_owned();
-    Ok(Some(KafkaTerms { brokers: brokers.join(","), application_id, replication_factor, client }))
+    let process = text("kafka.process").to_owned();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if process.len() > 100 || !process.chars().all(fits) {
+        return Err(wrong("kafka.process", "expected at most 100 letters, digits, dots, dashes and underscores".to_owned()));
+    }
+    let session_timeout = parse_duration(text("kafka.session_timeout")).map_err(|why| wrong("kafka.session_timeout", why.to_string()))?;
+    if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&session_timeout) {
+        return Err(wrong("kafka.session_timeout", "expected 1s to 5m".to_owned()));
+    }
+    // The lanes that tasks take are shared out; a query with more tasks makes more of them.
+    let lanes = text("kafka.default_partitions").parse().unwrap_or(1);
+    let shown = process.clone();
+    Ok(Some(KafkaTerms { brokers: brokers.join(","), application_id, process, shown, session_timeout, lanes, replication_factor, client }))
 }
 
 fn check(property: &str) -> Result<(), String> {
@@ -137,5 +152,8 @@ mod tests {
         assert!(refusal(&[("kafka.brokers", "k1")], "").contains("HOST:PORT"));
         assert!(refusal(&[("kafka.application_id", "ward")], "").contains("kafka.brokers"));
         assert!(refusal(&[on, ("kafka.replication_factor", "0")], "").contains("-1"));
+        assert!(refusal(&[on, ("kafka.process", "bed 1")], "").contains("letters"));
+        assert!(refusal(&[on, ("kafka.session_timeout", "500ms")], "").contains("1s"));
+        assert!(refusal(&[("kafka.process", "a")], "").contains("kafka.brokers"));
     }
 }

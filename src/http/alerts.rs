@@ -81,6 +81,10 @@ pub async fn acknowledge(State(app): State<Arc<App>>, Path(id): Path<String>, Js
     });
     match shown.await {
         Ok(Some(change)) => Ok(Json(json!({ "id": id, "state": change.state.as_str(), "by": change.acknowledged_by }))),
-        _ => Err(ApiError::new(StatusCode::CONFLICT, "ALERT-0003", "the alert was over before the acknowledgement reached it")),
+        _ => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "ALERT-0003",
+            "the alert was over before the acknowledgement reached it, or its rule is just moving to another process: look again",
+        )),
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 use super::App;
 use super::board::tag;
+use crate::bus::Whereabouts;
+use crate::sql::QueryStatus;
 
 /// `GET /api/v1/events`.
 pub async fn stream(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -97,9 +99,21 @@ pub async fn query_rows(app: &App) -> Value {
         json!({
             "name": q.name, "kind": q.kind.as_str(), "version": q.version, "state": q.state.as_str(), "error": q.error,
             "source": q.source, "sink": q.sink, "rows_in": q.counts.rows_in, "rows_out": q.counts.rows_out, "late": q.counts.late,
-            "failed": q.counts.failed, "lag": q.lag, "state_bytes": q.counts.state_bytes,
+            "tasks": q.tasks, "elsewhere": elsewhere(&q), "failed": q.counts.failed, "lag": q.lag, "state_bytes": q.counts.state_bytes,
             "watermark": q.watermark.map(|w| w.to_string()), "watermark_gap_s": q.watermark.map(|w| now.since(w) as f64 / 1000.0),
         })
     });
     Value::Array(rows.collect())
+}
+
+/// Where those of a query's tasks run that do not run here.
+fn elsewhere(query: &QueryStatus) -> Value {
+    let place = |(place, tasks): &(Whereabouts, Vec<i32>)| {
+        let process = match place {
+            Whereabouts::At(process) => Some(process.as_str()),
+            Whereabouts::Here | Whereabouts::Nowhere => None,
+        };
+        json!({ "process": process, "tasks": tasks })
+    };
+    Value::Array(query.elsewhere.iter().map(place).collect())
 }

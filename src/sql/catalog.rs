@@ -172,6 +172,15 @@ impl Change {
     }
 }
 
+/// What a record of the catalogue has changed.
+#[derive(Clone, Debug, Default)]
+pub struct TakenIn {
+    /// What was there under its name.
+    pub old: Option<Arc<Entry>>,
+    /// What is there now.
+    pub new: Option<Arc<Entry>>,
+}
+
 /// Everything that was created.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -270,11 +279,10 @@ impl Catalog {
     }
 
     /// Takes one record of [`CATALOG_TOPIC`], in the topic's order. An error leaves the catalogue as it was.
-    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<TakenIn, RecordError> {
         let (kind, name) = record::read_key(key)?;
         let Some(value) = value else {
-            self.space_mut(kind).remove(&name);
-            return Ok(());
+            return Ok(TakenIn { old: self.space_mut(kind).remove(&name), new: None });
         };
         let record = record::read_value(value)?;
         let parsed =
@@ -298,8 +306,8 @@ impl Catalog {
             let view = record.view.ok_or_else(|| RecordError::Value(format!("view \"{name}\" does not say what its results are")))?;
             entry = entry.with_view(view).map_err(|error| RecordError::Statement { name: name.clone(), error: Box::new(error) })?;
         }
-        self.space_mut(kind).insert(name, Arc::new(entry));
-        Ok(())
+        let new = Arc::new(entry);
+        Ok(TakenIn { old: self.space_mut(kind).insert(name, Arc::clone(&new)), new: Some(new) })
     }
 
     /// The stream or table of a name.

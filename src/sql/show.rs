@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 /// What the engine knows of a running query or alert.
 #[derive(Clone, Debug, Default)]
 pub struct TaskLine {
-    /// In which state it is.
+    /// In which state it is, and how many of its tasks run elsewhere.
     pub state: String,
     /// Rows read.
     pub rows_in: u64,

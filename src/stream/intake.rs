@@ -16,7 +16,7 @@ use super::operator::StreamError;
 use super::sink::Outputs;
 use super::source::Feed;
 use super::task::{StartAt, checkpoint_place, start_of};
-use crate::bus::{Bus, Commit, Committer, TaskId};
+use crate::bus::{Bus, BusError, Commit, Committer, TaskId, attend};
 use crate::record::{BatchBuilder, Offset};
 use crate::time::Clock;
 
@@ -56,8 +56,14 @@ pub struct Intake {
 }
 
 impl Intake {
+    /// Runs until told to stop, whenever the partition is this process's to judge.
+    pub async fn attend(self, stop: watch::Receiver<bool>) -> Result<(), StreamError> {
+        let passes = |error: &StreamError| matches!(error, StreamError::Bus(BusError::Retriable(_)));
+        attend(self.bus.as_ref(), &self.id, stop, |stop| self.run(stop), passes).await
+    }
+
     /// Runs until told to stop.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), StreamError> {
+    async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), StreamError> {
         let mut committer = self.bus.committer(&self.id).await?;
         let restored = checkpoint::read(self.bus.as_ref(), &checkpoint_place(&self.id)).await?;
         let partition = self.feed.partition().clone();
@@ -71,7 +77,7 @@ impl Intake {
         loop {
             let chunk = match self.feed.poll_ahead(position).await {
                 Ok(chunk) => chunk,
-                Err(StreamError::Bus(crate::bus::BusError::OutOfRange { range, .. })) if range.start > position => {
+                Err(StreamError::Bus(BusError::OutOfRange { range, .. })) if range.start > position => {
                     // Retention went past what was not yet judged: nothing reads it any more either.
                     position = range.start;
                     continue;

@@ -1,14 +1,16 @@
-//! The engine on a Kafka cluster: statements, a windowed query from topic to topic, and one process after another
-//! under the same application id, the older of them still running. The cluster is a node of ours, behind its Kafka port.
+//! The engine on a Kafka cluster: statements, a windowed query from topic to topic, and processes that come and go under
+//! the same application id, sharing its work. The cluster is a node of ours, behind its Kafka port.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arrow::array::{AsArray, RecordBatch};
 use serde_json::Value;
 use vitalsql::config::Config;
 use vitalsql::node::{Node, NodeOptions};
 use vitalsql::record::{PartitionId, TopicName, TopicPartition};
+use vitalsql::sql::Outcome;
 use vitalsql::time::{Clock, Timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -114,34 +116,80 @@ async fn settled(node: &Node, readings: i64) {
     }
 }
 
+/// The states of all queries, as a node shows them.
+async fn states(node: &Node) -> Vec<String> {
+    let Some(Outcome::Rows { batches, .. }) = node.execute("SHOW QUERIES").await.expect("an answer") else { panic!("no rows") };
+    let state = |batch: &RecordBatch| {
+        let column = batch.column_by_name("state").expect("a state").as_string::<i32>();
+        column.iter().map(|state| state.unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    batches.iter().flat_map(state).collect()
+}
+
+async fn until_states(node: &Node, fit: impl Fn(&[String]) -> bool) {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let states = states(node).await;
+        if fit(&states) {
+            return;
+        }
+        assert!(Instant::now() < end, "{states:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_on_a_cluster_goes_on_where_an_older_process_stood_though_that_one_still_runs() {
+async fn processes_of_an_application_share_a_querys_tasks_and_its_catalogue() {
     let dirs: Vec<_> = (0..5).map(|_| tempfile::tempdir().expect("a folder")).collect();
-    let cluster = start(dirs[0].path(), &[("kafka.listen", "127.0.0.1:0")]).await;
+    let cluster = start(dirs[0].path(), &[("kafka.listen", "127.0.0.1:0"), ("kafka.group_initial_rebalance_delay", "0ms")]).await;
     let brokers = cluster.kafka().to_owned();
-    let on_cluster = [("kafka.brokers", brokers.as_str()), ("kafka.application_id", "ward"), ("engine.commit_interval", "20ms")];
+    let on_cluster = [
+        ("kafka.brokers", brokers.as_str()),
+        ("kafka.application_id", "ward"),
+        ("kafka.session_timeout", "6s"),
+        ("kafka.default_partitions", "3"),
+        ("engine.commit_interval", "20ms"),
+    ];
+    let named = |name: &'static str| on_cluster.into_iter().chain([("kafka.process", name)]).collect::<Vec<_>>();
 
     let first = start(dirs[1].path(), &on_cluster).await;
     assert!(first.kafka_address().is_none() && first.kafka().contains("ward"));
     run(&first, SCRIPT).await;
     write(&first, 0, 100).await;
     settled(&cluster, 100).await;
+    until_states(&first, |states| states == ["running"]).await;
 
-    // The second takes over while the first still runs and reads: nothing twice, nothing missing.
-    let second = start(dirs[2].path(), &on_cluster).await;
+    // A second takes a share of the tasks over while the first goes on with the others: nothing twice, nothing missing.
+    let second = start(dirs[2].path(), &named("second")).await;
     assert_eq!(second.running_queries(), 1);
+    until_states(&second, |states| states[0].starts_with("running (") && states[0].ends_with("of 3 tasks elsewhere)")).await;
+    until_states(&first, |states| states[0].starts_with("running (")).await;
     write(&second, 100, 200).await;
     settled(&cluster, 200).await;
-    let reason = tokio::time::timeout(DEADLINE, first.failed()).await.expect("the first one gives up");
-    assert!(reason.contains("application id \"ward\""), "{reason}");
-    drop(first);
 
-    // A third in the middle of the work of the second; a fourth after the third has been stopped properly.
+    // What is changed at one is changed at the other; dropped at one, it can be created anew at the other.
+    for (at, other) in [(&second, &first), (&first, &second)] {
+        run(at, "CREATE QUERY all_rows AS INSERT INTO rows SELECT patient_id, hr, ts FROM vitals").await;
+        until_states(other, |states| states.len() == 2 && states[0].starts_with("running")).await;
+        run(other, "PAUSE QUERY all_rows").await;
+        until_states(at, |states| states[0] == "paused").await;
+        run(other, "DROP QUERY all_rows").await;
+        until_states(at, |states| states.len() == 1).await;
+    }
+    run(&first, "DROP STREAM rows").await;
+
+    // The first one goes; the second has everything. A third of the second's name takes over from it, for good.
+    drop(first);
+    until_states(&second, |states| states == ["running"]).await;
     write(&second, 200, 260).await;
-    let third = start(dirs[3].path(), &on_cluster).await;
+    let third = start(dirs[3].path(), &named("second")).await;
     write(&third, 260, 300).await;
     settled(&cluster, 300).await;
+    let reason = tokio::time::timeout(DEADLINE, second.failed()).await.expect("the older one gives up");
+    assert!(reason.contains("application id \"ward\""), "{reason}");
     drop(second);
+
+    // A fourth after the third has been stopped properly.
     third.stop().await.expect("it stops");
     write(&cluster, 300, 400).await;
     let fourth = start(dirs[4].path(), &on_cluster).await;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The engine on a real Apache Kafka, which Maven brings and this script starts: the contract of the bus, story by story, and a node that is
-# killed with -9 while it computes there, compared with an undisturbed one. Usage: run.sh [KILLS]   10 without a word.
+# The engine on a real Apache Kafka, which Maven brings and this script starts: the contract of the bus, story by story; a node that is
+# killed with -9 while it computes there, and three that share the work and are killed, stopped and put to sleep, each compared with an
+# undisturbed one. Usage: run.sh [KILLS]   10 without a word, and as many rounds with three.
 # VITALSQL names the binary; without it only the contract is run. Says so where Java or Maven are not there, and ends well.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,4 +14,5 @@ python3 ../differential/apache.py || skip "Maven could not fetch Kafka's jars"
 python3 contract.py
 if [ -n "${VITALSQL:-}" ]; then
   KILL_CLUSTER=1 python3 ../kill/kill.py "$(realpath "$VITALSQL")" "${1:-10}"
+  python3 processes.py "$(realpath "$VITALSQL")" "${1:-10}"
 fi

@@ -150,4 +150,4 @@ def main():
     print(f"kill: {passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 
-main()
+if __name__ == "__main__": main()

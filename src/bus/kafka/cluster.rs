@@ -1,7 +1,7 @@
-//! The cluster's topics and ends, and who holds the application: [`Cluster`], [`Claim`].
+//! The cluster's topics and their ends: [`Cluster`].
 //!
 //! Owns the admin client and the names that the engine's own topics have on the cluster. What librdkafka asks while it
-//! blocks runs on threads that may block. Called by [`super::KafkaBus`]; a claim is looked at by the lanes.
+//! blocks runs on threads that may block. Called by [`super::KafkaBus`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,17 +11,13 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::error::{is_missing, said, told, told_code};
 use super::reader::Readers;
 use super::settings::{Context, KafkaTerms};
-use super::transaction::Deliveries;
 use crate::bus::{BusError, TopicSpec};
 use crate::record::{Offset, TopicName, TopicPartition};
-use crate::time::Clock;
 
 /// How long the cluster may take for one answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
@@ -249,16 +245,6 @@ impl Cluster {
             _ => Ok(()),
         }
     }
-
-    /// Writes down that the application is this process's from now on.
-    pub(super) async fn claim(&self) -> Result<Claim, BusError> {
-        let topic = format!("{}.claims", self.terms.application_id);
-        let name = TopicName::new(&topic).map_err(|e| BusError::Invalid(format!("topic {topic}: {e}")))?;
-        let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
-        self.ensure(&name, &TopicSpec { partitions: 1, configs }).await?;
-        let claim = Claim { terms: Arc::clone(&self.terms), topic, instance: uuid::Uuid::new_v4().to_string() };
-        tokio::task::spawn_blocking(move || claim.write().map(|()| claim)).await.map_err(|e| BusError::Closed(e.to_string()))?
-    }
 }
 
 fn options() -> AdminOptions {
@@ -269,69 +255,6 @@ fn name(application_id: &str, topic: &TopicName) -> String {
     match topic.as_str().strip_prefix("__") {
         Some(own) if topic.is_internal() => format!("{application_id}.{own}"),
         _ => topic.as_str().to_owned(),
-    }
-}
-
-/// Which process was the last to open a bus under the application id: the last record of a topic.
-pub(super) struct Claim {
-    terms: Arc<KafkaTerms>,
-    topic: String,
-    instance: String,
-}
-
-impl Claim {
-    fn write(&self) -> Result<(), BusError> {
-        let what = format!("could not write to topic {}", self.topic);
-        let producer: BaseProducer<Deliveries> =
-            self.terms.producer().create_with_context(Deliveries::default()).map_err(|e| told("could not make a Kafka client", &e))?;
-        let at = Clock::system().now().to_string();
-        let value = serde_json::json!({ "instance": self.instance, "at": at }).to_string();
-        let record = BaseRecord::with_opaque_to(&self.topic, 0).partition(0).key(&self.terms.application_id).payload(&value);
-        producer.send(record).map_err(|(e, _)| told(&what, &e))?;
-        producer.flush(PATIENCE * 2).map_err(|e| told(&what, &e))?;
-        match producer.context().first_failure() {
-            Some((_, code)) => Err(told_code(&what, Some(code), &code.to_string())),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether another process has taken over since. Asks the cluster, and blocks meanwhile.
-    pub(super) fn is_anothers(&self) -> Result<bool, BusError> {
-        let what = format!("could not read topic {}", self.topic);
-        let failed = |e: KafkaError| told(&what, &e);
-        let consumer: BaseConsumer<Context> =
-            self.terms.consumer().create_with_context(Context::default()).map_err(|e| told("could not make a Kafka client", &e))?;
-        let (low, high) = consumer.fetch_watermarks(&self.topic, 0, PATIENCE).map_err(failed)?;
-        let mut from = TopicPartitionList::new();
-        from.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(low)).map_err(failed)?;
-        consumer.assign(&from).map_err(failed)?;
-        let begun = Instant::now();
-        let mut last = None;
-        while begun.elapsed() < PATIENCE {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    last = message.payload().and_then(|value| serde_json::from_slice::<serde_json::Value>(value).ok());
-                    if message.offset() + 1 >= high {
-                        break;
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
-                Some(Err(error)) if is_missing(&error) => return Err(failed(error)),
-                Some(Err(_)) | None => {}
-            }
-        }
-        let holder = last.as_ref().and_then(|claim| claim.get("instance")).and_then(|instance| instance.as_str());
-        let holder = holder.ok_or_else(|| BusError::Retriable(format!("{what}: it holds no claim")))?;
-        Ok(holder != self.instance)
-    }
-
-    /// What is said when another process has taken over.
-    pub(super) fn lost(&self) -> String {
-        format!(
-            "another process runs under application id \"{}\" since, and has taken over: this one writes nothing any more. Processes \
-             that are not each other's replacement need application ids of their own (kafka.application_id)",
-            self.terms.application_id
-        )
     }
 }
 

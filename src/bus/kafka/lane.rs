@@ -2,8 +2,9 @@
 //!
 //! Owns the producer and who holds each of its tasks; notes how far each task's checkpoint reaches. Always: a commit is in one
 //! transaction, whole, and answered once that has ended; what waits meanwhile rides on the next one together; orders are
-//! taken as they come, so that a claim stands behind what the older holder handed over. A commit whose outcome is not known ends
-//! the producer: whoever comes next begins behind the end of that transaction. Called by [`super::KafkaBus`].
+//! taken as they come, so that a claim stands behind what the older holder handed over. A producer stands once its transactional id
+//! has been taken over; where that is done again, whatever the reason, another process may have written in between: nobody holds a
+//! task any more then, and each is restored from its checkpoint. Called by [`super::KafkaBus`] and the group's thread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +16,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::{oneshot, watch};
 
-use super::cluster::Claim;
 use super::error::{said, told, told_code};
 use super::settings::KafkaTerms;
+use super::shares::Shares;
 use super::transaction::{Deliveries, Ends, Landed, Parcel, Rider, STEP, abort, end, landed, send_all, settle};
 use crate::bus::{BusError, TaskId};
 use crate::record::{Offset, TopicPartition};
 
+/// How many lanes an application has at most, and so among how many processes its tasks are shared. Which lane a task takes
+/// follows from it: it never changes.
+pub(super) const MOST: i32 = 16;
+/// A lane's id that could not be taken over is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long a transaction is asked about before its outcome counts as not known.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Commits ride together up to about this much.
@@ -32,13 +38,107 @@ type Reply<T> = oneshot::Sender<Result<T, BusError>>;
 /// The offset behind the last record that this process has committed to each checkpoint.
 pub(super) type Checkpoints = Arc<Mutex<HashMap<TopicPartition, Offset>>>;
 
+/// Which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    /// That of the tasks of an index, held by one process after another.
+    Shared(i32),
+    /// This process's, for what belongs to no task.
+    Own,
+    /// That of changes of the catalogue, which each process takes for one change.
+    Catalogue,
+}
+
+impl Which {
+    /// The lane of a task: tasks that read partitions of the same number run side by side, so that each is decoded once.
+    pub(super) const fn of_task(index: i32) -> i32 {
+        index.rem_euclid(MOST)
+    }
+
+    fn transactional_id(self, terms: &KafkaTerms) -> String {
+        match self {
+            Self::Shared(number) => format!("{}-{number}", terms.application_id),
+            Self::Own => format!("{}-{}", terms.application_id, terms.process),
+            Self::Catalogue => format!("{}-catalog", terms.application_id),
+        }
+    }
+}
+
 enum Order {
-    /// Answer once the producer stands.
-    Ready(Reply<()>),
+    /// Take the id over, which ends what whoever had it has begun.
+    Take,
+    /// The lane is another process's from now on.
+    Release,
     /// From now on only this holder's commits are taken.
     Claim(TaskId, u64, Reply<()>),
     /// Write.
     Carry(Rider),
+}
+
+/// The lanes of a process, each begun when it is first needed.
+pub(super) struct Lanes {
+    pub(super) terms: Arc<KafkaTerms>,
+    pub(super) shares: Arc<Shares>,
+    /// Where it is told that another process has taken over for good.
+    pub(super) supersede: Arc<watch::Sender<Option<String>>>,
+    pub(super) checkpoints: Checkpoints,
+    all: Mutex<HashMap<Which, Lane>>,
+}
+
+impl Lanes {
+    pub(super) fn new(terms: Arc<KafkaTerms>, shares: Arc<Shares>, supersede: Arc<watch::Sender<Option<String>>>) -> Self {
+        Self { terms, shares, supersede, checkpoints: Checkpoints::default(), all: Mutex::default() }
+    }
+
+    /// The way to a lane.
+    pub(super) fn get(&self, which: Which) -> Result<Lane, BusError> {
+        let mut all = self.all.lock();
+        if let Some(lane) = all.get(&which) {
+            return Ok(lane.clone());
+        }
+        let (orders, taken) = channel();
+        let worker = Worker {
+            which,
+            terms: Arc::clone(&self.terms),
+            shares: Arc::clone(&self.shares),
+            supersede: Arc::clone(&self.supersede),
+            producer: None,
+            holders: HashMap::new(),
+            checkpoints: Arc::clone(&self.checkpoints),
+            next_mark: 0,
+        };
+        let name = match which {
+            Which::Shared(number) => format!("vitalsql-kafka-{number}"),
+            Which::Own => "vitalsql-kafka".to_owned(),
+            Which::Catalogue => "vitalsql-cat".to_owned(),
+        };
+        let thread = std::thread::Builder::new().name(name);
+        thread.spawn(move || worker.run(&taken)).map_err(|e| BusError::Closed(format!("could not start a thread: {e}")))?;
+        let lane = Lane { orders };
+        all.insert(which, lane.clone());
+        Ok(lane)
+    }
+
+    /// Has a lane that was assigned take its id over.
+    pub(super) fn take_over(&self, number: i32) {
+        if let Err(error) = self.take(Which::Shared(number)) {
+            tracing::error!(lane = number, %error, "could not begin a lane");
+            self.shares.lose(number, AGAIN);
+        }
+    }
+
+    /// Has a lane take its id over: what an older self of this process has begun is ended then.
+    pub(super) fn take(&self, which: Which) -> Result<(), BusError> {
+        // A thread ends with its last way in, which is held here.
+        self.get(which).map(|lane| drop(lane.orders.send(Order::Take)))
+    }
+
+    /// Has a lane that was revoked write nothing more.
+    pub(super) fn release(&self, number: i32) {
+        if let Some(lane) = self.all.lock().get(&Which::Shared(number)) {
+            drop(lane.orders.send(Order::Release));
+        }
+    }
 }
 
 /// The way to a lane. Its thread ends when all ways to it are gone.
@@ -48,32 +148,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Starts the lane's thread, which begins by taking over its transactional id.
-    pub(super) fn start(
-        number: usize,
-        terms: Arc<KafkaTerms>,
-        claim: Arc<Claim>,
-        supersede: Arc<watch::Sender<Option<String>>>,
-        checkpoints: Checkpoints,
-    ) -> Result<Self, BusError> {
-        let (orders, taken) = channel();
-        let worker =
-            Worker { number, terms, claim, supersede, producer: None, stood: false, holders: HashMap::new(), checkpoints, next_mark: 0 };
-        let thread = std::thread::Builder::new().name(format!("vitalsql-kafka-{number}"));
-        thread.spawn(move || worker.run(&taken)).map_err(|e| BusError::Closed(format!("could not start a thread: {e}")))?;
-        Ok(Self { orders })
-    }
-
     async fn order<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Result<T, BusError> {
         let (reply, answer) = oneshot::channel();
         let gone = || BusError::Closed("the connection to the Kafka cluster is closed".to_owned());
         self.orders.send(order(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
-    }
-
-    /// Completes once nobody else can write under the lane's transactional id.
-    pub(super) async fn ready(&self) -> Result<(), BusError> {
-        self.order(Order::Ready).await
     }
 
     /// Hands a task to a new holder, behind everything that the older one has handed over.
@@ -107,26 +186,17 @@ enum Failure {
     Aborted(BusError),
     /// It may count or not; or it cannot be begun. The producer is gone.
     Gone(BusError),
-}
-
-impl Failure {
-    fn into_error(self) -> BusError {
-        match self {
-            Self::Aborted(error) | Self::Gone(error) => error,
-        }
-    }
+    /// Another process has taken the id over. The producer is gone.
+    Fenced,
 }
 
 /// What runs on the lane's thread.
 struct Worker {
-    number: usize,
+    which: Which,
     terms: Arc<KafkaTerms>,
-    claim: Arc<Claim>,
-    /// Where it is told that another process has taken over.
+    shares: Arc<Shares>,
     supersede: Arc<watch::Sender<Option<String>>>,
     producer: Option<BaseProducer<Deliveries>>,
-    /// Whether it has had a producer before.
-    stood: bool,
     holders: HashMap<TaskId, u64>,
     checkpoints: Checkpoints,
     /// The number of the next record whose offset is wanted.
@@ -138,23 +208,11 @@ impl Worker {
         let mut next = None;
         while let Some(order) = next.take().or_else(|| orders.recv().ok()) {
             match order {
-                Order::Ready(reply) => {
-                    // Nobody waits where the opening was given up.
-                    let _ = reply.send(self.stand().map_err(Failure::into_error));
-                }
+                Order::Take => self.take(),
+                Order::Release => self.fall(),
                 Order::Claim(task, number, reply) => {
-                    // A transaction whose outcome is not known is ended before the task is handed on.
-                    let stands = self.stand().map_err(Failure::into_error);
-                    let claimed = stands.and_then(|()| {
-                        let holder = self.holders.entry(task.clone()).or_default();
-                        if *holder > number {
-                            return Err(BusError::Fenced(task.clone()));
-                        }
-                        *holder = number;
-                        Ok(())
-                    });
                     // Nobody waits where the opening was given up.
-                    let _ = reply.send(claimed);
+                    let _ = reply.send(self.claim(task, number));
                 }
                 Order::Carry(first) => {
                     let mut bytes = first.bytes();
@@ -177,6 +235,51 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Takes the id of an assigned lane over.
+    fn take(&mut self) {
+        let Which::Shared(number) = self.which else {
+            if let Err(error) = self.stand() {
+                // It is tried again with the first write.
+                tracing::debug!(%error, "could not take a transactional id over");
+            }
+            return;
+        };
+        self.fall();
+        if !self.shares.assigned().contains(&number) {
+            return;
+        }
+        match self.stand() {
+            // It was revoked meanwhile.
+            Ok(()) if !self.shares.hold(number) => self.fall(),
+            Ok(()) => {}
+            Err(error) => {
+                self.shares.note_trouble(error.to_string());
+                self.shares.lose(number, AGAIN);
+            }
+        }
+    }
+
+    fn claim(&mut self, task: TaskId, number: u64) -> Result<(), BusError> {
+        self.not_superseded()?;
+        if self.which == Which::Catalogue {
+            // For one change each time: whoever has had it since the last one has read nothing of this one.
+            self.fall();
+            self.stand()?;
+        }
+        let holder = self.holders.entry(task.clone()).or_default();
+        if self.producer.is_none() || *holder > number {
+            return Err(BusError::Fenced(task));
+        }
+        *holder = number;
+        Ok(())
+    }
+
+    /// Nobody holds a task, and nothing can be written.
+    fn fall(&mut self) {
+        self.producer = None;
+        self.holders.clear();
     }
 
     /// Writes commits together; where that fails through one of them, each alone.
@@ -205,14 +308,14 @@ impl Worker {
             Err(Failure::Aborted(_)) if aboard.len() > 1 => {
                 for rider in aboard {
                     let alone = self.transaction(std::slice::from_ref(&rider));
-                    let landed = alone.map(|mut landed| landed.pop().unwrap_or_default()).map_err(Failure::into_error);
+                    let landed = alone.map(|mut landed| landed.pop().unwrap_or_default()).map_err(|failure| failure.told(&rider));
                     self.answer(rider, landed);
                 }
             }
             Err(failure) => {
-                let error = failure.into_error();
                 for rider in aboard {
-                    self.answer(rider, Err(again(&error)));
+                    let error = failure.told(&rider);
+                    self.answer(rider, Err(error));
                 }
             }
         }
@@ -228,42 +331,43 @@ impl Worker {
         let _ = rider.done.send(landed);
     }
 
+    fn not_superseded(&self) -> Result<(), BusError> {
+        self.supersede.borrow().clone().map_or(Ok(()), |reason| Err(BusError::Closed(reason)))
+    }
+
     /// The producer stands: nobody else can write under its id, and no transaction of it is open.
-    fn stand(&mut self) -> Result<(), Failure> {
-        if let Some(reason) = self.supersede.borrow().clone() {
-            return Err(Failure::Gone(BusError::Closed(reason)));
-        }
+    fn stand(&mut self) -> Result<(), BusError> {
+        self.not_superseded()?;
         if self.producer.is_some() {
             return Ok(());
         }
-        // To stand again is to take over again: not from whoever has opened the application since.
-        if self.stood {
-            self.still_ours().map_err(Failure::Gone)?;
-        }
-        let config = self.terms.transactional(self.number);
-        let made = config.create_with_context::<_, BaseProducer<Deliveries>>(Deliveries::default());
-        let producer = made.map_err(|e| Failure::Gone(told("could not make a Kafka client", &e)))?;
+        let id = self.which.transactional_id(&self.terms);
+        let made = self.terms.transactional(&id).create_with_context::<_, BaseProducer<Deliveries>>(Deliveries::default());
+        let producer = made.map_err(|e| told("could not make a Kafka client", &e))?;
         let begun = Instant::now();
         loop {
             match producer.init_transactions(STEP) {
                 Ok(()) => break,
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < PATIENCE => producer.poll(Duration::ZERO),
-                Err(error) => {
-                    let what = format!("could not take over transactional id {}-{}", self.terms.application_id, self.number);
-                    return Err(Failure::Gone(told(&what, &error)));
-                }
+                Err(error) => return Err(told(&format!("could not take over transactional id {id}"), &error)),
             }
         }
+        if let Which::Shared(number) = self.which {
+            // The markers of everything before are written by now, and a topic may be another one of the same name.
+            self.checkpoints.lock().retain(|of, _| Which::of_task(of.partition.0) != number);
+        }
         self.producer = Some(producer);
-        self.stood = true;
         Ok(())
     }
 
     /// One transaction with everything of these riders, from its beginning to its end.
     fn transaction(&mut self, riders: &[Rider]) -> Result<Vec<Landed>, Failure> {
-        self.stand()?;
+        self.not_superseded().map_err(Failure::Gone)?;
+        if self.which == Which::Own {
+            self.stand().map_err(Failure::Gone)?;
+        }
         let mut marks = Vec::with_capacity(riders.len());
-        let producer = self.producer.as_ref().expect("it stands");
+        let Some(producer) = self.producer.as_ref() else { return Err(Failure::Fenced) };
         producer.context().clear();
         let deadline = Instant::now() + PATIENCE;
         let mut written = producer.begin_transaction();
@@ -295,8 +399,7 @@ impl Worker {
         };
         let culprit = producer.context().first_failure();
         if let Some((code, why)) = producer.client().fatal_error() {
-            drop(producer);
-            return Failure::Gone(self.fatal(code, &why));
+            return self.fatal(code, &why);
         }
         let abortable = match error {
             KafkaError::Transaction(error) => error.txn_requires_abort(),
@@ -305,49 +408,56 @@ impl Worker {
         };
         if !abortable {
             // The next producer of this id ends it, and asks the coordinator how.
-            drop(producer);
             let why = format!("could not commit: {}. Whether it counts is read from the checkpoint", said(error));
-            return Failure::Gone(BusError::Retriable(why));
+            return self.gone(BusError::Retriable(why));
         }
         if let Err(error) = abort(&producer, deadline) {
             if let Some((code, why)) = producer.client().fatal_error() {
-                drop(producer);
-                return Failure::Gone(self.fatal(code, &why));
+                return self.fatal(code, &why);
             }
-            tracing::warn!(lane = self.number, reason = %said(&error), "could not abort a transaction; a new producer will end it");
-            drop(producer);
-        } else {
-            self.producer = Some(producer);
+            return self.gone(told("could not abort a transaction", &error));
         }
+        self.producer = Some(producer);
         Failure::Aborted(match culprit {
             Some((topic, code)) => told_code(&format!("could not write to topic {topic}"), Some(code), &code.to_string()),
             None => told("could not commit", error),
         })
     }
 
-    /// The producer can never write again. Was it another process, or did the coordinator lose patience with us?
-    fn fatal(&self, code: Code, why: &str) -> BusError {
+    /// The producer can never write again. Was it another process, or did the coordinator lose patience with us? The one cannot be told
+    /// from the other. If it was another one, the group will tell us that the lane is its own; until then we leave it alone.
+    fn fatal(&mut self, code: Code, why: &str) -> Failure {
         if !matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) {
-            return told_code("could not commit", Some(code), why);
+            return self.gone(told_code("could not commit", Some(code), why));
         }
-        match self.still_ours() {
-            Ok(()) => BusError::Retriable(format!("could not commit in time, and the coordinator has ended the transaction: {why}")),
-            Err(error) => error,
+        tracing::warn!(lane = ?self.which, why, "another process has taken a lane over, or the coordinator did not wait for this one");
+        self.fall();
+        if let Which::Shared(number) = self.which {
+            self.shares.lose(number, self.terms.session_timeout);
         }
+        Failure::Fenced
     }
 
-    /// Looks whether another process has taken over; then this one never writes again.
-    fn still_ours(&self) -> Result<(), BusError> {
-        if !self.claim.is_anothers()? {
-            return Ok(());
+    /// The producer is given up; a new one takes over from it.
+    fn gone(&mut self, error: BusError) -> Failure {
+        self.fall();
+        if let Which::Shared(number) = self.which {
+            self.shares.lose(number, Duration::ZERO);
         }
-        let reason = self.claim.lost();
-        self.supersede.send_if_modified(|known| {
-            let first = known.is_none();
-            known.get_or_insert_with(|| reason.clone());
-            first
-        });
-        Err(BusError::Closed(reason))
+        Failure::Gone(error)
+    }
+}
+
+impl Failure {
+    /// What a rider hears of it.
+    fn told(&self, rider: &Rider) -> BusError {
+        match (self, &rider.who) {
+            (Self::Fenced, Some((task, _))) => BusError::Fenced(task.clone()),
+            (Self::Fenced, None) => {
+                BusError::Retriable("could not write in time, and the coordinator has ended the transaction".to_owned())
+            }
+            (Self::Aborted(error) | Self::Gone(error), _) => again(error),
+        }
     }
 }
 

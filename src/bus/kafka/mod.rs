@@ -7,21 +7,32 @@
 //! so nothing is sent to a consumer group (`sendOffsetsToTransaction`), and a restart knows its place by reading its own
 //! checkpoint partition back.
 //!
-//! A transaction costs the cluster some ten appends whatever is in it, so tasks share them: there are `LANES` transactional
-//! producers, each on a thread of its own (`lane`), and what the tasks of a lane hand over while a transaction is on its way
-//! rides on the next one together, as appends share a sync in the embedded log. A task keeps its lane, which follows from its name.
+//! A transaction costs the cluster some ten appends whatever is in it, so tasks share them: there are lanes, each a transactional
+//! producer on a thread of its own (`lane`), and what the tasks of a lane hand over while a transaction is on its way
+//! rides on the next one together, as appends share a sync in the embedded log. A task's lane is its index modulo `lane::MOST`, for good:
+//! the tasks over partition 3 of whatever share one, so that a process decodes what it reads once.
 //!
-//! # Who is fenced, and how
+//! # Several processes, and who is fenced how
 //!
-//! - *An older process with the same application id*: the lanes' transactional ids are `<application id>-<lane>`, their number
-//!   never changes, and opening the bus takes all of them over before anything is read (`InitProducerId` raises the producer's
-//!   epoch, ends what the older process had begun, and waits until the markers of its last transaction are written). Whatever the
-//!   older process still sends is refused by the brokers; it looks at topic `<application id>.claims`, finds that the last to
-//!   open was another, and gives up for good ([`Bus::failed`]) instead of taking the lanes back.
+//! - *Who runs what*: the lanes are the partitions of topic `<application id>.lanes`, which a consumer group shares out among the
+//!   processes (`group`); there are as many as the widest query has tasks. A task's place is its lane's.
+//! - *An older holder of a lane*, in whatever process, dead, slow or woken after others have taken its work over: the lane's
+//!   transactional id is `<application id>-<lane>`, and nobody counts as its holder before it has taken that over (`InitProducerId` raises
+//!   the producer's epoch, ends what the older holder had begun, and waits until the markers of its last transaction are written).
+//!   Whatever the older one still sends is refused by the brokers. So where the group's opinion lags, tasks may begin late, and never
+//!   write twice. A process that hears so leaves the lane alone until its session would have ended: by then it knows from the group.
+//! - *After any such doubt* (also where a transaction's outcome is not known) nobody holds the lane's tasks any more: each is restored
+//!   from its checkpoint, for another process may have taken it further.
+//! - *A process of the same name* (`kafka.process`, by default kept in the data directory): the group's static membership fences the
+//!   older one, which gives up for good ([`Bus::failed`]).
 //! - *An older committer of a task in this process*: each task has a holder number, checked by its lane; what the older one handed
 //!   over before is written first.
 //! - *Reads after a take-over*: the answer to `EndTxn` comes before the markers reach the partitions. So
 //!   [`Bus::committer`] completes only when the last commit of the older holder can be read.
+//! - *The catalogue* is written under the id `<application id>-catalog`, which whoever changes it takes over first: between that and
+//!   its write nobody else can have written ([`Company::catalogue`]). Topic `<application id>.processes` says by which catalogue each
+//!   lane's holder acts (`roster`), so that what is dropped is deleted once nobody runs it any more.
+//! - *Appends* outside of any task go out under `<application id>-<process>`.
 //!
 //! # What happens on an error
 //!
@@ -30,9 +41,8 @@
 //! | retriable (no broker, time-out, not leader) | asked again, for `lane::PATIENCE` | nothing, if it ends well |
 //! | abortable (a record too large, no such topic, no right to write) | aborted; where commits rode together each is tried again alone, so that only the faulty one fails | the reason; it is restarted from its checkpoint |
 //! | outcome not known in time | the producer is dropped; the next one of the same transactional id ends the transaction, one way or the other | `Retriable`: it restarts and reads from its checkpoint what became of it |
-//! | fatal, and the last claim is ours (the coordinator gave up on a transaction while this process stood still) | a new producer | `Retriable`, as above |
-//! | fatal, and the last claim is another's | nothing is written any more | `Closed`, and the node stops |
-//! | fatal otherwise (no right to the transactional id) | a new producer at the next commit | the reason |
+//! | fenced: another process has taken the lane over, or the coordinator gave up on a transaction while this process stood still | the lane's tasks end; it is taken over again after a session's time if the group still gives it to this process | `Fenced`: it waits for its turn |
+//! | fatal otherwise (no right to the transactional id) | a new producer | the reason |
 //!
 //! # Topics
 //!
@@ -51,20 +61,16 @@
 //! the consumer lives. Until what was there at the opening is read, a poll waits for it; later, "the end" is what has
 //! arrived. While no broker answers ([`Bus::trouble`]) nobody takes the silence for an end: the clock decides nothing then. A batch that
 //! fails its checksum, or that librdkafka cannot unpack, ends the reading instead of being passed over.
-//!
-//! # Several processes (not yet)
-//!
-//! The seam is ready for them: a task's name says its partition, [`Bus::committer`] is where a task is taken over, and all that a
-//! lane needs beyond is the metadata of the consumer group, handed to `send_offsets_to_transaction` in each
-//! transaction so that the group's generation fences (KIP-447). Lanes are then named after the process, no longer after the
-//! application alone; a task's take-over waits for the stable end of its checkpoint, as it does now.
 
 mod cluster;
 mod error;
+mod group;
 mod lane;
 pub mod properties;
 mod reader;
+mod roster;
 mod settings;
+mod shares;
 #[cfg(test)]
 pub(super) mod tests;
 mod transaction;
@@ -74,58 +80,92 @@ pub use settings::{COMMON_PROPERTIES, KafkaTerms, is_property, is_secret, refuse
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::cluster::Cluster;
-use self::lane::{Checkpoints, Lane};
+use self::group::Group;
+use self::lane::{Lane, Lanes, MOST, Which};
 use self::reader::Readers;
+use self::roster::Roster;
+use self::shares::Shares;
 use self::transaction::Parcel;
-use super::{Bus, BusError, BusFuture, Commit, Committer, FailedFuture, Reader, TaskId, TopicBatch, TopicSpec, checkpoint_topic, murmur2};
+use super::{
+    Bus, BusError, BusFuture, Commit, Committer, Company, CompanyFuture, FailedFuture, Reader, Shift, TaskId, TopicBatch, TopicSpec,
+    Whereabouts, checkpoint_topic,
+};
 use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 
-/// How many transactional producers an application has. Part of how an older process is fenced: it never changes.
-const LANES: usize = 4;
 /// How long a take-over waits until what was committed can be read.
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long whoever wants to write for a task waits until its lane is held.
+const LANE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bus over an Apache Kafka cluster.
 pub struct KafkaBus {
     cluster: Arc<Cluster>,
     readers: Arc<Readers>,
-    lanes: Vec<Lane>,
+    lanes: Arc<Lanes>,
+    shares: Arc<Shares>,
+    group: Group,
+    roster: Roster,
+    /// The topic whose partitions are the lanes, and how many it has.
+    lane_topic: TopicName,
+    width: AtomicI32,
+    /// Where steps from outside go.
+    steps: TopicName,
     /// Who holds each task: the number of its committer.
     holders: Mutex<BTreeMap<TaskId, u64>>,
-    /// How far each checkpoint must be readable before its task is handed on.
-    checkpoints: Checkpoints,
     superseded: watch::Receiver<Option<String>>,
 }
 
 impl KafkaBus {
-    /// Connects, takes over from whoever ran under this application id, and answers when that one can write nothing any more.
+    /// Connects, and joins the processes that run under this application id. What is this process's to run is told by its [`Company`].
     pub async fn open(terms: KafkaTerms) -> Result<Self, BusError> {
         terms.check()?;
         let terms = Arc::new(terms);
         let readers = Arc::new(Readers::new(&terms)?);
         let cluster = Arc::new(Cluster::connect(Arc::clone(&terms), Arc::clone(&readers)).await?);
+        let own = |part: &str| {
+            let name = format!("{}.{part}", terms.application_id);
+            TopicName::new(&name).map_err(|e| BusError::Invalid(format!("topic {name}: {e}")))
+        };
+        let (lane_topic, steps) = (own("lanes")?, own("steps")?);
+        let spec = TopicSpec { partitions: terms.lanes.clamp(1, MOST), configs: BTreeMap::new() };
+        let width = cluster.ensure(&lane_topic, &spec).await?;
         let (supersede, superseded) = watch::channel(None);
-        let (supersede, claim) = (Arc::new(supersede), Arc::new(cluster.claim().await?));
-        let checkpoints = Checkpoints::default();
-        let mut lanes = Vec::with_capacity(LANES);
-        for number in 0..LANES {
-            let (terms, claim, supersede) = (Arc::clone(&terms), Arc::clone(&claim), Arc::clone(&supersede));
-            lanes.push(Lane::start(number, terms, claim, supersede, Arc::clone(&checkpoints))?);
-        }
-        // All of them, before anything is read: what the older process had begun is ended, one way or the other.
-        futures::future::try_join_all(lanes.iter().map(Lane::ready)).await?;
-        Ok(Self { cluster, readers, lanes, holders: Mutex::default(), checkpoints, superseded })
+        let (supersede, shares) = (Arc::new(supersede), Arc::new(Shares::default()));
+        let lanes = Arc::new(Lanes::new(Arc::clone(&terms), Arc::clone(&shares), Arc::clone(&supersede)));
+        lanes.take(Which::Own)?;
+        let roster = Roster::open(&cluster, &readers, &lanes).await?;
+        let group = Group::join(&terms, lane_topic.to_string(), width, Arc::clone(&shares), Arc::clone(&lanes), supersede)?;
+        let width = AtomicI32::new(width);
+        Ok(Self { cluster, readers, lanes, shares, group, roster, lane_topic, width, steps, holders: Mutex::default(), superseded })
     }
 
-    /// The lane that a task's commits take: always the same.
-    fn lane(&self, task: &str) -> &Lane {
-        &self.lanes[murmur2(task.as_bytes()) as usize % LANES]
+    /// Sees that there are so many lanes.
+    async fn widen(&self, tasks: i32) -> Result<(), BusError> {
+        let wanted = tasks.min(MOST);
+        if self.width.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let there = self.cluster.partitions(&self.lane_topic).await?.unwrap_or(0);
+        if there < wanted {
+            self.cluster.widen(&self.lane_topic, wanted).await?;
+        }
+        self.width.fetch_max(wanted.max(there), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The next number of a task's holder, in this process.
+    fn number(&self, task: &TaskId) -> u64 {
+        let mut holders = self.holders.lock();
+        let current = holders.entry(task.clone()).or_default();
+        *current += 1;
+        *current
     }
 
     /// Waits until everything below `end` can be read.
@@ -196,8 +236,7 @@ impl Bus for KafkaBus {
     fn delete_topic<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, ()> {
         Box::pin(async move {
             self.cluster.delete(topic).await?;
-            // What comes under the same name later has offsets of its own.
-            self.checkpoints.lock().retain(|of, _| of.topic != *topic);
+            self.forget(topic);
             Ok(())
         })
     }
@@ -220,23 +259,21 @@ impl Bus for KafkaBus {
 
     fn committer<'a>(&'a self, task: &'a TaskId) -> BusFuture<'a, Box<dyn Committer>> {
         Box::pin(async move {
+            self.widen(task.index.saturating_add(1)).await?;
+            let number = Which::of_task(task.index);
+            let held = tokio::time::timeout(LANE_PATIENCE, self.shares.shift(number)).await;
+            // Held while it is claimed; whoever runs the task has a shift of its own.
+            let _shift = held.map_err(|_| BusError::Retriable(format!("task {task} is another process's to run")))?;
             let checkpoint = self.checkpoint(task).await?;
-            let number = {
-                let mut holders = self.holders.lock();
-                let current = holders.entry(task.clone()).or_default();
-                *current += 1;
-                *current
-            };
-            let lane = self.lane(&task.to_string());
+            let (lane, number) = (self.lanes.get(Which::Shared(number))?, self.number(task));
             // Behind what the older holder handed over, and not before that can be read.
             lane.claim(task, number).await?;
-            let end = self.checkpoints.lock().get(&checkpoint).copied();
+            let end = self.lanes.checkpoints.lock().get(&checkpoint).copied();
             if let Some(end) = end {
                 self.visible(&checkpoint, end).await?;
             }
             let topic = self.cluster.name(&checkpoint.topic);
-            let committer =
-                KafkaCommitter { lane: lane.clone(), cluster: Arc::clone(&self.cluster), task: task.clone(), number, checkpoint, topic };
+            let committer = KafkaCommitter { lane, cluster: Arc::clone(&self.cluster), task: task.clone(), number, checkpoint, topic };
             Ok(Box::new(committer) as Box<dyn Committer>)
         })
     }
@@ -244,10 +281,11 @@ impl Bus for KafkaBus {
     fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
         Box::pin(async move {
             let parcels = self.parcels(outputs);
-            let Some(first) = parcels.first() else { return Ok(()) };
-            // A transaction of its own, so that an older process cannot write either; then until whoever reads next sees it.
-            let lane = self.lane(&first.topic);
-            let ends = lane.append(parcels).await?;
+            if parcels.is_empty() {
+                return Ok(());
+            }
+            // A transaction of its own, all or none; then until whoever reads next sees it.
+            let ends = self.lanes.get(Which::Own)?.append(parcels).await?;
             for (of, end) in ends {
                 self.visible(&of, end).await?;
             }
@@ -262,8 +300,12 @@ impl Bus for KafkaBus {
     /// Does nothing: Kafka's retention waits for nobody.
     fn pin(&self, _task: &TaskId, _of: &TopicPartition, _from: Option<Offset>) {}
 
+    fn company(&self) -> Option<&dyn Company> {
+        Some(self)
+    }
+
     fn trouble(&self) -> Option<String> {
-        self.superseded.borrow().clone().or_else(|| self.readers.trouble())
+        self.superseded.borrow().clone().or_else(|| self.shares.trouble()).or_else(|| self.readers.trouble())
     }
 
     fn failed(&self) -> FailedFuture<'_> {
@@ -276,6 +318,60 @@ impl Bus for KafkaBus {
                 None => std::future::pending().await,
             }
         })
+    }
+}
+
+impl Company for KafkaBus {
+    fn shift<'a>(&'a self, task: &'a TaskId) -> CompanyFuture<'a, Shift> {
+        Box::pin(self.shares.shift(Which::of_task(task.index)))
+    }
+
+    fn make_room(&self, tasks: i32) -> BusFuture<'_, ()> {
+        Box::pin(self.widen(tasks))
+    }
+
+    fn whereabouts(&self, task: &TaskId) -> Whereabouts {
+        self.roster.whereabouts(Which::of_task(task.index))
+    }
+
+    fn catalogue(&self) -> BusFuture<'_, Box<dyn Committer>> {
+        Box::pin(async move {
+            let task = TaskId { owner: "catalog".into(), index: 0 };
+            let (lane, number) = (self.lanes.get(Which::Catalogue)?, self.number(&task));
+            lane.claim(&task, number).await?;
+            // It writes no checkpoint.
+            let checkpoint = TopicPartition::new(checkpoint_topic(&task.owner), PartitionId(0));
+            let topic = self.cluster.name(&checkpoint.topic);
+            Ok(Box::new(KafkaCommitter { lane, cluster: Arc::clone(&self.cluster), task, number, checkpoint, topic }) as Box<dyn Committer>)
+        })
+    }
+
+    fn has_followed(&self, upto: Offset) {
+        self.roster.has_followed(upto);
+    }
+
+    fn all_followed(&self, upto: Offset, patience: Duration) -> BusFuture<'_, ()> {
+        Box::pin(async move {
+            let width = self.cluster.partitions(&self.lane_topic).await?.unwrap_or(0);
+            self.roster.all_followed(width, upto, patience).await
+        })
+    }
+
+    fn forget(&self, topic: &TopicName) {
+        // What comes under the same name later has offsets of its own.
+        self.lanes.checkpoints.lock().retain(|of, _| of.topic != *topic);
+    }
+
+    fn steps(&self) -> &TopicName {
+        &self.steps
+    }
+
+    fn leave(&self) -> CompanyFuture<'_, ()> {
+        Box::pin(self.group.leave())
+    }
+
+    fn abandon(&self) {
+        self.group.abandon();
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
@@ -17,12 +18,14 @@ use crate::bus::BusError;
 use crate::record::TopicName;
 
 /// Settings of the client that exactly-once and the seam rest on.
-const OURS: [&str; 20] = [
+const OURS: [&str; 22] = [
     "bootstrap.servers",
     "metadata.broker.list",
     "group.id",
     "group.instance.id",
     "group.protocol",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
     "transactional.id",
     "enable.idempotence",
     "isolation.level",
@@ -45,9 +48,18 @@ const OURS: [&str; 20] = [
 pub struct KafkaTerms {
     /// `HOST:PORT,HOST:PORT`: some of its brokers.
     pub brokers: String,
-    /// Names this application on the cluster: the prefix of its transactional ids and of its own topics. Who opens a bus under
-    /// an application id takes over from whoever runs under it.
+    /// Names this application on the cluster: the prefix of its transactional ids and of its own topics, and its consumer group.
+    /// Processes with the same one share its work.
     pub application_id: String,
+    /// Names this process among those of the application, over restarts. Who opens a bus under the name of another process takes
+    /// over from it.
+    pub process: String,
+    /// How the others may call it when they say where a task runs.
+    pub shown: String,
+    /// How long a process may be silent until others run its tasks.
+    pub session_timeout: Duration,
+    /// Among how many lanes tasks are shared at first; there are more once a query has more tasks.
+    pub lanes: i32,
     /// How often each partition of a topic made here is kept; -1 leaves it to the cluster.
     pub replication_factor: i32,
     /// Further settings, in librdkafka's words.
@@ -61,6 +73,8 @@ impl std::fmt::Debug for KafkaTerms {
         f.debug_struct("KafkaTerms")
             .field("brokers", &self.brokers)
             .field("application_id", &self.application_id)
+            .field("process", &self.process)
+            .field("session_timeout", &self.session_timeout)
             .field("replication_factor", &self.replication_factor)
             .field("client", &client)
             .finish()
@@ -171,13 +185,34 @@ impl KafkaTerms {
     }
 
     /// A lane's producer.
-    pub(super) fn transactional(&self, lane: usize) -> ClientConfig {
+    pub(super) fn transactional(&self, id: &str) -> ClientConfig {
         let mut config = self.producer();
-        config.set("transactional.id", format!("{}-{lane}", self.application_id));
+        config.set("transactional.id", id);
         if !self.client.contains_key("transaction.timeout.ms") {
             config.set("transaction.timeout.ms", "10000");
         }
         config
+    }
+
+    /// A member of the group that shares so many lanes out.
+    pub(super) fn member(&self, width: i32) -> ClientConfig {
+        let session = self.session_timeout.as_millis();
+        let mut config = self.client();
+        config
+            .set("group.id", &self.application_id)
+            // A process that was gone while there came to be more lanes is a new member: else the group would give it what it had,
+            // and nobody what is new.
+            .set("group.instance.id", format!("{}-{width}", self.process))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", session.to_string())
+            .set("heartbeat.interval.ms", (session / 4).max(1).to_string())
+            .set("max.poll.interval.ms", session.max(300_000).to_string())
+            // There being more lanes is seen soon.
+            .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "latest")
+            .set("allow.auto.create.topics", "false");
+        self.finish(config)
     }
 }
 

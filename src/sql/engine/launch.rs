@@ -11,9 +11,9 @@ use tokio::sync::watch;
 
 use super::changing::check_upserts;
 use super::growth::{keeps_keys, repartitioned};
-use super::running::{OpenTask, Watched};
+use super::running::{OpenTask, Turn, Watched};
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
-use crate::bus::{TaskId, TopicSpec, checkpoint_topic};
+use crate::bus::{TaskId, TopicSpec, checkpoint_topic, shift};
 use crate::format::{Encoder, EncoderError};
 use crate::record::{PartitionId, TopicName, TopicPartition};
 use crate::sql::catalog::{Entry, StreamDef};
@@ -238,6 +238,9 @@ impl Engine {
         let owner: Arc<str> = entry.owner(plan.placement == Placement::Merged).into();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned()), ("segment.bytes".to_owned(), "4194304".to_owned())]);
         let count = scopes.len() as i32;
+        if let Some(company) = self.bus.company() {
+            company.make_room(count).await.map_err(|e| storage(&e))?;
+        }
         let there = self.ensure(&checkpoint_topic(&owner), count, configs.clone()).await?;
         self.hand_over(entry, &owner, &scopes).await?;
         if there > count || (there < count && keeps_keys(entry, &plan)) {
@@ -279,7 +282,7 @@ impl Engine {
             let stats = Arc::new(TaskStats::default());
             let (me, plan, entry, sink, counted) =
                 (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&sink), Arc::clone(&stats));
-            let name = id.to_string();
+            let (name, place) = (id.to_string(), id.clone());
             let budget = Arc::clone(budget);
             let open: OpenTask = Arc::new(move || {
                 let spec = TaskSpec {
@@ -294,9 +297,19 @@ impl Engine {
                 };
                 let chain = me.chain_of(&entry, &plan, scope);
                 let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
-                Box::pin(async move { Task::open(spec, chain?, sink.await?, bus, clock, stats).await })
+                let me = Arc::clone(&me);
+                Box::pin(async move {
+                    // What has changed before the task became ours is known before it is opened.
+                    me.catalogue_is_current().await?;
+                    Task::open(spec, chain?, sink.await?, bus, clock, stats).await
+                })
             });
-            tasks.push(Watched::start(&self.runtime, name, stats, open));
+            let (bus, task) = (Arc::clone(&self.bus), place);
+            let turn: Turn = Arc::new(move || {
+                let (bus, task) = (Arc::clone(&bus), task.clone());
+                Box::pin(async move { shift(bus.as_ref(), &task).await })
+            });
+            tasks.push(Watched::start(&self.runtime, name, stats, turn, open));
         }
         Ok(tasks)
     }
@@ -383,7 +396,7 @@ impl Engine {
             let stopped = stopped.clone();
             tasks.push(self.runtime.spawn(async move {
                 let name = intake.id.to_string();
-                if let Err(error) = intake.run(stopped).await {
+                if let Err(error) = intake.attend(stopped).await {
                     tracing::error!(task = %name, %error, "an intake stopped");
                 }
             }));

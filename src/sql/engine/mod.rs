@@ -7,6 +7,7 @@
 
 mod changing;
 mod checker;
+mod company;
 mod growth;
 mod launch;
 mod replace;
@@ -38,13 +39,13 @@ pub use rules::{RuleFactory, RuleSpec};
 pub use running::QueryState;
 pub use status::QueryStatus;
 
-use super::catalog::{CATALOG_TOPIC, Catalog, Entry, Existing};
+use super::catalog::{CATALOG_TOPIC, Catalog, Change, Entry, Existing};
 use super::error::{Code, SqlError};
 use super::parse::parse_script;
 use super::statement::{Kind, Parsed};
 use super::workspace::Workspace;
-use crate::bus::{Bus, BusError, TopicBatch, TopicSpec};
-use crate::record::{BatchBuilder, PartitionId, TopicName, TopicPartition};
+use crate::bus::{Bus, BusError, Committer, TopicSpec};
+use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 use crate::stream::{Feed, StateBudget};
 use crate::time::Clock;
 use running::Watched;
@@ -131,6 +132,12 @@ pub struct Engine {
     views_changed: watch::Sender<()>,
     /// Held by a statement that changes something.
     change: tokio::sync::Mutex<()>,
+    /// The right to write the catalogue, where others have it too.
+    writer: tokio::sync::Mutex<Option<Box<dyn Committer>>>,
+    /// How far the catalogue has been taken in, where others write it too.
+    followed: watch::Sender<i64>,
+    /// What follows the others.
+    followers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -145,7 +152,7 @@ impl Engine {
         let topic = catalog_topic();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         bus.ensure_topic(&topic, &TopicSpec { partitions: 1, configs }).await?;
-        let catalog = replay(bus.as_ref(), &TopicPartition::new(topic, PartitionId(0))).await?;
+        let (catalog, upto) = replay(bus.as_ref(), &TopicPartition::new(topic, PartitionId(0))).await?;
         let engine = Arc::new(Self {
             bus,
             rules,
@@ -159,6 +166,9 @@ impl Engine {
             bad: Mutex::default(),
             views_changed: watch::Sender::new(()),
             change: tokio::sync::Mutex::new(()),
+            writer: tokio::sync::Mutex::default(),
+            followed: watch::Sender::new(upto.0),
+            followers: Mutex::default(),
         });
         let entries: Vec<Arc<Entry>> = {
             let catalog = engine.catalog.read();
@@ -171,20 +181,30 @@ impl Engine {
                 engine.note_unstarted(&entry, &error);
             }
         }
+        let followers = engine.join_company().await?;
+        *engine.followers.lock() = followers;
         Ok(engine)
     }
 
     /// Runs one statement.
     pub async fn run(self: &Arc<Self>, parsed: Parsed) -> Result<Outcome, SqlError> {
-        self.statement(&parsed, Existing::AsWritten).await.map_err(|e| parsed.locate(e))
+        self.unhindered(&parsed, Existing::AsWritten).await.map_err(|e| parsed.locate(e))
     }
 
     /// Applies a query file: what it creates and is there unchanged is left alone, what has changed is replaced.
     pub async fn apply(self: &Arc<Self>, text: &str) -> Result<(), SqlError> {
         for parsed in parse_script(text)? {
-            self.statement(&parsed, Existing::Replace).await.map_err(|e| parsed.locate(e))?;
+            // What is there unchanged takes no right to write from other processes.
+            if self.bus.company().is_none() || !self.is_there(&parsed) {
+                self.unhindered(&parsed, Existing::Replace).await.map_err(|e| parsed.locate(e))?;
+            }
         }
         Ok(())
+    }
+
+    fn is_there(&self, parsed: &Parsed) -> bool {
+        let created = self.catalog.read().create(parsed, Existing::Replace, self.clock.now());
+        matches!(created, Ok(Change::Unchanged(_) | Change::Left(_)))
     }
 
     /// How many queries and alerts there are.
@@ -193,8 +213,11 @@ impl Engine {
         self.running.lock().len()
     }
 
-    /// Steps an alert's operators from outside; answers once it is durable.
+    /// Steps an alert's operators from outside; answers once it is durable, or, where other processes run tasks too, on its way.
     pub async fn external(&self, rule: &str, body: String) -> Result<(), SqlError> {
+        if let Some(company) = self.bus.company() {
+            return self.send_step(company, rule, body).await;
+        }
         let controls = {
             let running = self.running.lock();
             let rule = running.get(rule).filter(|r| r.entry.kind == Kind::Alert);
@@ -230,6 +253,9 @@ impl Engine {
 
     /// Last commits and snapshots of everything, then nothing runs.
     pub async fn close(&self) {
+        for follower in std::mem::take(&mut *self.followers.lock()) {
+            follower.abort();
+        }
         let _one = self.change.lock().await;
         let all = std::mem::take(&mut *self.running.lock());
         let stops = all.into_values().map(|mut running| async move { running.stop().await });
@@ -248,22 +274,18 @@ impl Engine {
             running.get(name).map(|r| r.tasks.iter().map(Watched::opened).collect()).unwrap_or_default()
         };
         for mut one in opened {
-            // A task that takes longer restores much; it is shown as starting meanwhile.
-            let _ = tokio::time::timeout(OPEN_PATIENCE, one.wait_for(|opened| *opened)).await;
+            // A task that takes longer restores much; it is shown as starting meanwhile. It may have to wait for what another
+            // process has just changed, which is taken in behind this statement.
+            tokio::select! {
+                _ = tokio::time::timeout(OPEN_PATIENCE, one.wait_for(|opened| *opened)) => {}
+                () = self.others_change() => {}
+            }
         }
     }
 
     /// Whether a task of a query or alert has failed.
     fn has_failed(&self, name: &str) -> bool {
         self.running.lock().get(name).is_some_and(|r| r.tasks.iter().any(|task| task.state().0 == QueryState::Failed))
-    }
-
-    /// Writes a change of the catalogue.
-    async fn record(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), SqlError> {
-        let mut records = BatchBuilder::new();
-        records.push(self.clock.now().0, Some(key), value, &[]);
-        let to = TopicPartition::new(catalog_topic(), PartitionId(0));
-        self.bus.append(vec![TopicBatch { to, records }]).await.map_err(|e| storage(&e))
     }
 }
 
@@ -297,13 +319,14 @@ fn storage(error: &BusError) -> SqlError {
     SqlError::new(Code::Storage, error.to_string())
 }
 
-async fn replay(bus: &dyn Bus, of: &TopicPartition) -> Result<Catalog, BusError> {
+async fn replay(bus: &dyn Bus, of: &TopicPartition) -> Result<(Catalog, Offset), BusError> {
     let bounds = bus.bounds(of).await?;
     let mut catalog = Catalog::new();
     let mut reader = bus.open(of, bounds.start).await?;
     while reader.position() < bounds.end {
+        let from = reader.position();
         let batches = reader.poll(4 << 20).await?;
-        if batches.is_empty() {
+        if batches.is_empty() && reader.position() == from {
             break;
         }
         for batch in batches {
@@ -316,5 +339,5 @@ async fn replay(bus: &dyn Bus, of: &TopicPartition) -> Result<Catalog, BusError>
             }
         }
     }
-    Ok(catalog)
+    Ok((catalog, bounds.end))
 }

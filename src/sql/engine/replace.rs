@@ -16,7 +16,12 @@ use crate::stream::hand_over;
 impl Engine {
     /// Whether a new version can go on where the old one stands; asked before anything is written.
     pub(super) async fn check_tasks(&self, entry: &Entry, planned: &Planned) -> Result<(), SqlError> {
-        let owner = entry.owner(planned.plan.placement == Placement::Merged);
+        let is_merged = planned.plan.placement == Placement::Merged;
+        let owner = entry.owner(is_merged);
+        let before = entry.owner(!is_merged);
+        if before != owner {
+            self.check_cut(entry, &before).await?;
+        }
         let there = self.bus.partitions(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?;
         let (Some(there), count) = (there, self.cut(planned)?.len() as i32) else { return Ok(()) };
         if entry.kind == Kind::Alert && there != count {
@@ -36,6 +41,7 @@ impl Engine {
     pub(super) async fn hand_over(&self, entry: &Entry, owner: &Arc<str>, tasks: &[Own]) -> Result<(), SqlError> {
         let before = [true, false].map(|is_merged| entry.owner(is_merged)).into_iter().find(|other| **other != **owner);
         let Some(before) = before else { return Ok(()) };
+        self.check_cut(entry, &before).await?;
         let place = checkpoint_topic(&before);
         let Some(count) = self.bus.partitions(&place).await.map_err(|e| storage(&e))? else { return Ok(()) };
         let to: Vec<TaskId> = (0..tasks.len()).map(|index| TaskId { owner: Arc::clone(owner), index: index as i32 }).collect();

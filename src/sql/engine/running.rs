@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::bus::BusError;
+use crate::bus::{BusError, Shift};
 use crate::stream::{Control, StreamError, Task, TaskStats};
 
 /// The first wait after a failure; it doubles up to [`LONGEST_WAIT`].
@@ -35,6 +35,8 @@ pub enum QueryState {
     Paused,
     /// Something went wrong; the error says what, and whether it is tried again.
     Failed,
+    /// Run by other processes of the application.
+    Elsewhere,
 }
 
 impl QueryState {
@@ -46,6 +48,7 @@ impl QueryState {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Failed => "failed",
+            Self::Elsewhere => "elsewhere",
         }
     }
 }
@@ -53,10 +56,15 @@ impl QueryState {
 /// Opens one task, as often as it takes.
 pub type OpenTask = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Task, StreamError>> + Send>> + Send + Sync>;
 
+/// Completes once the task is this process's to run.
+pub type Turn = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Shift> + Send>> + Send + Sync>;
+
 /// What one task is doing.
 #[derive(Clone, Debug, Default)]
 struct Doing {
     running: bool,
+    /// It is another process's to run.
+    elsewhere: bool,
     error: Option<String>,
     control: Option<mpsc::Sender<Control>>,
 }
@@ -74,11 +82,11 @@ pub struct Watched {
 
 impl Watched {
     /// Starts a task and the one who watches over it.
-    pub fn start(runtime: &Handle, name: String, stats: Arc<TaskStats>, open: OpenTask) -> Self {
+    pub fn start(runtime: &Handle, name: String, stats: Arc<TaskStats>, turn: Turn, open: OpenTask) -> Self {
         let doing = Arc::new(Mutex::new(Doing::default()));
         let (stop, stopped) = watch::channel(false);
         let (opens, opened) = watch::channel(false);
-        let watcher = runtime.spawn(watch_over(name, open, Arc::clone(&doing), stopped, Arc::new(opens)));
+        let watcher = runtime.spawn(watch_over(name, turn, open, Arc::clone(&doing), stopped, Arc::new(opens)));
         Self { stats, doing, stop, opened, watcher: Some(watcher) }
     }
 
@@ -89,13 +97,14 @@ impl Watched {
         match (&doing.error, doing.running) {
             (Some(error), _) => (QueryState::Failed, Some(error.clone())),
             (None, true) => (QueryState::Running, None),
+            (None, false) if doing.elsewhere => (QueryState::Elsewhere, None),
             (None, false) => (QueryState::Starting, None),
         }
     }
 
     /// A query that could not be started, and why.
     pub fn failed(why: String) -> Self {
-        let doing = Doing { running: false, error: Some(why), control: None };
+        let doing = Doing { error: Some(why), ..Doing::default() };
         let (stop, opened) = (watch::channel(false).0, watch::channel(true).1);
         Self { stats: Arc::default(), doing: Arc::new(Mutex::new(doing)), stop, opened, watcher: None }
     }
@@ -155,6 +164,7 @@ impl Drop for AbortOnDrop {
 
 async fn watch_over(
     name: String,
+    turn: Turn,
     open: OpenTask,
     doing: Arc<Mutex<Doing>>,
     mut stopped: watch::Receiver<bool>,
@@ -162,6 +172,7 @@ async fn watch_over(
 ) {
     let mut wait = FIRST_WAIT;
     loop {
+        let Some(shift) = its_turn(&turn, &doing, &mut stopped, &opens).await else { return };
         let (control, told) = mpsc::channel(16);
         let mut attempt = {
             let (open, doing, opens, stopped) = (Arc::clone(&open), Arc::clone(&doing), Arc::clone(&opens), stopped.clone());
@@ -174,9 +185,7 @@ async fn watch_over(
                     if *stopped.borrow() {
                         return Ok(());
                     }
-                    now.running = true;
-                    now.error = None;
-                    now.control = Some(control);
+                    *now = Doing { running: true, control: Some(control), ..Doing::default() };
                 }
                 opens.send_replace(true);
                 task.run(told).await
@@ -191,7 +200,16 @@ async fn watch_over(
                 let _ = attempt.await;
                 return;
             }
+            () = shift.over() => {
+                give_over(&name, &doing, attempt).await;
+                wait = FIRST_WAIT;
+                continue;
+            }
         };
+        if shift.is_over() {
+            // Another process goes on from its last commit; so does this one, should it be its turn again.
+            continue;
+        }
         let failure = match ended {
             Ok(Ok(())) => {
                 *doing.lock() = Doing::default();
@@ -204,11 +222,13 @@ async fn watch_over(
         let (reason, last) = failure;
         let text = if last { reason.clone() } else { format!("{reason}; trying again in {} s", wait.as_secs_f64()) };
         tracing::error!(task = %name, reason = %text, "query task failed");
-        *doing.lock() = Doing { running: false, error: Some(text), control: None };
+        *doing.lock() = Doing { error: Some(text), ..Doing::default() };
         opens.send_replace(true);
         if *stopped.borrow() {
             return;
         }
+        // Nothing runs meanwhile: should it go to another process, nobody has to wait for it.
+        drop(shift);
         if last {
             let _ = stopped.wait_for(|stop| *stop).await;
             return;
@@ -218,6 +238,44 @@ async fn watch_over(
             _ = stopped.wait_for(|stop| *stop) => return,
         }
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Waits until the task is this process's to run; `None` where it is to stop before.
+async fn its_turn(turn: &Turn, doing: &Mutex<Doing>, stopped: &mut watch::Receiver<bool>, opens: &watch::Sender<bool>) -> Option<Shift> {
+    let mut turn = turn();
+    if let std::task::Poll::Ready(shift) = futures::poll!(&mut turn) {
+        doing.lock().elsewhere = false;
+        return Some(shift);
+    }
+    *doing.lock() = Doing { elsewhere: true, ..Doing::default() };
+    // Nobody here waits for what another process does.
+    opens.send_replace(true);
+    tokio::select! {
+        shift = turn => {
+            *doing.lock() = Doing::default();
+            Some(shift)
+        }
+        // Told, or whoever could tell is gone.
+        _ = stopped.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// Ends an attempt because the task goes to another process: with its last commit and snapshot, if it has come as far.
+async fn give_over(name: &str, doing: &Mutex<Doing>, mut attempt: JoinHandle<Result<(), StreamError>>) {
+    let control = doing.lock().control.take();
+    match control {
+        Some(control) => drop(control.send(Control::Stop).await),
+        None => attempt.abort(),
+    }
+    match tokio::time::timeout(STOP_PATIENCE, &mut attempt).await {
+        Ok(Ok(Err(error))) => tracing::debug!(task = name, %error, "a task that goes to another process did not come to its last commit"),
+        Ok(_) => {}
+        Err(_) => {
+            attempt.abort();
+            // What it was about to write has been written, or will never be.
+            let _ = attempt.await;
+        }
     }
 }
 

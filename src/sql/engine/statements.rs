@@ -32,28 +32,28 @@ impl Engine {
             | Statement::CreateQuery(_)
             | Statement::CreateAlert(_)
             | Statement::CreateFunction(_) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.create(parsed, existing).await
             }
             Statement::CreateLike(like) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.create_like(like, existing).await
             }
             Statement::CreateView(view) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.create_view(view, parsed, existing).await
             }
             Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Statement::Drop(drop) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.drop_object(drop).await
             }
             Statement::Pause(kind, name) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.pause(*kind, name, true).await
             }
             Statement::Resume(kind, name) => {
-                let _one = self.change.lock().await;
+                let _one = self.exclusive().await?;
                 self.pause(*kind, name, false).await
             }
             Statement::Select(select) if select.emit == Emit::Changes => self.watch(select).await,
@@ -79,6 +79,9 @@ impl Engine {
             Change::Create(entry) | Change::Replace { new: entry, .. } => Arc::clone(entry),
             other => return Ok(Outcome::Done(other.message())),
         };
+        if matches!(change, Change::Create(_)) {
+            self.clear_leavings(&entry).await?;
+        }
         // Everything that can be wrong is found before anything is written.
         match &*entry.statement {
             Statement::CreateQuery(q) => {
@@ -131,7 +134,7 @@ impl Engine {
 
     /// A stream or function has changed: whoever reads, writes or calls it starts again with the new one. Answers who cannot, which is shown as
     /// failed from then on.
-    async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Vec<String> {
+    pub(super) async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Vec<String> {
         let users: Vec<Arc<Entry>> = {
             let catalog = self.catalog.read();
             let users = if entry.kind == Kind::Function { catalog.running_callers(entry) } else { catalog.users(entry) };
@@ -187,13 +190,14 @@ impl Engine {
     async fn drop_object(self: &Arc<Self>, drop: &DropObject) -> Result<Outcome, SqlError> {
         let change = self.catalog.read().drop_object(drop)?;
         if let Change::Drop(entry) = &change {
-            if entry.is_task() {
-                self.halt(&entry.name).await;
-            }
             if let Some(record) = change.record() {
                 self.record(&record.key, record.value.as_deref()).await?;
             }
             self.catalog.write().apply(&change);
+            if entry.is_task() {
+                self.halt(&entry.name).await;
+                self.all_have_followed().await?;
+            }
             match entry.kind {
                 Kind::View => {
                     self.views_changed.send_replace(());
@@ -339,7 +343,7 @@ impl Engine {
         let shown = show_all(&catalog, kind, |name| {
             let Some(status) = statuses.iter().find(|s| s.name == name) else { return TaskLine::default() };
             TaskLine {
-                state: status.state.as_str().to_owned(),
+                state: status.shown_state(),
                 rows_in: status.counts.rows_in,
                 rows_out: status.counts.rows_out,
                 late: status.counts.late,

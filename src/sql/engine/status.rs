@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::running::QueryState;
 use super::{Engine, Running};
+use crate::bus::Whereabouts;
 use crate::metrics::DurationCounts;
 use crate::record::{Offset, TopicName, TopicPartition};
 use crate::sql::statement::Kind;
@@ -47,6 +48,10 @@ pub struct QueryStatus {
     pub state_max: Option<u64>,
     /// Whether it comes near that.
     pub is_near_max: bool,
+    /// How many tasks it has; the figures are of those that run here.
+    pub tasks: usize,
+    /// Where those run that do not run here: each place, and which they are.
+    pub elsewhere: Vec<(Whereabouts, Vec<i32>)>,
 }
 
 /// Query or alert, as a word.
@@ -58,6 +63,19 @@ impl KindWord {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0.word()
+    }
+}
+
+impl QueryStatus {
+    /// Its state, and how many of its tasks run elsewhere, if any do.
+    #[must_use]
+    pub fn shown_state(&self) -> String {
+        let away: usize = self.elsewhere.iter().map(|(_, tasks)| tasks.len()).sum();
+        match self.state {
+            QueryState::Elsewhere | QueryState::Paused => self.state.as_str().to_owned(),
+            _ if away == 0 => self.state.as_str().to_owned(),
+            _ => format!("{} ({away} of {} tasks elsewhere)", self.state.as_str(), self.tasks),
+        }
     }
 }
 
@@ -83,6 +101,8 @@ impl Engine {
                 lag += (end.0 - input.position.0).max(0);
             }
             status.lag = lag;
+            let away: Vec<i32> = std::mem::take(&mut status.elsewhere).into_iter().flat_map(|(_, tasks)| tasks).collect();
+            status.elsewhere = self.elsewhere(&format!("{}.{}", status.kind.as_str(), status.name), &away);
         }
         found.into_iter().map(|(status, _)| status).collect()
     }
@@ -94,8 +114,9 @@ impl Running {
         let mut refill = Refill::default();
         let mut inputs = Vec::new();
         let (mut state, mut error) = (QueryState::Running, None);
+        let mut away = Vec::new();
         let (mut operators, mut time, mut commit_times) = (Vec::new(), TimeShares::default(), DurationCounts::default());
-        for task in &self.tasks {
+        for (index, task) in self.tasks.iter().enumerate() {
             let one = task.stats.counts();
             counts.rows_in += one.rows_in;
             counts.rows_out += one.rows_out;
@@ -109,18 +130,25 @@ impl Running {
             refill.goes_on |= again.goes_on;
             refill.read += again.read;
             refill.records += again.records;
-            inputs.extend(task.stats.inputs());
-            let (of_task, spent) = task.stats.figures();
-            add_operators(&mut operators, of_task);
-            time.add(&spent);
-            commit_times.add(&task.stats.commit_times());
-            match task.state() {
+            let standing = task.state();
+            if standing.0 != QueryState::Elsewhere {
+                inputs.extend(task.stats.inputs());
+                let (of_task, spent) = task.stats.figures();
+                add_operators(&mut operators, of_task);
+                time.add(&spent);
+                commit_times.add(&task.stats.commit_times());
+            }
+            match standing {
                 (QueryState::Failed, why) => (state, error) = (QueryState::Failed, why),
                 (QueryState::Starting, _) if state == QueryState::Running => state = QueryState::Starting,
+                (QueryState::Elsewhere, _) => away.push(index as i32),
                 _ => {}
             }
         }
         operators.iter_mut().for_each(|of| of.busy_share /= f64::from(time.tasks.max(1)));
+        if !away.is_empty() && away.len() == self.tasks.len() {
+            state = QueryState::Elsewhere;
+        }
         if self.entry.paused {
             state = QueryState::Paused;
         }
@@ -143,6 +171,8 @@ impl Running {
             commit_times,
             state_max: self.budget.max(),
             is_near_max: self.budget.is_near(),
+            tasks: self.tasks.len(),
+            elsewhere: if away.is_empty() { Vec::new() } else { vec![(Whereabouts::Nowhere, away)] },
         }
     }
 }

@@ -45,10 +45,13 @@ impl Engine {
         def.source(1).shape()?;
         match &old {
             Some(old) => {
-                self.halt(&old.name).await;
+                self.retire(old).await?;
                 self.clear(old).await?;
             }
-            None => self.check_free(&def, &view.name).await?,
+            None => {
+                self.clear_leavings(&entry).await?;
+                self.check_free(&def, &view.name).await?;
+            }
         }
         self.topic_of(&def).await?;
         let change = match old {
@@ -63,6 +66,17 @@ impl Engine {
         self.launch(&entry).await?;
         self.await_opened(&entry.name).await;
         Ok(Outcome::Done(change.message()))
+    }
+
+    /// Nobody runs the view any more. Where other processes may run it, it is dropped before they are to see its new version.
+    async fn retire(&self, old: &Arc<Entry>) -> Result<(), SqlError> {
+        if self.bus.company().is_some()
+            && let Some(record) = Change::Drop(Arc::clone(old)).record()
+        {
+            self.record(&record.key, record.value.as_deref()).await?;
+        }
+        self.halt(&old.name).await;
+        self.all_have_followed().await
     }
 
     /// What a view has written and where it stood: it begins again, or is gone.

@@ -3,6 +3,7 @@
 
 use super::running::QueryState;
 use super::status::QueryStatus;
+use crate::bus::Whereabouts;
 use crate::sql::figures::{operator_table, state_line, task_lines};
 use crate::sql::lower::{Placement, QueryPlan};
 use crate::stream::{InputProgress, shown_bytes};
@@ -20,9 +21,10 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
             );
         }
         QueryState::Starting => return "it is being restored from its checkpoint; look again in a moment".to_owned(),
+        QueryState::Elsewhere => return places(status).join("\n"),
         QueryState::Running => {}
     }
-    let mut lines = Vec::new();
+    let mut lines = places(status);
     if status.counts.rows_in == 0 && status.lag == 0 {
         lines.push(format!("its stream \"{}\" has brought nothing: is anything written to its topic, and with the right names and types? Bad records go to the dead-letter topic", status.source));
     }
@@ -71,7 +73,7 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
     if status.counts.failed > 0 {
         lines.push(format!("{} rows failed in an expression and are in topic {}.dlq", status.counts.failed, status.name));
     }
-    if lines.is_empty() {
+    if lines.len() == status.elsewhere.len() {
         lines.push(format!("nothing is wrong: it has read {} rows and written {}", status.counts.rows_in, status.counts.rows_out));
     }
     lines.join("\n")
@@ -94,6 +96,23 @@ pub(super) fn figures(status: &QueryStatus, now: Timestamp) -> String {
         text.push_str(&operator_table(&status.operators, Some(now)));
     }
     text
+}
+
+/// Where those of its tasks run that do not run here.
+fn places(status: &QueryStatus) -> Vec<String> {
+    let line = |(place, tasks): &(Whereabouts, Vec<i32>)| {
+        let which = tasks.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let (which, are) = if tasks.len() == 1 { (format!("task {which}"), "is") } else { (format!("tasks {which}"), "are") };
+        match place {
+            Whereabouts::At(process) => format!("{which} of {} {are} run by process {process}: ask there", status.tasks),
+            Whereabouts::Here => format!("{which} of {} {are} about to be run here", status.tasks),
+            Whereabouts::Nowhere => format!(
+                "{which} of {} {are} run by nobody just now: another process takes them over once the session of the one that ran them has ended",
+                status.tasks
+            ),
+        }
+    };
+    status.elsewhere.iter().map(line).collect()
 }
 
 /// Which partition, and of what, where more than one is read.

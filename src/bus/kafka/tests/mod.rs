@@ -1,6 +1,7 @@
 //! The Kafka bus over the project's own broker, which serves transactions, and over an Apache Kafka where there is one.
 
 mod apache;
+mod sharing;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,16 @@ impl Drop for OwnBroker {
 }
 
 fn terms(brokers: String, application_id: &str) -> KafkaTerms {
-    KafkaTerms { brokers, application_id: application_id.to_owned(), replication_factor: -1, client: BTreeMap::new() }
+    KafkaTerms {
+        brokers,
+        application_id: application_id.to_owned(),
+        process: "one".to_owned(),
+        shown: "one".to_owned(),
+        session_timeout: std::time::Duration::from_secs(6),
+        lanes: 8,
+        replication_factor: -1,
+        client: BTreeMap::new(),
+    }
 }
 
 /// A bus over a broker of its own.

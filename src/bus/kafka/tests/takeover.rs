@@ -24,11 +24,11 @@ async fn out(bus: &KafkaBus, name: &str) -> TopicPartition {
     TopicPartition::new(topic, PartitionId(0))
 }
 
-/// A newer process takes over every lane; the older one writes nothing more, knows why, and does not take them back.
-async fn who_comes_later_wins_for_good(terms: KafkaTerms) {
+/// A newer process of the same name takes over every lane; the older one writes nothing more, knows why, and does not take them back.
+async fn who_comes_later_under_the_same_name_wins_for_good(terms: KafkaTerms) {
     let old = KafkaBus::open(terms.clone()).await.unwrap();
     let out = out(&old, &format!("{}.out", terms.application_id)).await;
-    let tasks: Vec<TaskId> = (0..8).map(|n| TaskId { owner: format!("query.q{n}").into(), index: 0 }).collect();
+    let tasks: Vec<TaskId> = (0..8).map(|n| TaskId { owner: "query.q".into(), index: n }).collect();
     let mut holders = Vec::new();
     for task in &tasks {
         let mut holder = old.committer(task).await.unwrap();
@@ -36,20 +36,18 @@ async fn who_comes_later_wins_for_good(terms: KafkaTerms) {
         holders.push(holder);
     }
     let new = KafkaBus::open(terms).await.unwrap();
-    for (task, holder) in tasks.iter().zip(&mut holders) {
-        let refused = holder.commit(commit(&out, "zombie")).await.unwrap_err();
-        assert!(matches!(&refused, BusError::Closed(why) if why.contains("application id")), "{refused}");
-        assert!(matches!(old.committer(task).await, Err(BusError::Closed(_))));
-    }
-    assert!(old.append(vec![TopicBatch { to: out.clone(), records: records("zombie") }]).await.is_err());
-    assert!(old.failed().await.contains("application id"));
-    assert!(old.trouble().is_some() && new.trouble().is_none());
-    for task in &tasks {
+    for (task, old) in tasks.iter().zip(&mut holders) {
         let mut holder = new.committer(task).await.unwrap();
-        let checkpoint = TopicPartition::new(checkpoint_topic(&task.owner), PartitionId(0));
+        let refused = old.commit(commit(&out, "zombie")).await.unwrap_err();
+        assert!(matches!(&refused, BusError::Fenced(_) | BusError::Closed(_)), "{refused}");
+        let checkpoint = TopicPartition::new(checkpoint_topic(&task.owner), PartitionId(task.index));
         assert_eq!(values_from(&new, &checkpoint, Offset::ZERO).await.len(), 1, "what was committed is read at once");
         holder.commit(commit(&out, "new")).await.unwrap();
     }
+    let reason = old.failed().await;
+    assert!(reason.contains("application id") && reason.contains("kafka.process"), "{reason}");
+    assert!(old.append(vec![TopicBatch { to: out.clone(), records: records("zombie") }]).await.is_err());
+    assert!(old.trouble().is_some() && new.trouble().is_none());
     let written = values(&new, &out, 16).await;
     assert_eq!((written.iter().filter(|v| *v == "old").count(), written.iter().filter(|v| *v == "new").count(), written.len()), (8, 8, 16));
 }
@@ -60,7 +58,7 @@ async fn what_a_dead_process_had_begun_never_counts(terms: KafkaTerms) {
     let out = out(&first, &format!("{}.out", terms.application_id)).await;
     drop(first);
     // As a lane would, and then nothing more: the transaction stays open.
-    let mut config = terms.transactional(1);
+    let mut config = terms.transactional(&format!("{}-1", terms.application_id));
     config.set("transaction.timeout.ms", "600000");
     let dead: BaseProducer = config.create().unwrap();
     let begun = out.topic.to_string();
@@ -83,9 +81,9 @@ async fn what_a_dead_process_had_begun_never_counts(terms: KafkaTerms) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_process_takes_over_for_good() {
+async fn a_newer_process_of_the_same_name_takes_over_for_good() {
     let cluster = OwnBroker::start().await;
-    who_comes_later_wins_for_good(cluster.terms()).await;
+    who_comes_later_under_the_same_name_wins_for_good(cluster.terms()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,8 +94,8 @@ async fn an_open_transaction_of_a_dead_process_is_ended_at_the_opening() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
-async fn apache_a_newer_process_takes_over_for_good() {
-    who_comes_later_wins_for_good(terms(brokers(), &application())).await;
+async fn apache_a_newer_process_of_the_same_name_takes_over_for_good() {
+    who_comes_later_under_the_same_name_wins_for_good(terms(brokers(), &application())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

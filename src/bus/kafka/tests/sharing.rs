@@ -1,0 +1,196 @@
+//! Several processes of one application: its tasks move between them, and each counts on where the last one stood.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::apache::{application, brokers};
+use super::{KafkaBus, KafkaTerms, OwnBroker, terms};
+use crate::bus::contract::values_from;
+use crate::bus::*;
+use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
+
+const TASKS: i32 = 4;
+/// What has not come by then will not.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn task(index: i32) -> TaskId {
+    TaskId { owner: "query.count".into(), index }
+}
+
+fn records(value: &str) -> BatchBuilder {
+    let mut builder = BatchBuilder::new();
+    builder.push(1000, None, Some(value.as_bytes()), &[]);
+    builder
+}
+
+/// One process: it counts on in every task that is its own.
+struct Process {
+    bus: Arc<KafkaBus>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    async fn start(terms: &KafkaTerms, name: &str, out: &TopicName) -> Self {
+        let terms = KafkaTerms { process: name.to_owned(), shown: format!("process {name}"), ..terms.clone() };
+        let bus = Arc::new(KafkaBus::open(terms).await.unwrap());
+        let spec = TopicSpec { partitions: TASKS, ..TopicSpec::default() };
+        bus.ensure_topic(out, &spec).await.unwrap();
+        bus.ensure_topic(&checkpoint_topic(&task(0).owner), &spec).await.unwrap();
+        let stop = CancellationToken::new();
+        let run = |index| {
+            let (bus, stop, out) = (Arc::clone(&bus), stop.clone(), TopicPartition::new(out.clone(), PartitionId(index)));
+            tokio::spawn(async move { stop.run_until_cancelled(count(&bus, &task(index), &out)).await.unwrap_or(()) })
+        };
+        let tasks = (0..TASKS).map(run).collect();
+        Self { bus, stop, tasks }
+    }
+
+    /// Everything ends in the middle of what it does, and others are told.
+    async fn leave(self) {
+        self.stop.cancel();
+        futures::future::join_all(self.tasks).await;
+        self.bus.leave().await;
+    }
+
+    fn runs(&self) -> usize {
+        (0..TASKS).filter(|index| self.bus.whereabouts(&task(*index)) == Whereabouts::Here).count()
+    }
+}
+
+async fn count(bus: &KafkaBus, task: &TaskId, out: &TopicPartition) {
+    loop {
+        let shift = bus.shift(task).await;
+        let Ok(mut committer) = bus.committer(task).await else { continue };
+        let checkpoint = TopicPartition::new(checkpoint_topic(&task.owner), PartitionId(task.index));
+        let mut next = values_from(bus, &checkpoint, Offset::ZERO).await.len();
+        while !shift.is_over() {
+            let value = next.to_string();
+            let outputs = vec![TopicBatch { to: out.clone(), records: records(&value) }];
+            if committer.commit(Commit { outputs, checkpoint: Some(records(&value)) }).await.is_err() {
+                break;
+            }
+            next += 1;
+        }
+    }
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < DEADLINE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until every task has counted on.
+async fn all_go_on(bus: &KafkaBus, out: &TopicName) {
+    for index in 0..TASKS {
+        let of = TopicPartition::new(out.clone(), PartitionId(index));
+        let from = bus.bounds(&of).await.unwrap().end;
+        let begun = Instant::now();
+        while bus.bounds(&of).await.unwrap().end.0 < from.0 + 10 {
+            assert!(begun.elapsed() < DEADLINE, "task {index} stands still at {from}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn tasks_move_and_count_on(terms: KafkaTerms) {
+    let terms = KafkaTerms { lanes: TASKS, ..terms };
+    let out = TopicName::new(&format!("{}.out", terms.application_id)).unwrap();
+    let first = Process::start(&terms, "first", &out).await;
+    until("the first one runs all", || first.runs() == 4).await;
+    all_go_on(&first.bus, &out).await;
+    let second = Process::start(&terms, "second", &out).await;
+    until("two run two each", || first.runs() == 2 && second.runs() == 2).await;
+    let third = Process::start(&terms, "third", &out).await;
+    until("the third one runs some", || third.runs() >= 1 && first.runs() + second.runs() + third.runs() == 4).await;
+    all_go_on(&third.bus, &out).await;
+    // Each knows where the others run theirs.
+    let elsewhere = || {
+        let at = |index| third.bus.whereabouts(&task(index));
+        (0..TASKS).all(|index| !matches!(at(index), Whereabouts::Nowhere))
+            && (0..TASKS).any(|n| at(n) == Whereabouts::At("process second".to_owned()))
+    };
+    until("who runs what is known", elsewhere).await;
+    third.bus.has_followed(Offset(7));
+    let waited = third.bus.all_followed(Offset(7), Duration::from_millis(500)).await.unwrap_err().to_string();
+    assert!(waited.contains("process first"), "{waited}");
+    first.bus.has_followed(Offset(8));
+    second.bus.has_followed(Offset(7));
+    third.bus.all_followed(Offset(7), DEADLINE).await.unwrap();
+    second.leave().await;
+    until("what the second one ran is run", || first.runs() + third.runs() == 4).await;
+    all_go_on(&third.bus, &out).await;
+    // Who starts again under its name while its older self still runs has what that had.
+    let before = third.runs();
+    let again = Process::start(&terms, "third", &out).await;
+    until("it has its tasks back", || again.runs() == before).await;
+    assert!(third.bus.failed().await.contains("kafka.process"));
+    all_go_on(&again.bus, &out).await;
+    third.leave().await;
+    first.leave().await;
+    until("the last one runs all", || again.runs() == 4).await;
+    all_go_on(&again.bus, &out).await;
+    again.stop.cancel();
+    futures::future::join_all(again.tasks).await;
+    for index in 0..TASKS {
+        let of = TopicPartition::new(out.clone(), PartitionId(index));
+        // What was in flight at the end is whole, or is not there.
+        let all: Vec<String> = values_from(again.bus.as_ref(), &of, Offset::ZERO).await.into_iter().map(|(_, value)| value).collect();
+        let expected: Vec<String> = (0..all.len()).map(|n| n.to_string()).collect();
+        assert_eq!(all, expected, "task {index}");
+    }
+    again.bus.leave().await;
+}
+
+/// Two change the catalogue at once: who took the right to it last writes, and has read what the other one has written.
+async fn one_writes_the_catalogue_at_a_time(terms: KafkaTerms) {
+    let one = KafkaBus::open(KafkaTerms { process: "one".to_owned(), ..terms.clone() }).await.unwrap();
+    let two = KafkaBus::open(KafkaTerms { process: "two".to_owned(), ..terms.clone() }).await.unwrap();
+    let topic = TopicName::new(&format!("{}.changes", terms.application_id)).unwrap();
+    one.ensure_topic(&topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap();
+    let of = TopicPartition::new(topic, PartitionId(0));
+    let change = |value: &str| Commit { outputs: vec![TopicBatch { to: of.clone(), records: records(value) }], checkpoint: None };
+    let mut ones = one.catalogue().await.unwrap();
+    ones.commit(change("a")).await.unwrap();
+    let mut twos = two.catalogue().await.unwrap();
+    assert_eq!(values_from(&two, &of, Offset::ZERO).await.len(), 1, "it is read at once");
+    assert!(matches!(ones.commit(change("lost")).await, Err(BusError::Fenced(_))));
+    twos.commit(change("b")).await.unwrap();
+    twos.commit(change("c")).await.unwrap();
+    let mut ones = one.catalogue().await.unwrap();
+    ones.commit(change("d")).await.unwrap();
+    assert!(matches!(twos.commit(change("lost")).await, Err(BusError::Fenced(_))));
+    drop(two.catalogue().await.unwrap());
+    let all: Vec<String> = values_from(&two, &of, Offset::ZERO).await.into_iter().map(|(_, value)| value).collect();
+    assert_eq!(all, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_move_between_processes_and_count_on() {
+    let cluster = OwnBroker::start().await;
+    tasks_move_and_count_on(cluster.terms()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalogue_is_written_by_one_at_a_time() {
+    let cluster = OwnBroker::start().await;
+    one_writes_the_catalogue_at_a_time(cluster.terms()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
+async fn apache_tasks_move_between_processes_and_count_on() {
+    tasks_move_and_count_on(terms(brokers(), &application())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
+async fn apache_the_catalogue_is_written_by_one_at_a_time() {
+    one_writes_the_catalogue_at_a_time(terms(brokers(), &application())).await;
+}
