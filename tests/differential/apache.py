@@ -1,5 +1,5 @@
-"""One real Apache Kafka on loopback, from its published Maven artifacts: one process that is broker and controller."""
-import os, re, shutil, socket, subprocess, sys, time
+"""A real Apache Kafka on loopback, from its published Maven artifacts: one process that is broker and controller, or three of them."""
+import base64, os, re, shutil, socket, subprocess, sys, time, uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -23,16 +23,22 @@ def jars():
         shutil.copy(pom, mark)
     return os.path.join(cache, "jars")
 
+def cluster_name():
+    name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return "A" + name[1:] if name.startswith("-") else name
+
 class Kafka:
-    def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m")):
+    """One node; `node` and `controllers` are its number and every node's controller port where there are several."""
+    def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m"), node=0, controllers=None, name=None):
         self.folder, self.port, self.process = folder, free_port(), None
-        self.jars, controller = jars(), free_port()
+        self.jars, controllers = jars(), controllers or [free_port()]
+        controller, voters = controllers[node], ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers))
         os.makedirs(folder, exist_ok=True)
         self.properties = os.path.join(folder, "server.properties")
         with open(self.properties, "w") as f:
             f.write(f"""process.roles=broker,controller
-node.id=0
-controller.quorum.voters=0@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
 controller.listener.names=CONTROLLER
@@ -44,15 +50,13 @@ log.dirs={folder}/data
             f.write(f"""<Configuration><Appenders><File name="f" fileName="{folder}/kafka.log"><PatternLayout pattern="%d %p %m (%c)%n"/></File></Appenders>
 <Loggers><Root level="INFO"><AppenderRef ref="f"/></Root></Loggers></Configuration>""")
         self.java = ["java", *options, f"-Dlog4j2.configurationFile={folder}/log4j2.xml", "-cp", f"{self.jars}/*"]
-        import uuid, base64
-        name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if name.startswith("-"): name = "A" + name[1:]
-        subprocess.run(self.java + ["kafka.tools.StorageTool", "format", "-t", name, "-c", self.properties] + [a for f in features for a in ("--feature", f)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(self.java + ["kafka.tools.StorageTool", "format", "-t", name or cluster_name(), "-c", self.properties] + [a for f in features for a in ("--feature", f)], check=True, stdout=subprocess.DEVNULL)
     def launch(self):
         """Begins to start; `start` waits until it has."""
         self.process = subprocess.Popen(self.java + ["kafka.Kafka", self.properties], stdout=open(os.path.join(self.folder, "out"), "w"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     def start(self):
-        self.launch()
+        self.launch(); self.await_port()
+    def await_port(self):
         for _ in range(600):
             if self.process.poll() is not None: sys.exit("Apache Kafka ended while starting:\n" + open(os.path.join(self.folder, "out")).read()[-3000:])
             try: socket.create_connection(("127.0.0.1", self.port), 1).close(); return
@@ -63,6 +67,24 @@ log.dirs={folder}/data
             self.process.terminate()
             try: self.process.wait(timeout=30)
             except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
+
+    def kill(self):
+        """As a machine that goes down takes it."""
+        self.process.kill(); self.process.wait()
+
+class Cluster:
+    """Three nodes, each broker and controller; what is kept is kept three times, and acknowledged by two."""
+    def __init__(self, folder, settings):
+        kept = {"default.replication.factor": 3, "min.insync.replicas": 2, "offsets.topic.replication.factor": 3, "transaction.state.log.replication.factor": 3, "transaction.state.log.min.isr": 2}
+        controllers, name = [free_port() for _ in range(3)], cluster_name()
+        self.nodes = [Kafka(os.path.join(folder, str(n)), {**settings, **kept}, options=("-Xms256m", "-Xmx256m"), node=n, controllers=controllers, name=name) for n in range(3)]
+        self.port, self.brokers = self.nodes[0].port, ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+    def start(self):
+        # A node opens its port once it has a quorum.
+        for node in self.nodes: node.launch()
+        for node in self.nodes: node.await_port()
+    def stop(self):
+        for node in self.nodes: node.stop()
 
 if __name__ == "__main__":
     # Fetches the jars ahead; fails where they cannot be had.
