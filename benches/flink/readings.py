@@ -8,7 +8,7 @@ readings of one patient and one time. Times lie on a grid of 10 ms.
 """
 import argparse, random
 
-START = 1767225600000  # 2026-01-01T00:00:00Z
+START = 1735689600000  # 2025-01-01T00:00:00Z
 WARDS = ["icu-1", "icu-2", "icu-3", "hdu-1", "hdu-2", "med-1", "med-2", "ed-1"]
 # What a patient's minute is like, of 100.
 STEADY, ABNORMAL, OFF, GAP_30, GAP_31, NO_HEART_RATE = range(6)

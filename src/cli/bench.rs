@@ -30,7 +30,7 @@ use crate::time::Clock;
 /// Measurements.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench sql                     windows, sessions, frames; state, partitions, patients\n  vitalsql bench latency --rate 10000    from produce to alert"
+    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench sql                     windows, sessions, frames; what more of all costs\n  vitalsql bench latency --rate 10000    from produce to alert"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -47,7 +47,7 @@ enum What {
     Window(engine::Window),
     /// A JSON topic to avg, min, max, count and stddev of the 5 minutes before each reading of a patient.
     Over(engine::Window),
-    /// Windows, sessions and frames, the state they hold, and what more partitions and more patients cost.
+    /// Windows, sessions and frames, the state they hold, and what more readings, partitions and patients cost.
     Sql(sql::Sql),
     /// From producing a reading to reading its alert, at a fixed rate.
     Latency(Latency),

@@ -1,4 +1,4 @@
-//! `bench sql`: what windows, sessions and frames take, what state they hold, and what more partitions and more patients cost.
+//! `bench sql`: what windows, sessions and frames take, what state they hold, and what more readings, partitions and patients cost.
 //!
 //! Each topic is filled first, in a node of its own, and the node left to come to rest. Measured is from CREATE QUERY until what follows
 //! from the last reading is committed; a reading of a much later time in each partition closes every window. Exactly once, the
@@ -42,7 +42,7 @@ pub(super) struct Sql {
     /// Runs of each query, of which the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// A tenth of all: shows that it works, its figures say little.
+    /// A tenth of it: shows that it works, its figures say little.
     #[arg(long)]
     quick: bool,
 }
@@ -123,6 +123,9 @@ pub(super) fn run(sql: &Sql) -> CommandResult {
     let rounds = if sql.quick { 1 } else { sql.rounds.max(1) };
     let usual = Filled { readings, patients: sql.patients, partitions: 1, interval_ms: 1000, closed: true };
     on_topic(usual, |bench| QUERIES.iter().try_for_each(|query| bench.measured("query", query, rounds)))?;
+    for part in [8, 4, 2, 1] {
+        on_topic(Filled { readings: (readings / part).max(1), ..usual }, |bench| bench.measured("readings", &TUMBLE, rounds))?;
+    }
     for partitions in [1, 4, 16, 64] {
         on_topic(Filled { partitions, ..usual }, |bench| bench.measured("partitions", &TUMBLE, rounds))?;
     }
