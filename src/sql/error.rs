@@ -4,6 +4,7 @@
 //! errors. Always: a message is a lower-case fragment without a position in it (the position is [`Place`]), and
 //! without a reading's value. Every file of this room makes these; `cli` and `http` show them.
 
+mod arguments;
 mod convert;
 mod suggest;
 
@@ -212,7 +213,10 @@ impl SqlError {
         if self.place.is_some() {
             return self;
         }
-        let place = self.message.split('"').nth(1).and_then(|name| find_word(text, name));
+        let place = match self.message.split('"').nth(1) {
+            Some(name) => find_word(text, name),
+            None => find_only(text, &self.message),
+        };
         self.at(place)
     }
 
@@ -254,6 +258,35 @@ fn find_word(text: &str, name: &str) -> Option<Place> {
         _ => false,
     });
     found.and_then(|t| Place::of(t.span))
+}
+
+/// Where a message begins with a literal, a keyword or a function: its place in a text where that stands once. With two of
+/// them a mark could stand under the wrong one.
+fn find_only(text: &str, message: &str) -> Option<Place> {
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location().ok()?;
+    let literal = message.strip_prefix('\'').and_then(|rest| rest.split_once('\''));
+    let first = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+    let is_keyword = first.len() > 1 && first.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+    let is_meant = |at: usize| match &tokens[at].token {
+        Token::SingleQuotedString(value) => literal.is_some_and(|(wanted, _)| wanted == value),
+        Token::Word(word) if word.value.eq_ignore_ascii_case(first) => {
+            is_keyword || matches!(tokens.get(at + 1).map(|t| &t.token), Some(Token::LParen))
+        }
+        _ => false,
+    };
+    // Else at a function that the message names further on.
+    let words: Vec<&str> = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let is_called = |at: usize| match &tokens[at].token {
+        Token::Word(word) => {
+            let named = words.iter().any(|w| w.len() > 2 && w.eq_ignore_ascii_case(&word.value));
+            named && matches!(tokens.get(at + 1).map(|t| &t.token), Some(Token::LParen))
+        }
+        _ => false,
+    };
+    let only = |mut found: Box<dyn Iterator<Item = usize> + '_>| found.next().filter(|_| found.next().is_none());
+    let at = only(Box::new((0..tokens.len()).filter(|at| is_meant(*at))));
+    let at = at.or_else(|| only(Box::new((0..tokens.len()).filter(|at| is_called(*at)))))?;
+    Place::of(tokens[at].span)
 }
 
 /// The part of a long line around a column, and where the column lies in it.

@@ -16,6 +16,8 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor};
 
+use super::types::sql_type;
+
 /// The first instant of a window.
 pub const WINDOW_START: &str = "window_start";
 /// The first instant behind a window.
@@ -488,7 +490,7 @@ fn time_column(name: &str, expr: ast::Expr, schema: &DFSchema, context: &mut dyn
     match context.sql_to_expr(expr, schema)? {
         Expr::Column(column) => match schema.qualified_field_from_column(&column)?.1.data_type() {
             DataType::Timestamp(..) => Ok(Expr::Column(column)),
-            other => plan_err!("{name} cuts time, and column {} is of type {other}", column.name),
+            other => plan_err!("{name} cuts time, and column \"{}\" is {}", column.name, sql_type(other)),
         },
         _ => plan_err!("{name} takes the event time column, and {text} is not a column"),
     }

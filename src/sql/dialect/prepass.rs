@@ -10,7 +10,7 @@
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::tokens::{closing, is_word, made_word, word, words_at};
-use crate::sql::error::{Code, Place, SqlError};
+use crate::sql::error::{Code, Place, SqlError, did_you_mean};
 
 /// The name under which PARTITION BY travels through the parser.
 pub(super) const PARTITION_BY: &str = "partition_by";
@@ -47,6 +47,9 @@ pub fn rewrite(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>, SqlError>
             dropped.pop();
             i += 1;
             continue;
+        }
+        if let Some(error) = unknown_call(tokens, i) {
+            return Err(error);
         }
         if is_call(tokens, i)
             && let Some(close) = pairs[i + 1]
@@ -106,6 +109,27 @@ fn wrapper(tokens: &[TokenWithSpan], pairs: &[Option<usize>], i: usize) -> Optio
     }
     let close = (*pairs.get(i + 1)?)?;
     ((*pairs.get(i + 3)?)? + 1 == close).then_some(close)
+}
+
+/// What looks like a window call and is none: `TABLE(TUMBEL(TABLE ..`, or `tumbel(TABLE ..`.
+fn unknown_call(tokens: &[TokenWithSpan], i: usize) -> Option<SqlError> {
+    let name = tokens.get(i).and_then(word)?;
+    let opens = |at: usize| matches!(tokens.get(at).map(|t| &t.token), Some(Token::LParen));
+    let takes_table = opens(i + 1) && tokens.get(i + 2).is_some_and(|t| is_word(t, "TABLE")) && tokens.get(i + 3).and_then(word).is_some();
+    if !takes_table || is_call(tokens, i) {
+        return None;
+    }
+    let meant = did_you_mean(&name.to_ascii_lowercase(), CALLS);
+    let wrapped = i >= 2 && opens(i - 1) && is_word(&tokens[i - 2], "TABLE");
+    if meant.is_none() && !wrapped {
+        return None;
+    }
+    let error = SqlError::new(Code::NoSuchFunction, format!("no window function \"{name}\"")).at(Place::of(tokens[i].span));
+    Some(
+        error
+            .hint_opt(meant.map(|hint| hint.replace('"', "").to_uppercase().replace("DID YOU MEAN", "did you mean")))
+            .note("there are TUMBLE, HOP, CUMULATE, SESSION, ABSENT and GAP_FILL"),
+    )
 }
 
 fn is_call(tokens: &[TokenWithSpan], i: usize) -> bool {

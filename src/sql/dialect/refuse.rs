@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Distinct, EmptyMatchesMode, Expr, GroupByExpr, JoinOperator, LimitClause, OrderByKind, Query, RowsPerMatch, Select, SelectFlavor,
-    SetExpr, Spanned, TableFactor, Visit, Visitor, WindowType,
+    SetExpr, SetOperator, Spanned, TableFactor, Visit, Visitor, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
@@ -236,7 +236,14 @@ fn streaming_query(query: &Query) -> Flow {
         (query.fetch.is_some(), "FETCH over a stream that goes on"),
         (query.with.as_ref().is_some_and(|w| w.recursive), "WITH RECURSIVE over a stream"),
     ];
-    let span = query.order_by.as_ref().map_or_else(|| query.span(), Spanned::span);
+    if let SetExpr::SetOperation { op, right, .. } = query.body.as_ref()
+        && !matches!(op, SetOperator::Union)
+    {
+        let error = SqlError::not_supported(&format!("{op} over a stream that goes on")).at(Place::of(right.span()));
+        return ControlFlow::Break(Box::new(error.hint("join the two by a range of time, as in WHERE EXISTS (SELECT .. b.ts BETWEEN ..)")));
+    }
+    let limit = || query.limit_clause.as_ref().map(Spanned::span).filter(|span| span.start.line > 0);
+    let span = query.order_by.as_ref().map(Spanned::span).or_else(limit).unwrap_or_else(|| query.span());
     match named.iter().find(|(there, _)| *there) {
         Some((_, name)) => {
             let error = SqlError::not_supported(name).at(Place::of(span)).hint("leave it out here; a SELECT over stored data may have it");

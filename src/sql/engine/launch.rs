@@ -454,9 +454,10 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<Sch
     let mut fields = Vec::new();
     for (name, field) in names.iter().zip(plan.schema.fields()) {
         let known = written.fields().iter().map(|f| f.name().as_str());
-        let target = written
-            .field_with_name(name)
-            .map_err(|_| SqlError::no_such("column", name, known).note(format!("it should be in stream \"{}\"", def.name)))?;
+        let target = written.field_with_name(name).map_err(|_| {
+            let there = written.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+            SqlError::no_such("column", name, known).note(format!("the SELECT gives it, and stream \"{}\" has: {there}", def.name))
+        })?;
         let same_kind = target.data_type() == field.data_type() || (target.data_type().is_numeric() && field.data_type().is_numeric());
         let both_times = matches!(target.data_type(), arrow::datatypes::DataType::Timestamp(..))
             && matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..));

@@ -21,6 +21,7 @@ mod figures;
 mod formats;
 mod functions;
 mod replace;
+mod slips;
 mod views;
 
 /// What has not come by then will not.

@@ -4,6 +4,7 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::TokenizerError;
 
+use super::arguments::{no_function, of_types};
 use super::{Code, Place, SqlError, did_you_mean, nearest};
 
 /// Words that may follow where the parser was stuck; a slip in one of them is the commonest error there is.
@@ -153,17 +154,21 @@ fn from_root(error: &DataFusionError) -> SqlError {
         DataFusionError::SQL(inner, _) => SqlError::from((**inner).clone()),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
         DataFusionError::Plan(text) => from_plan(text),
-        DataFusionError::NotImplemented(text) => SqlError::not_supported(&tidy(text)),
+        DataFusionError::NotImplemented(text) => of_types(text).unwrap_or_else(|| SqlError::not_supported(&tidy(text))),
         DataFusionError::ResourcesExhausted(text) => SqlError::new(Code::Limit, "it needs more memory than SELECTs have (sql.memory)")
             .hint("ask for less at a time (a shorter time range, fewer groups), raise it, or give room on the disk (sql.spill_bytes)")
             .note(tidy(text)),
         DataFusionError::Execution(text) => SqlError::new(Code::Execution, tidy(text)),
+        DataFusionError::ArrowError(inner, _) if of_types(&inner.to_string()).is_some() => {
+            of_types(&inner.to_string()).unwrap_or_else(|| SqlError::new(Code::Execution, tidy(&inner.to_string())))
+        }
         DataFusionError::ArrowError(inner, _) => SqlError::new(Code::Execution, tidy(&inner.to_string())),
         DataFusionError::External(inner) => match inner.downcast_ref::<SqlError>() {
             // Our own planner's error, on its way through DataFusion.
             Some(own) => own.clone(),
             None => SqlError::new(Code::Execution, tidy(&inner.to_string())),
         },
+        DataFusionError::Internal(text) if of_types(text).is_some() => from_plan(text),
         DataFusionError::Internal(text) => SqlError::new(Code::Internal, tidy(text)).hint("this is a bug: please report the statement"),
         other => SqlError::new(Code::Plan, tidy(&other.strip_backtrace())),
     }
@@ -221,9 +226,7 @@ fn from_plan(text: &str) -> SqlError {
             .hint_opt(did_you_mean(name, ["tumble", "hop", "cumulate", "session", "absent", "gap_fill"]));
     }
     if let Some(name) = between(text, "Invalid function '", "'") {
-        let meant = between(text, "Did you mean '", "'").and_then(|found| nearest(name, [found]));
-        return SqlError::new(Code::NoSuchFunction, format!("no function \"{name}\""))
-            .hint_opt(meant.map(|m| format!("did you mean \"{m}\"?")));
+        return no_function(name, between(text, "Did you mean '", "'"));
     }
     if text.contains("must appear in the GROUP BY clause")
         && let Some(column) = between(text, "olumn \"", "\"")
@@ -232,13 +235,16 @@ fn from_plan(text: &str) -> SqlError {
         return SqlError::new(Code::Plan, format!("column \"{column}\" is neither grouped nor aggregated"))
             .hint(format!("add {column} to GROUP BY, or write an aggregate such as max({column})"));
     }
+    if let Some(error) = of_types(text) {
+        return error;
+    }
     let mismatch = ["coerce", "No function matches", "Cannot cast", "Cannot infer common", "incompatible type", "data type"]
         .iter()
         .any(|word| text.contains(word));
     SqlError::new(if mismatch { Code::TypeMismatch } else { Code::Plan }, tidy(text))
 }
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let rest = &text[text.find(before)? + before.len()..];
     Some(&rest[..rest.find(after)?])
 }
@@ -332,7 +338,9 @@ mod tests {
         );
         check(
             plan("Cannot coerce arithmetic expression Utf8 + Boolean to valid types"),
-            &expect!["TypeMismatch None | cannot coerce arithmetic expression Utf8 + Boolean to valid types | "],
+            &expect![
+                "TypeMismatch None | VARCHAR + BOOLEAN cannot be computed: CAST one side to the type of the other, or look whether another column is meant | "
+            ],
         );
         check(
             DataFusionError::External(Box::new(SqlError::not_supported("SESSION"))),
@@ -401,9 +409,9 @@ mod tests {
         check_query(
             "SELECT bed + ts FROM vitals",
             &expect![[r#"
-            error[SQL-0016]: cannot coerce arithmetic expression Utf8 + Timestamp(ms) to valid types
+            error[SQL-0016]: VARCHAR + TIMESTAMP cannot be computed
               1 | SELECT bed + ts FROM vitals
-                |        ^^^^^^^^
+                |        ^^^^^^^^ CAST one side to the type of the other, or look whether another column is meant
         "#]],
         );
         check_query(
@@ -425,7 +433,9 @@ mod tests {
         check_query(
             "SELECT upper(spo2, 1) FROM vitals",
             &expect![[r#"
-            error[SQL-0016]: function 'upper' expects 1 arguments but received 2. No function matches the given name and argument types 'upper(Float64, Int64)'
+            error[SQL-0016]: function "upper" takes 1 argument, and 2 are given
+              1 | SELECT upper(spo2, 1) FROM vitals
+                |        ^^^^^
         "#]],
         );
     }

@@ -103,7 +103,7 @@ fn clauses_without_an_operator_are_refused_by_name() {
     check_refused(
         "SELECT count(*) AS n FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(hr), INTERVAL '1' MINUTE)) GROUP BY window_start",
         expect![[r#"
-        SQL-0020 tumble cuts time, and column hr is of type Float64
+        SQL-0020 tumble cuts time, and column "hr" is DOUBLE
     "#]],
     );
     check_refused(
