@@ -41,7 +41,7 @@ impl Group {
     /// Joins.
     pub(super) fn join(
         terms: &Arc<KafkaTerms>,
-        topic: String,
+        topic: &str,
         width: i32,
         shares: Arc<Shares>,
         lanes: Arc<Lanes>,
@@ -51,7 +51,7 @@ impl Group {
         let context = Member { base: Context::default(), shares, lanes, terms: Arc::clone(terms), supersede, looked };
         let consumer: BaseConsumer<Member> =
             terms.member(width).create_with_context(context).map_err(|e| told("could not make a Kafka client", &e))?;
-        consumer.subscribe(&[&topic]).map_err(|e| told("could not join the consumer group", &e))?;
+        consumer.subscribe(&[topic]).map_err(|e| told("could not join the consumer group", &e))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (done, ended) = oneshot::channel();
         let (stopped, session) = (Arc::clone(&stop), terms.session_timeout);

@@ -141,7 +141,7 @@ impl KafkaBus {
         let lanes = Arc::new(Lanes::new(Arc::clone(&terms), Arc::clone(&shares), Arc::clone(&supersede)));
         lanes.take(Which::Own)?;
         let roster = Roster::open(&cluster, &readers, &lanes).await?;
-        let group = Group::join(&terms, lane_topic.to_string(), width, Arc::clone(&shares), Arc::clone(&lanes), supersede)?;
+        let group = Group::join(&terms, lane_topic.as_str(), width, Arc::clone(&shares), Arc::clone(&lanes), supersede)?;
         let width = AtomicI32::new(width);
         Ok(Self { cluster, readers, lanes, shares, group, roster, lane_topic, width, steps, holders: Mutex::default(), superseded })
     }

@@ -293,7 +293,7 @@ impl Engine {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Sends a step from outside to whoever runs the task; answers once it is on its way.

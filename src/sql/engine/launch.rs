@@ -271,7 +271,12 @@ impl Engine {
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
             // A partition that came later is read from its beginning, however the query began; a table always is.
-            let start = if index as i32 >= there { StartAt::Earliest } else { start_at(start) };
+            let start = match start {
+                _ if index as i32 >= there => StartAt::Earliest,
+                // The process that runs it may open it a while after the statement was answered.
+                Start::Latest if self.bus.company().is_some() => StartAt::At(entry.created),
+                start => start_at(start),
+            };
             let own = sources.iter().zip(feeds).map(|(source, inputs)| SourceSpec {
                 inputs,
                 start: if source.is_table { StartAt::Earliest } else { start },
