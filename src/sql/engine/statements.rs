@@ -219,7 +219,10 @@ impl Engine {
         {
             // Whatever it failed of may have been mended.
             self.halt(&entry.name).await;
-            self.launch(entry).await?;
+            if let Err(error) = self.launch(entry).await {
+                self.note_unstarted(entry, &error);
+                return Err(error);
+            }
             self.await_opened(&entry.name).await;
             return Ok(Outcome::Done(format!("{} \"{}\" is tried again", entry.kind.word(), entry.name)));
         }
@@ -371,6 +374,7 @@ impl Engine {
         let text = match explain {
             Explain::Select { analyze: true, select } => {
                 let catalog = self.catalog.read().clone();
+                let select = &catalog.expanded(select)?;
                 for name in &select.reads {
                     let def = Arc::clone(catalog.relation_or_error(name)?);
                     self.topic_of(&def).await?;
