@@ -134,6 +134,9 @@ async fn a_select_over_history_is_run_for_its_figures() {
     }
     let text = told(&bench.engine, "EXPLAIN ANALYZE SELECT count(*) FROM v").await;
     assert!(text.contains("result   1 rows in ") && !text.contains("streaming operators"), "{text}");
+    run(&bench.engine, "CREATE FUNCTION doubled(n BIGINT) RETURNS BIGINT RETURN n * 2").await.unwrap();
+    let text = told(&bench.engine, "EXPLAIN ANALYZE SELECT doubled(x) FROM v").await;
+    assert!(text.contains("result   5 rows in "), "{text}");
     let sql = "EXPLAIN ANALYZE SELECT p FROM v EMIT CHANGES";
     let error = crate::sql::parse::parse_statement(sql).unwrap_err().to_string();
     assert!(error.contains("goes on for ever"), "{error}");
