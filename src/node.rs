@@ -609,7 +609,7 @@ impl Inner {
         };
         let mut position = start;
         loop {
-            match feed.poll(position).await {
+            match feed.poll_ahead(position).await {
                 Ok(Some(chunk)) => {
                     self.board.take(&chunk.rows, self.clock.now());
                     position = chunk.next;

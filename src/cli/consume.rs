@@ -1,10 +1,12 @@
 //! `vitalsql consume`: records to stdout, over the Kafka port.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -45,11 +47,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> CommandResult {
     let timeout = arguments.timeout.as_deref().map(parse_duration).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     let mut config = arguments.broker.client();
-    config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100").set("enable.partition.eof", "false");
+    config.set("isolation.level", "read_committed").set("fetch.wait.max.ms", "100");
+    config.set("enable.partition.eof", if arguments.exit_at_end { "true" } else { "false" });
     config.set("group.id", arguments.group.as_deref().unwrap_or("vitalsql-consume"));
     config.set("enable.auto.commit", if arguments.group.is_some() { "true" } else { "false" }).set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer = config.create().map_err(|e| arguments.broker.failed("could not make a consumer", &e))?;
-    let failed = |what: &str, e: &rdkafka::error::KafkaError| arguments.broker.failed(what, e);
+    let failed = |what: &str, e: &KafkaError| arguments.broker.failed(what, e);
     let metadata = consumer.fetch_metadata(Some(&arguments.topic), PATIENCE).map_err(|e| failed("could not read the topic", &e))?;
     let partitions: Vec<i32> = metadata
         .topics()
@@ -59,12 +62,16 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     if partitions.is_empty() {
         return Err(Failure::new(format!("there is no topic \"{}\"; vitalsql topic list shows them", arguments.topic)));
     }
-    let mut left = 0_i64;
+    // Where each partition ended when the command began. Records are not counted: markers of transactions have offsets too, and what
+    // was aborted or compacted away is never read.
+    let mut ends = BTreeMap::new();
     if arguments.exit_at_end {
         for partition in &partitions {
             let (low, high) =
                 consumer.fetch_watermarks(&arguments.topic, *partition, PATIENCE).map_err(|e| failed("could not read offsets", &e))?;
-            left += high - low;
+            if high > low {
+                ends.insert(*partition, high);
+            }
         }
     }
     if arguments.group.is_some() {
@@ -80,7 +87,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let (mut count, mut last) = (0_u64, Instant::now());
     loop {
-        if arguments.limit.is_some_and(|limit| count >= limit) || (arguments.exit_at_end && count as i64 >= left) {
+        if arguments.limit.is_some_and(|limit| count >= limit) || (arguments.exit_at_end && ends.is_empty()) {
             break;
         }
         match consumer.poll(Duration::from_millis(100)) {
@@ -90,8 +97,21 @@ pub fn run(arguments: &Arguments) -> CommandResult {
                     break;
                 }
             }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ends.remove(&partition);
+            }
             Some(Err(error)) => return Err(failed("could not read", &error)),
             Some(Ok(message)) => {
+                if arguments.exit_at_end {
+                    let (partition, next) = (message.partition(), message.offset() + 1);
+                    let Some(end) = ends.get(&partition).copied() else { continue };
+                    if next >= end {
+                        ends.remove(&partition);
+                    }
+                    if next > end {
+                        continue;
+                    }
+                }
                 (count, last) = (count + 1, Instant::now());
                 let written = if arguments.output == "json" { write_json(&mut out, &message) } else { write_value(&mut out, &message) };
                 match written {

@@ -112,7 +112,13 @@ impl Board {
     /// one that no query believes is not shown.
     pub fn take(&self, batch: &RecordBatch, now: Timestamp) {
         let text = |name: &str| batch.column_by_name(name).and_then(|c| cast(c, &DataType::Utf8).ok());
-        let (Some(patients), Some(times)) = (text("patient_id"), batch.column_by_name("ts").and_then(|c| millis(c).ok())) else { return };
+        let Some(times) = batch.column_by_name("ts").and_then(|c| millis(c).ok()) else { return };
+        // Older than any vital stays fresh is nothing to show; of a recording that is read into the topic there is much of it.
+        let oldest = now.0.saturating_sub(CHARTED_MS);
+        if times.iter().flatten().all(|at| at < oldest) {
+            return;
+        }
+        let Some(patients) = text("patient_id") else { return };
         let patients = patients.as_string::<i32>();
         let (bed, ward, acvpu) = (text("bed"), text("ward"), text("acvpu"));
         let text_at = |column: &Option<ArrayRef>, row: usize| {
@@ -129,7 +135,7 @@ impl Board {
             if patients.is_null(row) || times.is_null(row) {
                 continue;
             }
-            if times.value(row).saturating_sub(now.0) > FAR_AHEAD_MS {
+            if times.value(row).saturating_sub(now.0) > FAR_AHEAD_MS || times.value(row) < oldest {
                 continue;
             }
             let at = times.value(row).min(now.0);
@@ -298,15 +304,20 @@ mod tests {
         let board = Board::default();
         for (second, heart_rate) in readings {
             let at = NOW + second * 1000;
-            let columns: [(&str, ArrayRef); 4] = [
-                ("patient_id", Arc::new(StringArray::from(vec!["p"]))),
-                ("bed", Arc::new(StringArray::from(vec!["1-01"]))),
-                ("heart_rate", Arc::new(Float64Array::from(vec![*heart_rate]))),
-                ("ts", Arc::new(TimestampMillisecondArray::from(vec![at]))),
-            ];
-            board.take(&RecordBatch::try_from_iter(columns).expect("equal lengths"), Timestamp(at.min(NOW)));
+            read(&board, at, *heart_rate, at.min(NOW));
         }
         board
+    }
+
+    /// One reading of `at`, which comes at `now`.
+    fn read(board: &Board, at: i64, heart_rate: f64, now: i64) {
+        let columns: [(&str, ArrayRef); 4] = [
+            ("patient_id", Arc::new(StringArray::from(vec!["p"]))),
+            ("bed", Arc::new(StringArray::from(vec!["1-01"]))),
+            ("heart_rate", Arc::new(Float64Array::from(vec![heart_rate]))),
+            ("ts", Arc::new(TimestampMillisecondArray::from(vec![at]))),
+        ];
+        board.take(&RecordBatch::try_from_iter(columns).expect("equal lengths"), Timestamp(now));
     }
 
     /// What a tile shows some seconds from now: the heart rate, its age, and whether it is silent.
@@ -334,6 +345,16 @@ mod tests {
     fn a_bed_whose_clock_runs_an_hour_ahead_is_heard_and_falls_silent_all_the_same() {
         check_tile(&[(3600, 70.0)], 0, "70.0 0 s");
         check_tile(&[(3600, 70.0)], 31, "70.0 31 s silent");
+    }
+
+    #[test]
+    fn what_is_older_than_any_value_stays_fresh_is_not_looked_at() {
+        let hours = |hours: i64| NOW - hours * 3_600_000;
+        let board = Board::default();
+        read(&board, hours(13), 70.0, NOW);
+        assert!(board.beds.read().is_empty());
+        read(&board, hours(11), 71.0, NOW);
+        assert_eq!(board.beds.read()["p"].heard, hours(11));
     }
 
     #[test]

@@ -26,9 +26,9 @@ use crate::time::Timestamp;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How many decoded chunks a feed keeps for the queries that come a little later.
 const KEPT_CHUNKS: usize = 4;
-/// How many chunks the intake decodes ahead of the queries, so that they find them done; more would be gone before they come.
+/// How many chunks the intake and the page decode ahead of the queries, so that they find them done; more would be gone before they come.
 const AHEAD_CHUNKS: usize = 2;
-/// How long it waits for them there.
+/// How long they wait for them there.
 const AHEAD_WAIT: Duration = Duration::from_millis(100);
 /// A row this far ahead of the clock is not believed at all.
 pub const FAR_AHEAD_MS: i64 = 86_400_000;
@@ -75,7 +75,7 @@ pub struct Feed {
     recent: Mutex<Recent>,
     /// A query has asked for a chunk.
     asked: Notify,
-    /// How long the intake waits for one.
+    /// How long those who go ahead wait for one.
     wait: Duration,
 }
 
@@ -84,13 +84,13 @@ struct Decoding {
     reader: Option<Box<dyn Reader>>,
 }
 
-/// The chunks that are kept, and how the intake stands to the queries.
+/// The chunks that are kept, and how those who go ahead stand to the queries.
 #[derive(Default)]
 struct Recent {
     chunks: VecDeque<Arc<Chunk>>,
-    /// How many chunks the intake has decoded since a query asked for one.
+    /// How many chunks have been decoded for them since a query asked for one.
     ahead: usize,
-    /// Whether no query came while the intake waited.
+    /// Whether no query came while they waited.
     alone: bool,
 }
 
@@ -133,14 +133,16 @@ impl Feed {
                 recent.ahead = recent.chunks.iter().rev().take_while(|later| later.from > chunk.from).count();
             }
         }
-        self.asked.notify_one();
+        self.asked.notify_waiters();
         Ok(chunk)
     }
 
-    /// The same for the intake, which looks at what the queries read too and has less to do: it goes before them, but only so far that
-    /// they still find what it has decoded. Where no query comes it goes on by itself.
+    /// The same for those who look at what the queries read too and have less to do, the intake and the page: they go before the queries,
+    /// but only so far that these still find what was decoded. Where no query comes they go on by themselves.
     pub async fn poll_ahead(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
         loop {
+            // Before the look: a query that asks right behind it is heard.
+            let asked = self.asked.notified();
             let (known, may) = {
                 let recent = self.recent.lock();
                 (recent.find(from), recent.alone || recent.ahead < AHEAD_CHUNKS)
@@ -153,7 +155,7 @@ impl Feed {
                 self.recent.lock().ahead += usize::from(chunk.is_some());
                 return Ok(chunk);
             }
-            if tokio::time::timeout(self.wait, self.asked.notified()).await.is_err() {
+            if tokio::time::timeout(self.wait, asked).await.is_err() {
                 self.recent.lock().alone = true;
             }
         }
