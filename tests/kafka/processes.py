@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""processes.py BINARY ROUNDS [BROKERS]: three processes share an application's work on one Apache Kafka, and one of them after another is killed,
+"""processes.py BINARY ROUNDS: three processes share an application's work on one Apache Kafka, and one of them after another is killed,
 stopped, put to sleep past its session, or joined by a fourth.
 
 The same records are written, in the same order, to a topic that one undisturbed process computes over and to one that the three do.
 What both have committed (read_committed) must be equal, key by key and in order: results, late rows, dead letters, alerts.
-With BROKERS = 3 the cluster has three brokers, everything is kept three times, and one broker after another is killed as well.
+With BROKERS=3 in the environment the cluster has three brokers, everything is kept three times, and one broker after another is killed as well.
 """
 import json, os, random, re, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.request
 
@@ -15,7 +15,7 @@ import kill
 from kill import BINARY, CHANCE, ROUNDS, SEED, close, free_port
 
 SESSION_S = 3
-BROKERS = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+BROKERS = int(os.environ.get("BROKERS", "1"))
 ONE = {"offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1}
 SETTINGS = {"offsets.topic.num.partitions": 1, "transaction.state.log.num.partitions": 4, "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 1000}
 MORE = """
@@ -179,13 +179,13 @@ def main():
     except ImportError: subprocess.run([sys.executable, "-m", "pip", "install", "-q", "kafka-python==3.0.12"], check=True)
     base, begun = tempfile.mkdtemp(prefix="vitalsql-processes-"), time.time()
     cluster = apache.Cluster(os.path.join(base, "kafka"), SETTINGS) if BROKERS == 3 else apache.Kafka(os.path.join(base, "kafka"), {**SETTINGS, **ONE})
-    cluster.start()
     brokers, all = cluster.brokers if BROKERS == 3 else f"127.0.0.1:{cluster.port}", records()
     log = lambda what: print(f"{time.time() - begun:6.1f} s  {what}", flush=True)
     print(f"{len(all)} records, {ROUNDS} rounds, seed {SEED}", flush=True)
     calm, rough = Process(base, "calm", 0, brokers), [Process(base, "rough", n, brokers) for n in range(3)]
     failed = 1
     try:
+        cluster.start()
         calm.launch(); calm.ready()
         # All at once: they find the same statements in their folders, and one of them writes each down.
         for p in rough: p.launch()
