@@ -72,11 +72,7 @@ pub async fn select_history(
     now: Timestamp,
     workspace: &Workspace,
 ) -> Result<History, SqlError> {
-    let mut stored = BTreeMap::new();
-    for name in &select.reads {
-        let relation = catalog.relation_or_error(name)?;
-        stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
-    }
+    let stored = stored_of(select, catalog, bus).await?;
     let (session, plan) = plan_history(select, &stored, now)?;
     let session = session.within(workspace);
     let physical = session.state().create_physical_plan(&plan).await?;
@@ -127,11 +123,7 @@ pub async fn insert_values(values: &ast::Query, target: &SchemaRef, listed: &[Na
 
 /// The plan of a SELECT over stored data, for EXPLAIN.
 pub async fn explain_history(select: &Select, catalog: &Catalog, bus: &Arc<dyn Bus>, now: Timestamp) -> Result<String, SqlError> {
-    let mut stored = BTreeMap::new();
-    for name in &select.reads {
-        let relation = catalog.relation_or_error(name)?;
-        stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
-    }
+    let stored = stored_of(select, catalog, bus).await?;
     let (_, plan) = plan_history(select, &stored, now)?;
     Ok(plan.display_indent().to_string())
 }
@@ -145,11 +137,7 @@ pub async fn analyze_history(
     now: Timestamp,
     workspace: &Workspace,
 ) -> Result<String, SqlError> {
-    let mut stored = BTreeMap::new();
-    for name in &select.reads {
-        let relation = catalog.relation_or_error(name)?;
-        stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
-    }
+    let stored = stored_of(select, catalog, bus).await?;
     let (session, plan, parts) = cut_history(select, &stored, now)?;
     let session = session.within(workspace);
     let physical = session.state().create_physical_plan(&plan).await?;
@@ -171,6 +159,16 @@ pub async fn analyze_history(
 }
 
 type StoredByName = BTreeMap<String, Arc<Stored>>;
+
+/// What a SELECT reads, as it is stored at this moment.
+async fn stored_of(select: &Select, catalog: &Catalog, bus: &Arc<dyn Bus>) -> Result<StoredByName, SqlError> {
+    let mut stored = BTreeMap::new();
+    for name in &select.reads {
+        let relation = catalog.relation_or_error(name)?;
+        stored.insert(name.text.clone(), Arc::new(Stored::open(relation, bus).await?));
+    }
+    Ok(stored)
+}
 
 fn plan_history(select: &Select, stored: &StoredByName, now: Timestamp) -> Result<(Session, LogicalPlan), SqlError> {
     cut_history(select, stored, now).map(|(session, plan, _)| (session, plan))

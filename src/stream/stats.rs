@@ -82,6 +82,29 @@ pub struct TaskCounts {
     pub state_bytes: u64,
 }
 
+impl TaskCounts {
+    /// Takes in those of another task.
+    pub fn add(&mut self, other: &Self) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.late += other.late;
+        self.failed += other.failed;
+        self.ahead += other.ahead;
+        self.commits += other.commits;
+        self.snapshots += other.snapshots;
+        self.state_bytes += other.state_bytes;
+    }
+}
+
+impl Refill {
+    /// Takes in that of another task.
+    pub fn add(&mut self, other: Self) {
+        self.goes_on |= other.goes_on;
+        self.read += other.read;
+        self.records += other.records;
+    }
+}
+
 impl TaskStats {
     /// Rows were read, `ahead` of them ahead of the clock.
     pub fn took(&self, rows: u64, ahead: u64) {

@@ -45,6 +45,18 @@ fn updates() -> bool {
     std::env::var("UPDATE_EXPECT").is_ok_and(|v| v == "1")
 }
 
+/// A node of its own over a folder.
+pub(super) async fn start_node(dir: &Path, clock: Clock) -> Node {
+    let flags = [
+        ("data_dir", dir.display().to_string()),
+        ("kafka.listen", "127.0.0.1:0".to_owned()),
+        ("http.listen", "127.0.0.1:0".to_owned()),
+        ("log.min_free_bytes", "0".to_owned()),
+    ];
+    let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
+    Node::start(NodeOptions::new(config, clock)).await.expect("a node starts")
+}
+
 /// A shipped query with its fixture.
 struct Case {
     name: &'static str,
@@ -77,14 +89,7 @@ impl Case {
     }
 
     async fn start(dir: &Path, speed: f64) -> Node {
-        let flags = [
-            ("data_dir", dir.display().to_string()),
-            ("kafka.listen", "127.0.0.1:0".to_owned()),
-            ("http.listen", "127.0.0.1:0".to_owned()),
-            ("log.min_free_bytes", "0".to_owned()),
-        ];
-        let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
-        Node::start(NodeOptions::new(config, Clock::running(speed))).await.expect("a node starts")
+        start_node(dir, Clock::running(speed)).await
     }
 
     async fn create(&self, node: &Node) {

@@ -3,23 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vitalsql::config::Config;
-use vitalsql::node::{Node, NodeOptions};
+use vitalsql::node::Node;
 use vitalsql::record::{PartitionId, TopicName, TopicPartition};
 use vitalsql::time::Clock;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use super::queries::start_node;
 
-async fn node(dir: &std::path::Path) -> Node {
-    let flags = [
-        ("data_dir", dir.display().to_string()),
-        ("kafka.listen", "127.0.0.1:0".to_owned()),
-        ("http.listen", "127.0.0.1:0".to_owned()),
-        ("log.min_free_bytes", "0".to_owned()),
-    ];
-    let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
-    Node::start(NodeOptions::new(config, Clock::system())).await.expect("a node starts")
-}
+const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn run(node: &Node, text: &str) {
     if let Err(error) = node.execute(text).await {
@@ -61,7 +51,7 @@ fn an_alert_that_is_raised_is_resolved_by_the_version_that_took_its_place() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let dir = tempfile::tempdir().expect("a folder");
-        let first = node(dir.path()).await;
+        let first = start_node(dir.path(), Clock::system()).await;
         run(
             &first,
             "CREATE STREAM v (p VARCHAR NOT NULL, x DOUBLE, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
@@ -81,7 +71,7 @@ fn an_alert_that_is_raised_is_resolved_by_the_version_that_took_its_place() {
         )
         .await;
         first.stop().await.expect("a node stops");
-        let second = node(dir.path()).await;
+        let second = start_node(dir.path(), Clock::system()).await;
         run(
             &second,
             "CREATE OR REPLACE ALERT low AS SELECT p AS subject, ts, x AS value,

@@ -11,7 +11,7 @@ use crate::sql::catalog::Entry;
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::Placement;
 use crate::sql::statement::Kind;
-use crate::stream::hand_over;
+use crate::stream::{Refill, hand_over};
 
 impl Engine {
     /// Whether a new version can go on where the old one stands; asked before anything is written.
@@ -60,13 +60,14 @@ impl Engine {
             return format!("; RESUME {} {name} starts it where it was", running.entry.kind.word().to_uppercase());
         }
         let tasks = running.tasks.as_slice();
-        let refills: Vec<_> = tasks.iter().map(|task| task.stats.refill_progress()).filter(|refill| refill.records > 0).collect();
-        let (read, records) = refills.iter().fold((0, 0), |(read, records), one| (read + one.read, records + one.records));
-        if refills.iter().any(|refill| refill.goes_on) {
+        let mut refill = Refill::default();
+        tasks.iter().for_each(|task| refill.add(task.stats.refill_progress()));
+        let Refill { goes_on, read, records } = refill;
+        if goes_on {
             format!(
                 "; its state is being made again from {records} records of its input, {read} of them read: WHY QUERY {name} says how far it is"
             )
-        } else if refills.is_empty() {
+        } else if records == 0 {
             "; it goes on where it was".to_owned()
         } else {
             format!("; it goes on where it was, its state made again from {records} records of its input")

@@ -117,19 +117,8 @@ impl Running {
         let mut away = Vec::new();
         let (mut operators, mut time, mut commit_times) = (Vec::new(), TimeShares::default(), DurationCounts::default());
         for (index, task) in self.tasks.iter().enumerate() {
-            let one = task.stats.counts();
-            counts.rows_in += one.rows_in;
-            counts.rows_out += one.rows_out;
-            counts.late += one.late;
-            counts.failed += one.failed;
-            counts.ahead += one.ahead;
-            counts.commits += one.commits;
-            counts.snapshots += one.snapshots;
-            counts.state_bytes += one.state_bytes;
-            let again = task.stats.refill_progress();
-            refill.goes_on |= again.goes_on;
-            refill.read += again.read;
-            refill.records += again.records;
+            counts.add(&task.stats.counts());
+            refill.add(task.stats.refill_progress());
             let standing = task.state();
             if standing.0 != QueryState::Elsewhere {
                 inputs.extend(task.stats.inputs());
