@@ -1,5 +1,5 @@
 //! The dashboards and rules say what the node says: every panel is well formed, every expression parses, every metric
-//! and label in it is one that `metrics.rs` declares, every rule has a runbook.
+//! and label in it is one that `metrics/mod.rs` declares, every rule has a runbook.
 //!
 //! What a real Prometheus makes of them is asked by `tests/prometheus`.
 
@@ -124,7 +124,7 @@ fn only_known_keys(value: &Value, known: &[&str], what: &str) {
 
 /// Metrics by name, with their labels; a histogram under the names of its three series, with `le` on its buckets.
 fn declared() -> BTreeMap<String, BTreeSet<String>> {
-    let source = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.rs"));
+    let source = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics/mod.rs"));
     let code = source.split("#[cfg(test)]").next().expect("a first part");
     let mut found = BTreeMap::new();
     for (at, _) in code.match_indices("(&r,").chain(code.match_indices("(\n                &r,")) {
@@ -146,7 +146,7 @@ fn declared() -> BTreeMap<String, BTreeSet<String>> {
     }
     // Prometheus writes this one itself, for every target.
     found.insert("up".to_owned(), BTreeSet::new());
-    assert!(found.len() > 30, "the declarations of metrics.rs are read: {found:?}");
+    assert!(found.len() > 30, "the declarations of metrics/mod.rs are read: {found:?}");
     found
 }
 
@@ -193,7 +193,7 @@ fn check_expr(expr: &str, declared: &BTreeMap<String, BTreeSet<String>>) -> Resu
     let mut known: BTreeSet<&str> = SCRAPE_LABELS.iter().copied().collect();
     for selector in &selectors {
         let name = selector.name.as_deref().ok_or("has a selector without a metric's name")?;
-        let labels = declared.get(name).ok_or_else(|| format!("names {name}, which metrics.rs does not declare"))?;
+        let labels = declared.get(name).ok_or_else(|| format!("names {name}, which metrics/mod.rs does not declare"))?;
         known.extend(labels.iter().map(String::as_str));
         for matcher in &selector.matchers.matchers {
             if !labels.contains(&matcher.name) && !SCRAPE_LABELS.contains(&matcher.name.as_str()) {

@@ -108,3 +108,19 @@ fn the_map_in_lib_names_every_room() {
         assert!(lib.contains(&format!("[`{room}`]")), "lib.rs does not describe room {room}");
     }
 }
+
+/// The fuzzing targets take rooms in by path; a room that is one file and has files beside it cannot be taken
+/// so, for the compiler then looks for those at another place.
+#[test]
+fn rooms_that_fuzzing_takes_in_hold_their_files_in_one_folder() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = root.join("tests/fuzz/src");
+    let lib = fs::read_to_string(here.join("lib.rs")).expect("the fuzzing crate");
+    let taken: Vec<_> = lib.lines().filter_map(|l| l.strip_prefix("#[path = \"")?.strip_suffix("\"]")).collect();
+    assert!(taken.len() > 3, "the rooms that are taken in are read: {taken:?}");
+    for name in taken {
+        let text = fs::read_to_string(here.join(name)).unwrap_or_else(|e| panic!("tests/fuzz takes in {name}: {e}"));
+        let holds_files = text.lines().any(|l| l.trim_start_matches("pub ").starts_with("mod ") && l.ends_with(';'));
+        assert!(name.ends_with("/mod.rs") || !holds_files, "{name} has files beside it: make it a folder with a mod.rs");
+    }
+}

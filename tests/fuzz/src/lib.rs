@@ -6,7 +6,7 @@
 pub mod broker;
 #[path = "../../../src/log/mod.rs"]
 pub mod log;
-#[path = "../../../src/metrics.rs"]
+#[path = "../../../src/metrics/mod.rs"]
 pub mod metrics;
 #[path = "../../../src/record/mod.rs"]
 pub mod record;
