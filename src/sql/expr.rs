@@ -17,6 +17,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr as LogicalExpr, Operator};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::sql::unparser::expr_to_sql;
 
 use super::session::Session;
 use crate::stream::{Expr, StreamError};
@@ -102,6 +103,16 @@ pub(super) fn plain_text(expr: &LogicalExpr, schema: &DFSchema) -> String {
             text = text.replace(&format!("{qualifier}."), "");
             seen.push(qualifier);
         }
+    }
+    text
+}
+
+/// An expression as SQL writes it, its columns without their relations: what an error says.
+pub(super) fn sql_text(expr: &LogicalExpr, schema: &DFSchema) -> String {
+    let Ok(written) = expr_to_sql(expr) else { return plain_text(expr, schema) };
+    let mut text = written.to_string();
+    for qualifier in schema.iter().filter_map(|(qualifier, _)| qualifier) {
+        text = text.replace(&format!("{qualifier}."), "");
     }
     text
 }

@@ -202,7 +202,7 @@ pub fn calls<T: Visit>(of: &T) -> BTreeSet<String> {
 /// `functions` are those there are, this one among them under its name where it takes the place of another.
 pub fn check(function: &CreateFunction, functions: &dyn Functions) -> Result<(), SqlError> {
     let name = &function.name;
-    if Session::knows_function(&name.text) || super::windows::is_window_name(&name.text) {
+    if Session::knows_function(&name.text) || super::spelling::knows(&name.text) || super::windows::is_window_name(&name.text) {
         return Err(SqlError::new(Code::NameTaken, format!("there is a function \"{name}\" already, which comes with VitalSQL"))
             .at(name.place)
             .hint("choose another name"));

@@ -23,6 +23,7 @@ mod pick;
 mod sample;
 mod session;
 mod show;
+mod spelling;
 mod statement;
 mod types;
 mod windows;

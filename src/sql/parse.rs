@@ -15,6 +15,7 @@ use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
 use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
+use super::spelling;
 use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement, Subscribe};
 
 /// How deep brackets and subqueries may lie in one another.
@@ -191,6 +192,7 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     end(&p)?;
     asof::normalize(&mut query)?;
     windows::normalize(&mut query)?;
+    spelling::normalize(&mut query)?;
     refuse::in_query(&query)?;
     let reads = relations(&query);
     Ok(Select { query, emit, emit_place, state_ttl: StateTtl::Unstated, reads })
@@ -275,8 +277,9 @@ fn insert(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         });
     }
     let mut p = parser(body.to_vec());
-    let values = p.parse_query()?;
+    let mut values = p.parse_query()?;
     end(&p)?;
+    spelling::normalize(&mut values)?;
     refuse::in_query(&values)?;
     refuse::on_streams(&values)?;
     let SetExpr::Values(rows) = &*values.body else {
@@ -326,7 +329,8 @@ fn subscribe(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         return Err(SqlError::syntax(format!("expected TO, found {}", shown(&token))).at(Place::of(token.span)).hint(EXAMPLE));
     }
     let view = name(&mut p, "view")?;
-    let filter = if p.parse_keyword(Keyword::WHERE) { Some(Box::new(p.parse_expr()?)) } else { None };
+    let mut filter = if p.parse_keyword(Keyword::WHERE) { Some(Box::new(p.parse_expr()?)) } else { None };
+    spelling::normalize(&mut filter)?;
     let mut as_of = None;
     if p.parse_keywords(&[Keyword::AS, Keyword::OF]) {
         let token = p.next_token();

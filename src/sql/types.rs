@@ -44,9 +44,11 @@ pub fn arrow_type(sql: &ast::DataType) -> Result<DataType, SqlError> {
         Sql::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | Sql::Datetime(precision) => {
             DataType::Timestamp(unit(*precision)?, None)
         }
-        Sql::Timestamp(..) => {
-            return Err(SqlError::not_supported("TIMESTAMP WITH TIME ZONE")
-                .hint("write TIMESTAMP(3): a zone in the data is honoured, and times are kept in UTC"));
+        // A moment: a zone in the data is honoured, and times are kept in UTC. That is what TIMESTAMP is here, too.
+        Sql::Timestamp(precision, _) => DataType::Timestamp(unit(*precision)?, None),
+        Sql::Custom(name, precision) if name.to_string().eq_ignore_ascii_case("timestamp_ltz") => {
+            let precision = precision.first().map(|p| p.parse::<u64>()).transpose().map_err(|_| unknown(sql))?;
+            DataType::Timestamp(unit(precision)?, None)
         }
         Sql::Bytea | Sql::Varbinary(_) | Sql::Binary(_) | Sql::Blob(_) | Sql::Bytes(_) => DataType::Binary,
         Sql::Struct(fields, _) => {

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::tokens::{is_word, words_at};
 use crate::sql::error::{Code, Place, SqlError, did_you_mean};
 use crate::sql::options::Given;
+use crate::sql::spelling;
 use crate::sql::statement::{Column, ColumnSource, Metadata, Name, Watermark};
 use crate::sql::types::arrow_type;
 
@@ -123,7 +124,8 @@ fn watermark(p: &mut Parser<'_>) -> Result<Watermark, SqlError> {
             .hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5' SECOND")));
     }
     let place = here(p);
-    let expr = p.parse_expr()?;
+    let mut expr = p.parse_expr()?;
+    spelling::normalize(&mut expr)?;
     Ok(Watermark { column, expr, place })
 }
 
@@ -134,7 +136,8 @@ fn column(p: &mut Parser<'_>, out: &mut Elements) -> Result<(), SqlError> {
     }
     let name = Name::of(&p.parse_identifier()?);
     if p.parse_keyword(Keyword::AS) {
-        let expr = p.parse_expr()?;
+        let mut expr = p.parse_expr()?;
+        spelling::normalize(&mut expr)?;
         out.columns.push(Column { name, data_type: None, nullable: true, source: ColumnSource::Computed(Box::new(expr)) });
         return Ok(());
     }

@@ -119,7 +119,7 @@ fn plain_query(query: &Query) -> Flow {
         (query.settings.is_some(), "SETTINGS"),
         (query.format_clause.is_some(), "FORMAT"),
         (!query.pipe_operators.is_empty(), "|> pipes"),
-        (query.fetch.is_some(), "FETCH FIRST (write LIMIT)"),
+        (query.fetch.is_some(), "FETCH FIRST with PERCENT, WITH TIES, or beside LIMIT"),
         (query.order_by.as_ref().is_some_and(|o| o.interpolate.is_some()), "INTERPOLATE"),
         (matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty()), "LIMIT BY"),
     ];
@@ -255,9 +255,9 @@ fn streaming_query(query: &Query) -> Flow {
 
 fn streaming_select(select: &Select) -> Flow {
     match &select.distinct {
-        Some(Distinct::Distinct | Distinct::On(_)) => {
-            let error = SqlError::not_supported("SELECT DISTINCT over a stream that goes on").at(Place::of(select.select_token.0.span));
-            ControlFlow::Break(Box::new(error.hint("group by the columns inside a window")))
+        Some(Distinct::On(_)) => {
+            let error = SqlError::not_supported("SELECT DISTINCT ON over a stream that goes on").at(Place::of(select.select_token.0.span));
+            ControlFlow::Break(Box::new(error.hint("write QUALIFY row_number() OVER (PARTITION BY .. ORDER BY ..) = 1")))
         }
         _ => ControlFlow::Continue(()),
     }

@@ -440,7 +440,7 @@ fn window_function(expr: &Expr) -> Option<&Function> {
 
 /// `TUMBLE_START(..)` and its like in the rest of the SELECT become `window_start` and its like.
 fn edges(select: &mut Select, window: &str, arguments: &[Expr]) -> Result<(), SqlError> {
-    struct Edges<'a>(&'a str, &'a [Expr]);
+    struct Edges<'a>(&'a str, &'a [Expr], bool);
     impl VisitorMut for Edges<'_> {
         type Break = Box<SqlError>;
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
@@ -462,14 +462,20 @@ fn edges(select: &mut Select, window: &str, arguments: &[Expr]) -> Result<(), Sq
                     .at(Place::of(function.name.span()));
                 return ControlFlow::Break(Box::new(error.hint(format!("write {column}"))));
             }
+            self.2 |= column == "window_time";
             *expr = Expr::Identifier(Ident::with_span(function.name.span(), column));
             ControlFlow::Continue(())
         }
     }
-    let mut visitor = Edges(window, arguments);
+    let mut visitor = Edges(window, arguments, false);
     let mut flow = select.projection.visit(&mut visitor);
     if flow.is_continue() {
         flow = select.having.visit(&mut visitor);
+    }
+    if visitor.2
+        && let GroupByExpr::Expressions(keys, _) = &mut select.group_by
+    {
+        keys.push(Expr::Identifier(Ident::new("window_time")));
     }
     match flow {
         ControlFlow::Continue(()) => Ok(()),

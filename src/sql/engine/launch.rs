@@ -466,7 +466,8 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<Sch
         let same_kind = target.data_type() == field.data_type() || (target.data_type().is_numeric() && field.data_type().is_numeric());
         let both_times = matches!(target.data_type(), arrow::datatypes::DataType::Timestamp(..))
             && matches!(field.data_type(), arrow::datatypes::DataType::Timestamp(..));
-        if !same_kind && !both_times {
+        let both_texts = target.data_type().is_string() && field.data_type().is_string();
+        if !same_kind && !both_times && !both_texts {
             let message = format!(
                 "column \"{name}\" of stream \"{}\" is {} and the SELECT gives {}",
                 def.name,

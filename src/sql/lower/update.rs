@@ -19,7 +19,7 @@ use super::walk::{Chain, Lowered, Walk, refused};
 use super::{Purpose, QueryPlan};
 use crate::sql::analyze::in_exact_terms;
 use crate::sql::error::{Code, Place, SqlError};
-use crate::sql::expr::{Exprs, cast_column, plain_text};
+use crate::sql::expr::{Exprs, cast_column, sql_text};
 use crate::sql::fold::PlannedFold;
 use crate::sql::statement::{Emit, Select, StateTtl};
 use crate::sql::windows::Cut;
@@ -177,7 +177,7 @@ impl Walk<'_> {
                     |why: String| Err(SqlError::new(Code::NotOnAStream, format!("the state would grow for ever: {why}")).hint(TTL));
                 for key in keys {
                     if grows(key, &|expr| lineage_of(expr, input, &chain.columns))? {
-                        return refuse(format!("there is a group for every value of {}", plain_text(key, input)));
+                        return refuse(format!("there is a group for every value of {}", sql_text(key, input)));
                     }
                 }
                 for call in calls {
@@ -191,7 +191,7 @@ impl Walk<'_> {
                     if call.params.distinct {
                         for argument in &call.params.args {
                             if grows(argument, &|expr| lineage_of(expr, input, &chain.columns))? {
-                                return refuse(format!("{name}(DISTINCT ..) keeps every value of {}", plain_text(argument, input)));
+                                return refuse(format!("{name}(DISTINCT ..) keeps every value of {}", sql_text(argument, input)));
                             }
                         }
                     }

@@ -13,6 +13,7 @@ use crate::sql::dialect::refuse;
 use crate::sql::dialect::tokens::{word, words_at};
 use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
 use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, StreamOptions};
+use crate::sql::spelling;
 use crate::sql::statement::{
     Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Parameter,
     Statement,
@@ -109,7 +110,8 @@ fn create_function(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, Sq
         return Err(unexpected(&token, "RETURN").hint(EXAMPLE));
     }
     p.next_token();
-    let body = Box::new(p.parse_expr()?);
+    let mut body = Box::new(p.parse_expr()?);
+    spelling::normalize(body.as_mut())?;
     end(p)?;
     Ok(Statement::CreateFunction(Box::new(CreateFunction { name, or_replace, if_not_exists, parameters, returns, returned, body })))
 }

@@ -42,12 +42,14 @@ fn sql_types_become_arrow_types_and_print_back() {
             ])),
             "STRUCT<total INT, \"Risk\" ARRAY<VARCHAR>>",
         ),
+        ("TIMESTAMP(3) WITH TIME ZONE", DataType::Timestamp(TimeUnit::Millisecond, None), "TIMESTAMP(3)"),
+        ("TIMESTAMP_LTZ(3)", DataType::Timestamp(TimeUnit::Millisecond, None), "TIMESTAMP(3)"),
     ] {
         let read = read(written).unwrap_or_else(|e| panic!("{written}: {e}"));
         assert_eq!(read, arrow, "{written}");
         assert_eq!(sql_type(&read), printed, "{written}");
     }
-    for bad in ["TIMESTAMP(12)", "TIMESTAMP WITH TIME ZONE", "DECIMAL(99, 2)", "DECIMAL(2, 5)", "VARCAR", "INT UNSIGNED", "JSON", "UUID"] {
+    for bad in ["TIMESTAMP(12)", "TIME WITH TIME ZONE", "DECIMAL(99, 2)", "DECIMAL(2, 5)", "VARCAR", "INT UNSIGNED", "JSON", "UUID"] {
         assert!(read(bad).is_err(), "{bad}");
     }
 }

@@ -288,7 +288,7 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
     let selects = [
         "SELECT patient_id FROM vitals ORDER BY ts",
         "SELECT patient_id FROM vitals LIMIT 10",
-        "SELECT DISTINCT patient_id FROM vitals",
+        "SELECT DISTINCT ON (patient_id) patient_id FROM vitals",
         "SELECT patient_id FROM vitals WHERE patient_id IN (SELECT patient_id FROM labs)",
         "SELECT v.patient_id FROM vitals v JOIN labs l ON v.patient_id = l.patient_id",
         "SELECT v.patient_id, p.age FROM vitals v JOIN patient p ON v.patient_id = p.patient_id",
@@ -317,9 +317,9 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
           1 | CREATE QUERY q1 AS INSERT INTO o1 SELECT patient_id FROM vitals LIMIT 10
             |                                                                       ^^ leave it out here; a SELECT over stored data may have it
 
-        error[SQL-0002]: not supported yet: SELECT DISTINCT over a stream that goes on
-          1 | CREATE QUERY q2 AS INSERT INTO o2 SELECT DISTINCT patient_id FROM vitals
-            |                                   ^^^^^^ group by the columns inside a window
+        error[SQL-0002]: not supported yet: SELECT DISTINCT ON over a stream that goes on
+          1 | CREATE QUERY q2 AS INSERT INTO o2 SELECT DISTINCT ON (patient_id) patient_id FROM vitals
+            |                                   ^^^^^^ write QUALIFY row_number() OVER (PARTITION BY .. ORDER BY ..) = 1
 
         error[SQL-0021]: IN or EXISTS with a subquery and no range of time is not supported over a stream
           1 | CREATE QUERY q3 AS INSERT INTO o3 SELECT patient_id FROM vitals WHERE patient_id IN (SELECT patient_id FROM labs)

@@ -332,7 +332,7 @@ fn the_first_rows_of_a_key_are_kept_up_to_date() {
     check_no(
         "SELECT ts, hr, row_number() OVER (PARTITION BY date_trunc('day', ts) ORDER BY hr) AS place FROM vitals QUALIFY place <= 3",
         expect![[r#"
-            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc(Utf8("day"), ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
+            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc('day', ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
         "#]],
     );
 }
@@ -389,7 +389,7 @@ fn what_goes_back_to_a_keys_first_row_is_let_go_of_after_so_long_and_nothing_els
     check_no(
         "SELECT ts, count(*) OVER (PARTITION BY date_trunc('day', ts) ORDER BY ts) AS n FROM vitals",
         expect![[r#"
-            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc(Utf8("day"), ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
+            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc('day', ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
         "#]],
     );
     for nothing in [
@@ -412,8 +412,8 @@ fn what_would_grow_for_ever_or_has_no_key_is_refused() {
     check_no(
         "SELECT date_trunc('minute', ts) AS minute, count(*) AS n FROM vitals GROUP BY date_trunc('minute', ts)",
         expect![[r#"
-        SQL-0021 the state would grow for ever: there is a group for every value of date_trunc(Utf8("minute"), ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
-    "#]],
+            SQL-0021 the state would grow for ever: there is a group for every value of date_trunc('minute', ts): let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window
+        "#]],
     );
     check_no(
         "SELECT patient_id, array_agg(hr) AS all_of_them FROM vitals GROUP BY patient_id",
