@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::RuleFactory;
 use super::changing::{check_readers, check_reads, check_upserts};
+use super::statements::derived_sink;
 use crate::sql::catalog::{Catalog, Change, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Purpose, QueryPlan, Source, plan};
 use crate::sql::parse::parse_script;
-use crate::sql::show::derived_stream;
 use crate::sql::statement::{Parsed, Select, Statement};
 use crate::time::Timestamp;
 
@@ -45,10 +45,7 @@ impl Checker {
                 check_reads(&self.catalog, &query.name.text, &query.select)?;
                 check_readers(&self.catalog, &query.name.text, &planned, &query.insert_into)?;
                 if self.catalog.relation(&query.insert_into.text).is_none() {
-                    let made = super::statements::derived_options(&planned, PARTITIONS, None);
-                    let made: Vec<(&str, &str)> = made.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-                    let text = derived_stream(&query.insert_into.text, &planned.schema, None, &made);
-                    for derived in parse_script(&text)? {
+                    for derived in parse_script(&derived_sink(query, &planned, PARTITIONS)?)? {
                         self.create(&derived)?;
                     }
                 }

@@ -445,17 +445,23 @@ pub(super) async fn encoder(def: &StreamDef, partitions: i32, rows: &SchemaRef) 
     })
 }
 
-/// The columns as the sink's stream names them: by name, or by position where INSERT INTO lists them.
+/// What the columns of the results are called where they are written: as they are, or by position where INSERT INTO lists them.
+pub(super) fn written_names(plan: &QueryPlan, listed: &[Name]) -> Result<Vec<String>, SqlError> {
+    let columns = plan.schema.fields();
+    if listed.is_empty() {
+        return Ok(columns.iter().map(|f| f.name().clone()).collect());
+    }
+    if listed.len() != columns.len() {
+        let message = format!("INSERT INTO lists {} columns and the SELECT gives {}", listed.len(), columns.len());
+        return Err(SqlError::new(Code::BadDefinition, message).at(listed[0].place));
+    }
+    Ok(listed.iter().map(|n| n.text.clone()).collect())
+}
+
+/// The columns as the sink's stream names them.
 fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<SchemaRef, SqlError> {
     let written = def.written();
-    let names: Vec<String> = if listed.is_empty() {
-        plan.schema.fields().iter().map(|f| f.name().clone()).collect()
-    } else if listed.len() == plan.schema.fields().len() {
-        listed.iter().map(|n| n.text.clone()).collect()
-    } else {
-        let message = format!("INSERT INTO lists {} columns and the SELECT gives {}", listed.len(), plan.schema.fields().len());
-        return Err(SqlError::new(Code::BadDefinition, message));
-    };
+    let names = written_names(plan, listed)?;
     let mut fields = Vec::new();
     for (name, field) in names.iter().zip(plan.schema.fields()) {
         let known = written.fields().iter().map(|f| f.name().as_str());

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::changing::{check_readers, check_reads, check_upserts};
-use super::launch::{Planned, PlannedInput, encoder};
+use super::launch::{Planned, PlannedInput, encoder, written_names};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
@@ -165,10 +166,7 @@ impl Engine {
         // The query itself must be one that would be taken, or the stream would be left behind.
         check_reads(&self.catalog.read(), &query.name.text, &query.select)?;
         check_readers(&self.catalog.read(), &query.name.text, &planned.plan, &query.insert_into)?;
-        let options = derived_options(&planned.plan, planned.partitions(), Some(&query.insert_into.text));
-        let options: Vec<(&str, &str)> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let text = derived_stream(&query.insert_into.text, &planned.plan.schema, None, &options);
-        let made = parse_statement(&text)?;
+        let made = parse_statement(&derived_sink(query, &planned.plan, planned.partitions())?)?;
         let change = self.catalog.read().create(&made, Existing::AsWritten, self.clock.now())?;
         {
             let mut tried = self.catalog.read().clone();
@@ -451,14 +449,20 @@ pub(super) fn rows(batch: RecordBatch) -> Outcome {
     Outcome::Rows { schema: batch.schema(), batches: vec![batch] }
 }
 
-/// The options of a stream that a query makes by writing to it.
-pub(super) fn derived_options(plan: &QueryPlan, partitions: i32, topic: Option<&str>) -> Vec<(String, String)> {
-    let mut options = vec![("partitions".to_owned(), partitions.to_string())];
-    if let Some(topic) = topic {
-        options.insert(0, ("topic".to_owned(), topic.to_owned()));
+/// The CREATE STREAM of a stream that a query makes by writing to it.
+pub(super) fn derived_sink(query: &CreateQuery, plan: &QueryPlan, partitions: i32) -> Result<String, SqlError> {
+    Ok(derived(&query.insert_into.text, plan, &written_names(plan, &query.insert_columns)?, partitions, true))
+}
+
+/// The CREATE STREAM of a topic that holds the results under these names of their columns, and says what their key is or not.
+pub(super) fn derived(into: &str, plan: &QueryPlan, names: &[String], partitions: i32, says_key: bool) -> String {
+    let fields: Vec<Field> = plan.schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
+    let partitions = partitions.to_string();
+    let mut options = vec![("topic", into), ("partitions", partitions.as_str())];
+    if let [key] = plan.key_columns.as_slice()
+        && let Some(key) = plan.schema.index_of(key).ok().and_then(|at| names.get(at)).filter(|_| says_key)
+    {
+        options.push(("key", key));
     }
-    if let [key] = plan.key_columns.as_slice() {
-        options.push(("key".to_owned(), key.clone()));
-    }
-    options
+    derived_stream(into, &Schema::new(fields), None, &options)
 }

@@ -7,13 +7,12 @@
 use std::sync::Arc;
 
 use super::changing::{check_readers, check_reads};
-use super::statements::derived_options;
+use super::statements::derived;
 use super::{Engine, Outcome, storage};
 use crate::record::{PartitionId, TopicPartition};
 use crate::sql::catalog::{Catalog, Change, Entry, Existing, StreamDef, ViewDef};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Purpose, QueryPlan};
-use crate::sql::show::derived_stream;
 use crate::sql::statement::{CreateQuery, Name, Parsed};
 
 impl Engine {
@@ -116,10 +115,8 @@ fn check_unused(catalog: &Catalog, old: &Entry, name: &Name) -> Result<(), SqlEr
 
 /// What a view's results are.
 pub(super) fn results_of(view: &CreateQuery, plan: &QueryPlan, partitions: i32) -> ViewDef {
-    let options = derived_options(plan, partitions, Some(&view.name.text));
+    let names: Vec<String> = plan.schema.fields().iter().map(|field| field.name().clone()).collect();
     // Rows that change are told apart by their records' keys, whatever the columns hold.
-    let options: Vec<(&str, &str)> =
-        options.iter().filter(|(name, _)| name != "key" || !plan.is_changing()).map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let results = derived_stream(&view.name.text, &plan.schema, None, &options);
+    let results = derived(&view.name.text, plan, &names, partitions, !plan.is_changing());
     ViewDef { results, key: plan.is_changing().then(|| plan.key_columns.clone()) }
 }

@@ -40,13 +40,16 @@ const ALSO_CALLED: &[(&str, &str)] = &[
     ("minimum", "min"),
     ("total", "sum"),
     ("stdev", "stddev"),
-    ("variance", "var"),
     ("ifnull", "coalesce"),
     ("isnull", "coalesce"),
     ("iif", "CASE WHEN .. THEN .. ELSE .. END"),
     ("len", "length"),
     ("getdate", "now"),
     ("last_observation", "locf"),
+    ("max_by", "last_value(x ORDER BY y)"),
+    ("arg_max", "last_value(x ORDER BY y)"),
+    ("min_by", "first_value(x ORDER BY y)"),
+    ("arg_min", "first_value(x ORDER BY y)"),
 ];
 
 /// The function that was probably meant, where DataFusion has found `near`.

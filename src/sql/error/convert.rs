@@ -146,6 +146,11 @@ impl From<DataFusionError> for SqlError {
     }
 }
 
+/// What can only be a condition, or nothing at all, stands where a value is expected.
+fn not_a_value(what: &str, hint: &str) -> SqlError {
+    SqlError::new(Code::NotOnAStream, format!("{what} is not supported over a stream")).hint(hint)
+}
+
 fn from_root(error: &DataFusionError) -> SqlError {
     match error {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => from_root(inner.find_root()),
@@ -154,6 +159,14 @@ fn from_root(error: &DataFusionError) -> SqlError {
         DataFusionError::SQL(inner, _) => SqlError::from((**inner).clone()),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
         DataFusionError::Plan(text) => from_plan(text),
+        DataFusionError::NotImplemented(text) if text.contains("ScalarSubquery(") => not_a_value(
+            "a subquery as a value",
+            "join the two, by equal windows or by a range of time; or keep the value in a table and join that",
+        ),
+        DataFusionError::NotImplemented(text) if text.contains("Exists {") || text.contains("InSubquery(") => not_a_value(
+            "EXISTS or IN with a subquery as a value",
+            "write it as a condition of WHERE; or a LEFT JOIN, and whether its columns are NULL",
+        ),
         DataFusionError::NotImplemented(text) => of_types(text).unwrap_or_else(|| SqlError::not_supported(&tidy(text))),
         DataFusionError::ResourcesExhausted(text) => SqlError::new(Code::Limit, "it needs more memory than SELECTs have (sql.memory)")
             .hint("ask for less at a time (a shorter time range, fewer groups), raise it, or give room on the disk (sql.spill_bytes)")

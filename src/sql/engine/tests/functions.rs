@@ -100,3 +100,19 @@ async fn what_cannot_be_a_function_or_a_call_is_refused_with_its_place() {
     assert!(error.message.contains("more than 1000 times"), "{error:?}");
     bench.engine.close().await;
 }
+
+#[tokio::test]
+async fn a_new_stream_has_the_columns_that_insert_into_lists_and_takes_texts_that_aggregates_make() {
+    let bench = Bench::new(&format!(
+        "{STREAM} CREATE QUERY w AS INSERT INTO sums (who, total, all_x)
+            SELECT p, sum(x), listagg(CAST(x AS VARCHAR) ORDER BY x) FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+            GROUP BY p, window_start, window_end;"
+    ))
+    .await;
+    bench.write_keyed("v", 0, &[reading("a", 7, 0), reading("a", 2, 1), reading("a", 9, 70)]).await;
+    assert_eq!(bench.values("sums", 1).await, [r#"{"who":"a","total":9,"all_x":"2,7"}"#]);
+    assert_eq!(stored(&bench.engine, "SELECT total FROM sums WHERE who = 'a'").await, [r#"{"total":9}"#]);
+    let error = refused(&bench, "CREATE QUERY x AS INSERT INTO other (a, b) SELECT p FROM v").await;
+    assert_eq!(error.message, "INSERT INTO lists 2 columns and the SELECT gives 1");
+    bench.engine.close().await;
+}

@@ -304,6 +304,9 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
         "SELECT patient_id FROM vitals EMIT ON UPDATE",
         "SELECT patient_id, count(*) AS n FROM vitals GROUP BY patient_id EMIT ON WINDOW CLOSE",
         "SELECT patient_id FROM patient",
+        "SELECT patient_id FROM vitals WHERE spo2 > (SELECT avg(spo2) FROM labs)",
+        "SELECT patient_id, EXISTS (SELECT 1 FROM labs l WHERE l.patient_id = v.patient_id) AS known FROM vitals v",
+        "SELECT patient_id, max_by(spo2, ts) AS m FROM vitals GROUP BY patient_id",
     ];
     let continuous = |(at, select): (usize, &&str)| format!("CREATE QUERY q{at} AS INSERT INTO o{at} {select}");
     let statements: Vec<String> = selects.iter().enumerate().map(continuous).collect();
@@ -378,6 +381,17 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
         error[SQL-0021]: reading the table "patient" as a stream is not supported over a stream
           1 | CREATE QUERY q17 AS INSERT INTO o17 SELECT patient_id FROM patient
             |                                                            ^^^^^^^ join it as it was: s JOIN t FOR SYSTEM_TIME AS OF s.ts AS t ON ..; a table alone can be read over stored data
+
+        error[SQL-0021]: a subquery as a value is not supported over a stream
+          join the two, by equal windows or by a range of time; or keep the value in a table and join that
+
+        error[SQL-0021]: EXISTS or IN with a subquery as a value is not supported over a stream
+          1 | CREATE QUERY q19 AS INSERT INTO o19 SELECT patient_id, EXISTS (SELECT 1 FROM labs l WHERE l.patient_id = v.patient_id) A
+            |                                                        ^^^^^^ write it as a condition of WHERE; or a LEFT JOIN, and whether its columns are NULL
+
+        error[SQL-0013]: no function "max_by"
+          1 | CREATE QUERY q20 AS INSERT INTO o20 SELECT patient_id, max_by(spo2, ts) AS m FROM vitals GROUP BY patient_id
+            |                                                        ^^^^^^ did you mean last_value(x ORDER BY y)?
 
     "#]]).await;
 }
