@@ -13,8 +13,8 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CeilFloorKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, ObjectName, Query,
-    Select, SelectItem, Spanned, Value, VisitMut, VisitorMut,
+    BinaryOperator, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
+    ObjectName, Query, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -32,6 +32,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("endswith", "ends_with"),
     ("regexp", "regexp_like"),
     ("rand", "random"),
+    ("sign", "signum"),
     ("unix_timestamp", "to_unixtime"),
     ("variance", "var_samp"),
     ("approx_count_distinct", "approx_distinct"),
@@ -155,7 +156,7 @@ fn is_spelled(expr: &Expr) -> bool {
     match expr {
         Expr::Function(call) => name_of(call)
             .is_some_and(|name| knows(&name) || OF_UNITS.contains(&name.as_str()) || OF_PATTERNS.iter().any(|(known, _)| *known == name)),
-        Expr::Floor { field: CeilFloorKind::DateTimeField(_), .. } | Expr::Ceil { field: CeilFloorKind::DateTimeField(_), .. } => true,
+        Expr::Floor { field, .. } | Expr::Ceil { field, .. } => unit_of(field).is_some(),
         Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::Arrow | BinaryOperator::LongArrow),
         _ => false,
     }
@@ -176,12 +177,12 @@ fn ours(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
             Some(name) => of_call(&name, call),
             None => Ok(None),
         },
-        Expr::Floor { expr, field: CeilFloorKind::DateTimeField(unit) } => {
-            Ok(Some(filled(&template("date_trunc($2, $1)"), &[expr.as_ref().clone(), unit_name(&unit.to_string())])))
+        Expr::Floor { expr, field } => {
+            Ok(unit_of(field).map(|unit| filled(&template("date_trunc($2, $1)"), &[expr.as_ref().clone(), unit])))
         }
-        Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } => {
+        Expr::Ceil { expr, field } => {
             let text = "CASE WHEN date_trunc($2, $1) = $1 THEN $1 ELSE date_trunc($2, timestampadd($2, 1, $1)) END";
-            Ok(Some(filled(&template(text), &[expr.as_ref().clone(), unit_name(&unit.to_string())])))
+            Ok(unit_of(field).map(|unit| filled(&template(text), &[expr.as_ref().clone(), unit])))
         }
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Arrow | BinaryOperator::LongArrow), right } => {
             let text = if *op == BinaryOperator::Arrow { "json_get($1, $2)" } else { "json_get_text($1, $2)" };
@@ -257,6 +258,14 @@ fn plain(call: &Function) -> Option<Vec<Expr>> {
         _ => None,
     };
     list.args.iter().map(argument).collect()
+}
+
+/// The unit of `FLOOR(ts TO unit)`; the plain function has none.
+fn unit_of(field: &CeilFloorKind) -> Option<Expr> {
+    match field {
+        CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) | CeilFloorKind::Scale(_) => None,
+        CeilFloorKind::DateTimeField(unit) => Some(unit_name(&unit.to_string())),
+    }
 }
 
 /// A unit of time as a text.

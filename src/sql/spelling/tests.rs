@@ -67,6 +67,7 @@ fn answers_are_those_of_the_engine_that_the_spelling_comes_from() {
             "floor(TIMESTAMP '2024-01-01 12:44:31' TO MINUTE), floor(TIMESTAMP '2024-05-07 12:44:31' TO MONTH)",
             "2024-01-01T12:44:00 2024-05-01T00:00:00",
         ),
+        ("floor(1.5), ceil(1.5), floor(-1.5), ceil(2), sign(-3.5)", "1.0 2.0 -2.0 2.0 -1.0"),
         (
             "ceil(TIMESTAMP '2024-01-01 12:44:31' TO MINUTE), ceil(TIMESTAMP '2024-01-01 12:44:00' TO MINUTE), ceil(TIMESTAMP '2024-01-31 01:00:00' TO YEAR)",
             "2024-01-01T12:45:00 2024-01-01T12:44:00 2025-01-01T00:00:00",

@@ -50,8 +50,15 @@ fn terms(brokers: String, application_id: &str) -> KafkaTerms {
         session_timeout: std::time::Duration::from_secs(6),
         lanes: 8,
         replication_factor: -1,
-        client: BTreeMap::new(),
+        client: client(),
     }
+}
+
+/// What the client is set up with: the properties in the file that `KAFKA_CLIENT` names, where the cluster asks for TLS and a password.
+fn client() -> BTreeMap<String, String> {
+    let Ok(file) = std::env::var("KAFKA_CLIENT") else { return BTreeMap::new() };
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}"));
+    text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// A bus over a broker of its own.
