@@ -35,25 +35,31 @@ class Process:
     """One vitalsql of an application."""
     def __init__(self, base, application, number, brokers):
         self.name, self.folder, self.brokers = f"{application}{number}", os.path.join(base, f"{application}{number}"), brokers
-        self.application, self.http, self.process = application, free_port(), None
+        self.application, self.http, self.process, self.wanted = application, free_port(), None, False
         self.queries = os.path.join(self.folder, "sql"); os.makedirs(self.queries)
         with open(os.path.join(self.queries, "q.sql"), "w") as f: f.write(queries(application))
     def launch(self):
+        self.wanted = True
         self.process = subprocess.Popen([BINARY, "serve", "--data-dir", os.path.join(self.folder, "data"), "--brokers", self.brokers, "--application-id", self.application,
             "--http", f"127.0.0.1:{self.http}", "--queries", self.queries], stderr=open(os.path.join(self.folder, "log"), "a"), env={**os.environ, "VITALSQL_KAFKA_SESSION_TIMEOUT": f"{SESSION_S}s"})
     def log(self): return open(os.path.join(self.folder, "log")).read()
     def ready(self):
         begun = time.time()
         while time.time() - begun < 90:
-            if self.process.poll() is not None: sys.exit(f"{self.name} ended with {self.process.returncode}:\n" + self.log()[-4000:])
+            self.is_up()
             try:
                 if urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=2).status == 200: return
             except OSError: time.sleep(0.05)
         sys.exit(f"{self.name} did not become ready within 90 s:\n" + self.log()[-4000:])
-    def is_up(self): return self.process is not None and self.process.poll() is None
-    def kill(self): self.process.send_signal(signal.SIGKILL); self.process.wait()
+    def is_up(self):
+        """Whether it runs; one that has ended by itself ends the test."""
+        if self.process is None: return False
+        if self.process.poll() is None: return True
+        if self.wanted: self.wanted = False; sys.exit(f"{self.name} has ended by itself with {self.process.returncode}:\n" + self.log()[-4000:])
+        return False
+    def kill(self): self.wanted = False; self.process.send_signal(signal.SIGKILL); self.process.wait()
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
+        self.wanted = False; self.process.send_signal(signal.SIGTERM)
         if self.process.wait(timeout=60) != 0: sys.exit(f"{self.name} ended with {self.process.returncode} on SIGTERM:\n" + self.log()[-4000:])
     def statuses(self):
         return json.load(urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/queries", timeout=20))

@@ -21,6 +21,8 @@ use crate::record::{Offset, TopicName, TopicPartition};
 
 /// How long the cluster may take for one answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a take-over waits until what was committed can be read.
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long what was made, or deleted, may take to be known everywhere.
 const SPREAD: Duration = Duration::from_secs(30);
 
@@ -178,6 +180,24 @@ impl Cluster {
                 answer => return answer,
             }
             wait = (wait * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until everything below `end` can be read.
+    pub(super) async fn visible(&self, of: &TopicPartition, end: Offset) -> Result<(), BusError> {
+        let begun = Instant::now();
+        let mut wait = Duration::from_millis(1);
+        loop {
+            let there = self.bounds(of).await?.end;
+            if there >= end {
+                return Ok(());
+            }
+            if begun.elapsed() > VISIBLE_PATIENCE {
+                let why = format!("what was committed to {of} below offset {end} cannot be read yet: a transaction before it is open");
+                return Err(BusError::Retriable(why));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(100));
         }
     }
 

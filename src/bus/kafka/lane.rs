@@ -26,6 +26,8 @@ use crate::record::{Offset, TopicPartition};
 /// How many lanes an application has at most, and so among how many processes its tasks are shared. Which lane a task takes
 /// follows from it: it never changes.
 pub(super) const MOST: i32 = 16;
+/// How long the right to the catalogue counts as taken, while nobody else has taken it.
+const SITTING: Duration = Duration::from_secs(300);
 /// A lane's id that could not be taken over is tried again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a transaction is asked about before its outcome counts as not known.
@@ -80,7 +82,7 @@ pub(super) struct Lanes {
     pub(super) terms: Arc<KafkaTerms>,
     pub(super) shares: Arc<Shares>,
     /// Where it is told that another process has taken over for good.
-    pub(super) supersede: Arc<watch::Sender<Option<String>>>,
+    supersede: Arc<watch::Sender<Option<String>>>,
     pub(super) checkpoints: Checkpoints,
     all: Mutex<HashMap<Which, Lane>>,
 }
@@ -88,6 +90,29 @@ pub(super) struct Lanes {
 impl Lanes {
     pub(super) fn new(terms: Arc<KafkaTerms>, shares: Arc<Shares>, supersede: Arc<watch::Sender<Option<String>>>) -> Self {
         Self { terms, shares, supersede, checkpoints: Checkpoints::default(), all: Mutex::default() }
+    }
+
+    /// A newer process of this one's name has come: this one writes nothing more.
+    pub(super) fn give_way(&self) {
+        let (id, process) = (&self.terms.application_id, &self.terms.process);
+        self.close(format!(
+            "another process with the same name \"{process}\" runs under application id \"{id}\" since, and has taken over: this one \
+             writes nothing any more. Processes that are to share the work need data directories, or names (kafka.process), of their own"
+        ));
+    }
+
+    /// Nothing is written any more, for this reason.
+    pub(super) fn close(&self, reason: String) {
+        self.supersede.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(reason);
+            first
+        });
+    }
+
+    /// Whether this process writes nothing any more.
+    pub(super) fn are_superseded(&self) -> bool {
+        self.supersede.borrow().is_some()
     }
 
     /// The way to a lane.
@@ -103,6 +128,7 @@ impl Lanes {
             shares: Arc::clone(&self.shares),
             supersede: Arc::clone(&self.supersede),
             producer: None,
+            stood: None,
             holders: HashMap::new(),
             checkpoints: Arc::clone(&self.checkpoints),
             next_mark: 0,
@@ -197,6 +223,8 @@ struct Worker {
     shares: Arc<Shares>,
     supersede: Arc<watch::Sender<Option<String>>>,
     producer: Option<BaseProducer<Deliveries>>,
+    /// When it took the id over.
+    stood: Option<Instant>,
     holders: HashMap<TaskId, u64>,
     checkpoints: Checkpoints,
     /// The number of the next record whose offset is wanted.
@@ -264,8 +292,11 @@ impl Worker {
     fn claim(&mut self, task: TaskId, number: u64) -> Result<(), BusError> {
         self.not_superseded()?;
         if self.which == Which::Catalogue {
-            // For one change each time: whoever has had it since the last one has read nothing of this one.
-            self.fall();
+            // Where it is still ours nobody else has written since; where it is not, the write is refused and the next claim takes it. A producer
+            // that has not been used for long may be unknown to the cluster by then.
+            if self.stood.is_none_or(|since| since.elapsed() > SITTING) {
+                self.fall();
+            }
             self.stand()?;
         }
         let holder = self.holders.entry(task.clone()).or_default();
@@ -357,6 +388,7 @@ impl Worker {
             self.checkpoints.lock().retain(|of, _| Which::of_task(of.partition.0) != number);
         }
         self.producer = Some(producer);
+        self.stood = Some(Instant::now());
         Ok(())
     }
 

@@ -23,8 +23,9 @@
 //!   write twice. A process that hears so leaves the lane alone until its session would have ended: by then it knows from the group.
 //! - *After any such doubt* (also where a transaction's outcome is not known) nobody holds the lane's tasks any more: each is restored
 //!   from its checkpoint, for another process may have taken it further.
-//! - *A process of the same name* (`kafka.process`, by default kept in the data directory): the group's static membership fences the
-//!   older one, which gives up for good ([`Bus::failed`]).
+//! - *A process of the same name* (`kafka.process`, by default kept in the data directory): each says in topic `<application id>.processes`
+//!   that it has started, before it joins (`namesake`); the older one gives up for good ([`Bus::failed`]). That the group fences a static member
+//!   says nothing: where brokers fail it does so to a process that is alone, which looks there, and joins again.
 //! - *An older committer of a task in this process*: each task has a holder number, checked by its lane; what the older one handed
 //!   over before is written first.
 //! - *Reads after a take-over*: the answer to `EndTxn` comes before the markers reach the partitions. So
@@ -66,6 +67,7 @@ mod cluster;
 mod error;
 mod group;
 mod lane;
+mod namesake;
 pub mod properties;
 mod reader;
 mod roster;
@@ -81,7 +83,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -99,8 +101,6 @@ use super::{
 };
 use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 
-/// How long a take-over waits until what was committed can be read.
-const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long whoever wants to write for a task waits until its lane is held.
 const LANE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -138,10 +138,10 @@ impl KafkaBus {
         let width = cluster.ensure(&lane_topic, &spec).await?;
         let (supersede, superseded) = watch::channel(None);
         let (supersede, shares) = (Arc::new(supersede), Arc::new(Shares::default()));
-        let lanes = Arc::new(Lanes::new(Arc::clone(&terms), Arc::clone(&shares), Arc::clone(&supersede)));
+        let lanes = Arc::new(Lanes::new(Arc::clone(&terms), Arc::clone(&shares), supersede));
         lanes.take(Which::Own)?;
         let roster = Roster::open(&cluster, &readers, &lanes).await?;
-        let group = Group::join(&terms, lane_topic.as_str(), width, Arc::clone(&shares), Arc::clone(&lanes), supersede)?;
+        let group = Group::join(&cluster, &lane_topic, width, &lanes, roster.namesakes())?;
         let width = AtomicI32::new(width);
         Ok(Self { cluster, readers, lanes, shares, group, roster, lane_topic, width, steps, holders: Mutex::default(), superseded })
     }
@@ -166,24 +166,6 @@ impl KafkaBus {
         let current = holders.entry(task.clone()).or_default();
         *current += 1;
         *current
-    }
-
-    /// Waits until everything below `end` can be read.
-    async fn visible(&self, of: &TopicPartition, end: Offset) -> Result<(), BusError> {
-        let begun = Instant::now();
-        let mut wait = Duration::from_millis(1);
-        loop {
-            let there = self.cluster.bounds(of).await?.end;
-            if there >= end {
-                return Ok(());
-            }
-            if begun.elapsed() > VISIBLE_PATIENCE {
-                let why = format!("what was committed to {of} below offset {end} cannot be read yet: a transaction before it is open");
-                return Err(BusError::Retriable(why));
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_millis(100));
-        }
     }
 
     /// Makes the topic of a task's checkpoint where it is not there, wide enough for the task.
@@ -270,7 +252,7 @@ impl Bus for KafkaBus {
             lane.claim(task, number).await?;
             let end = self.lanes.checkpoints.lock().get(&checkpoint).copied();
             if let Some(end) = end {
-                self.visible(&checkpoint, end).await?;
+                self.cluster.visible(&checkpoint, end).await?;
             }
             let topic = self.cluster.name(&checkpoint.topic);
             let committer = KafkaCommitter { lane, cluster: Arc::clone(&self.cluster), task: task.clone(), number, checkpoint, topic };
@@ -287,7 +269,7 @@ impl Bus for KafkaBus {
             // A transaction of its own, all or none; then until whoever reads next sees it.
             let ends = self.lanes.get(Which::Own)?.append(parcels).await?;
             for (of, end) in ends {
-                self.visible(&of, end).await?;
+                self.cluster.visible(&of, end).await?;
             }
             Ok(())
         })

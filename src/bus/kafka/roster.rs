@@ -1,7 +1,8 @@
 //! Who holds each lane, and by which catalogue they act: [`Roster`], kept in topic `<application id>.processes`.
 //!
 //! One record a lane, written through the lane itself: whoever has lost it cannot claim it any more, so that the last record is
-//! its holder's, always. Read by every process. Called by [`super::KafkaBus`].
+//! its holder's, always. The topic also holds which process is the newest of its name (`namesake`). Read by every process.
+//! Called by [`super::KafkaBus`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cluster::Cluster;
 use super::lane::{Lanes, Which};
+use super::namesake::Namesakes;
 use super::reader::Readers;
 use super::shares::Shares;
 use super::transaction::Parcel;
@@ -47,6 +49,7 @@ struct Inner {
     readers: Arc<Readers>,
     lanes: Arc<Lanes>,
     shares: Arc<Shares>,
+    namesakes: Arc<Namesakes>,
     known: Mutex<BTreeMap<i32, Holder>>,
     /// Something new is known.
     heard: watch::Sender<()>,
@@ -61,12 +64,15 @@ impl Roster {
         let topic = TopicName::new(&name).map_err(|e| BusError::Invalid(format!("topic {name}: {e}")))?;
         let configs = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
         cluster.ensure(&topic, &TopicSpec { partitions: 1, configs }).await?;
+        let topic = TopicPartition::new(topic, PartitionId(0));
+        let namesakes = Arc::new(Namesakes::announce(topic.clone(), cluster, readers, lanes).await?);
         let inner = Arc::new(Inner {
-            topic: TopicPartition::new(topic, PartitionId(0)),
+            topic,
             cluster: Arc::clone(cluster),
             readers: Arc::clone(readers),
             lanes: Arc::clone(lanes),
             shares: Arc::clone(&lanes.shares),
+            namesakes,
             known: Mutex::default(),
             heard: watch::Sender::new(()),
             catalogue: watch::Sender::new(0),
@@ -81,6 +87,11 @@ impl Roster {
             }
         });
         Ok(Self { inner, _stop: stop.drop_guard() })
+    }
+
+    /// This process among those of its name.
+    pub(super) fn namesakes(&self) -> Arc<Namesakes> {
+        Arc::clone(&self.inner.namesakes)
     }
 
     /// This process acts by the catalogue as it stands below `upto`.
@@ -151,6 +162,7 @@ impl Inner {
         loop {
             let from = reader.position();
             let batches = reader.poll(1 << 20).await?;
+            self.namesakes.hear(&batches, from);
             self.take(&batches, from);
             if batches.is_empty() {
                 self.readers.wait(&self.cluster, &self.topic, reader.position()).await?;

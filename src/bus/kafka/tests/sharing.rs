@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,20 @@ impl Process {
     async fn leave(self) {
         self.stop.cancel();
         futures::future::join_all(self.tasks).await;
+        self.bus.leave().await;
+    }
+
+    /// Each task has counted without a gap and nothing twice. Ends the process.
+    async fn counts_add_up(self, out: &TopicName) {
+        self.stop.cancel();
+        futures::future::join_all(self.tasks).await;
+        for index in 0..TASKS {
+            let of = TopicPartition::new(out.clone(), PartitionId(index));
+            // What was in flight at the end is whole, or is not there.
+            let all: Vec<String> = values_from(self.bus.as_ref(), &of, Offset::ZERO).await.into_iter().map(|(_, value)| value).collect();
+            let expected: Vec<String> = (0..all.len()).map(|n| n.to_string()).collect();
+            assert_eq!(all, expected, "task {index}");
+        }
         self.bus.leave().await;
     }
 
@@ -136,16 +152,50 @@ async fn tasks_move_and_count_on(terms: KafkaTerms) {
     first.leave().await;
     until("the last one runs all", || again.runs() == 4).await;
     all_go_on(&again.bus, &out).await;
-    again.stop.cancel();
-    futures::future::join_all(again.tasks).await;
-    for index in 0..TASKS {
-        let of = TopicPartition::new(out.clone(), PartitionId(index));
-        // What was in flight at the end is whole, or is not there.
-        let all: Vec<String> = values_from(again.bus.as_ref(), &of, Offset::ZERO).await.into_iter().map(|(_, value)| value).collect();
-        let expected: Vec<String> = (0..all.len()).map(|n| n.to_string()).collect();
-        assert_eq!(all, expected, "task {index}");
+    again.counts_add_up(&out).await;
+}
+
+/// The group fences a process that is the only one of its name, as it does where a coordinator takes over from a dead one: the process
+/// joins again, and its tasks count on.
+async fn who_is_fenced_though_nobody_has_come_goes_on(terms: KafkaTerms) {
+    let terms = KafkaTerms { lanes: TASKS, process: "only".to_owned(), ..terms };
+    let out = TopicName::new(&format!("{}.out", terms.application_id)).unwrap();
+    let only = Process::start(&terms, "only", &out).await;
+    until("it runs all", || only.runs() == 4).await;
+    all_go_on(&only.bus, &out).await;
+    for _ in 0..2 {
+        // The group takes this for a newer member of the name. It is no process, and has not said that it has started.
+        let ghost: BaseConsumer = terms.member(TASKS).create().unwrap();
+        ghost.subscribe(&[&format!("{}.lanes", terms.application_id)]).unwrap();
+        let fenced = tokio::task::spawn_blocking(move || {
+            let (begun, mut assigned) = (Instant::now(), false);
+            // It has taken the place, and later that is taken back.
+            while ghost.client().fatal_error().is_none() {
+                assert!(begun.elapsed() < DEADLINE, "assigned: {assigned}");
+                drop(ghost.poll(Duration::from_millis(20)));
+                assigned |= ghost.assignment().is_ok_and(|lanes| lanes.count() > 0);
+            }
+            (assigned, ghost.client().fatal_error().map(|(code, _)| code))
+        });
+        assert_eq!(fenced.await.unwrap(), (true, Some(Code::FencedInstanceId)));
+        until("it runs all again", || only.runs() == 4).await;
+        all_go_on(&only.bus, &out).await;
+        assert!(futures::FutureExt::now_or_never(only.bus.failed()).is_none() && only.bus.trouble().is_none());
     }
-    again.bus.leave().await;
+    only.counts_add_up(&out).await;
+}
+
+/// A newer process of the same name is one also where the group has other names for the two, because there are more lanes than when the
+/// older one came.
+async fn who_comes_later_wins_among_more_lanes_too(terms: KafkaTerms) {
+    let terms = KafkaTerms { lanes: 2, ..terms };
+    let old = KafkaBus::open(terms.clone()).await.unwrap();
+    old.make_room(TASKS).await.unwrap();
+    let new = KafkaBus::open(terms).await.unwrap();
+    let reason = tokio::time::timeout(DEADLINE, old.failed()).await.expect("it knows that it is not the newest");
+    assert!(reason.contains("kafka.process"), "{reason}");
+    until("the newer one runs all", || (0..TASKS).all(|index| new.whereabouts(&task(index)) == Whereabouts::Here)).await;
+    assert!(futures::FutureExt::now_or_never(new.failed()).is_none());
 }
 
 /// Two change the catalogue at once: who took the right to it last writes, and has read what the other one has written.
@@ -178,6 +228,18 @@ async fn tasks_move_between_processes_and_count_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_fenced_though_nobody_has_come_goes_on() {
+    let cluster = OwnBroker::start().await;
+    who_is_fenced_though_nobody_has_come_goes_on(cluster.terms()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_process_of_the_same_name_wins_among_more_lanes_too() {
+    let cluster = OwnBroker::start().await;
+    who_comes_later_wins_among_more_lanes_too(cluster.terms()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_catalogue_is_written_by_one_at_a_time() {
     let cluster = OwnBroker::start().await;
     one_writes_the_catalogue_at_a_time(cluster.terms()).await;
@@ -187,6 +249,18 @@ async fn the_catalogue_is_written_by_one_at_a_time() {
 #[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
 async fn apache_tasks_move_between_processes_and_count_on() {
     tasks_move_and_count_on(terms(brokers(), &application())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
+async fn apache_a_process_that_is_fenced_though_nobody_has_come_goes_on() {
+    who_is_fenced_though_nobody_has_come_goes_on(terms(brokers(), &application())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an Apache Kafka: tests/kafka/run.sh"]
+async fn apache_a_newer_process_of_the_same_name_wins_among_more_lanes_too() {
+    who_comes_later_wins_among_more_lanes_too(terms(brokers(), &application())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
