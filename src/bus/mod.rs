@@ -111,7 +111,8 @@ pub trait Bus: Send + Sync {
     fn committer<'a>(&'a self, task: &'a TaskId) -> BusFuture<'a, Box<dyn Committer>>;
     /// Appends records outside any task, all or none, durable and readable when this returns (INSERT INTO .. VALUES, the catalogue).
     fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()>;
-    /// Lets records below `before` go. Used for topics of the engine's own (checkpoints).
+    /// Lets records below `before` go; where the log cannot do so just now, they stay until it is asked the next time. Used for topics
+    /// of the engine's own (checkpoints).
     fn trim<'a>(&'a self, of: &'a TopicPartition, before: Offset) -> BusFuture<'a, ()>;
     /// While a running task may still need records from `from` on, retention leaves them, where it listens to us (Kafka's does
     /// not). `None` lets go.

@@ -21,6 +21,8 @@ use crate::record::{Offset, TopicName, TopicPartition};
 
 /// How long the cluster may take for one answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long records that nobody needs may take to go: a task waits for it.
+const TRIM_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a take-over waits until what was committed can be read.
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long what was made, or deleted, may take to be known everywhere.
@@ -250,13 +252,24 @@ impl Cluster {
         })
     }
 
-    /// Lets records below `before` go.
+    /// Lets records below `before` go. Where no broker does it just now they stay: the next time asks for all that is below, too.
     pub(super) async fn trim(&self, of: &TopicPartition, before: Offset) -> Result<(), BusError> {
+        match self.trim_now(of, before).await {
+            Err(BusError::Retriable(why)) => {
+                tracing::debug!(why, "let go later");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn trim_now(&self, of: &TopicPartition, before: Offset) -> Result<(), BusError> {
         let what = format!("could not delete what {of} holds below offset {before}");
         let mut upto = TopicPartitionList::new();
         let name = self.name(&of.topic);
         upto.add_partition_offset(&name, of.partition.0, KafkaOffset::Offset(before.0)).map_err(|e| told(&what, &e))?;
-        let done = self.admin.delete_records(&upto, &options()).await.map_err(|e| told(&what, &e))?;
+        let options = AdminOptions::new().request_timeout(Some(TRIM_PATIENCE)).operation_timeout(Some(TRIM_PATIENCE));
+        let done = self.admin.delete_records(&upto, &options).await.map_err(|e| told(&what, &e))?;
         match done.find_partition(&name, of.partition.0).map(|one| one.error()) {
             Some(Err(error)) if is_missing(&error) => Err(BusError::NoSuchPartition(of.clone())),
             // Somebody has trimmed further, or the partition is shorter: there is nothing to let go.

@@ -143,9 +143,7 @@ impl Life {
             if still > session {
                 // Others run its tasks by now.
                 tracing::warn!(seconds = still.as_secs(), "the process stood still for longer than its session in the consumer group");
-                for lane in member.shares.assigned() {
-                    member.shares.lose(lane, session);
-                }
+                member.shares.lose_all(session);
             }
             if let Some(Err(error)) = consumer.poll(TICK) {
                 member.heard(&error);
@@ -159,8 +157,8 @@ impl Life {
                 self.lanes.close(format!("consumer group \"{id}\" is closed to process \"{process}\": {why}"));
                 return End::Left;
             }
-            for lane in member.shares.to_take() {
-                member.lanes.take_over(lane);
+            for (lane, turn) in member.shares.to_take() {
+                member.lanes.take_over(lane, turn);
             }
         }
         if self.lanes.are_superseded() {
@@ -256,8 +254,9 @@ impl Member {
 
     fn give_up(&self, lanes: &BTreeSet<i32>, patience: Duration) {
         self.shares.give_up(lanes, patience);
+        let turn = self.shares.last_turn();
         for lane in lanes {
-            self.lanes.release(*lane);
+            self.lanes.release(*lane, turn);
         }
     }
 }

@@ -67,10 +67,10 @@ impl Which {
 }
 
 enum Order {
-    /// Take the id over, which ends what whoever had it has begun.
-    Take,
-    /// The lane is another process's from now on.
-    Release,
+    /// Take the id over, which ends what whoever had it has begun. The taking has a number; 0 where the lane is not shared.
+    Take(u64),
+    /// What was taken over up to this number is another process's from now on.
+    Release(u64),
     /// From now on only this holder's commits are taken.
     Claim(TaskId, u64, Reply<()>),
     /// Write.
@@ -129,6 +129,7 @@ impl Lanes {
             supersede: Arc::clone(&self.supersede),
             producer: None,
             stood: None,
+            turn: 0,
             holders: HashMap::new(),
             checkpoints: Arc::clone(&self.checkpoints),
             next_mark: 0,
@@ -146,23 +147,27 @@ impl Lanes {
     }
 
     /// Has a lane that was assigned take its id over.
-    pub(super) fn take_over(&self, number: i32) {
-        if let Err(error) = self.take(Which::Shared(number)) {
+    pub(super) fn take_over(&self, number: i32, turn: u64) {
+        if let Err(error) = self.take(Which::Shared(number), turn) {
             tracing::error!(lane = number, %error, "could not begin a lane");
-            self.shares.lose(number, AGAIN);
+            self.shares.lose(number, turn, AGAIN);
         }
     }
 
-    /// Has a lane take its id over: what an older self of this process has begun is ended then.
-    pub(super) fn take(&self, which: Which) -> Result<(), BusError> {
-        // A thread ends with its last way in, which is held here.
-        self.get(which).map(|lane| drop(lane.orders.send(Order::Take)))
+    /// Has this process's own lane take its id over: what an older self of it has begun is ended then.
+    pub(super) fn take_own(&self) -> Result<(), BusError> {
+        self.take(Which::Own, 0)
     }
 
-    /// Has a lane that was revoked write nothing more.
-    pub(super) fn release(&self, number: i32) {
+    fn take(&self, which: Which, turn: u64) -> Result<(), BusError> {
+        // A thread ends with its last way in, which is held here.
+        self.get(which).map(|lane| drop(lane.orders.send(Order::Take(turn))))
+    }
+
+    /// Has a lane that was revoked write nothing more by what it has taken over up to `turn`.
+    pub(super) fn release(&self, number: i32, turn: u64) {
         if let Some(lane) = self.all.lock().get(&Which::Shared(number)) {
-            drop(lane.orders.send(Order::Release));
+            drop(lane.orders.send(Order::Release(turn)));
         }
     }
 }
@@ -225,6 +230,8 @@ struct Worker {
     producer: Option<BaseProducer<Deliveries>>,
     /// When it took the id over.
     stood: Option<Instant>,
+    /// By which taking a shared lane is held.
+    turn: u64,
     holders: HashMap<TaskId, u64>,
     checkpoints: Checkpoints,
     /// The number of the next record whose offset is wanted.
@@ -236,8 +243,10 @@ impl Worker {
         let mut next = None;
         while let Some(order) = next.take().or_else(|| orders.recv().ok()) {
             match order {
-                Order::Take => self.take(),
-                Order::Release => self.fall(),
+                Order::Take(turn) => self.take(turn),
+                Order::Release(upto) if self.turn <= upto => self.fall(),
+                // It has come back since.
+                Order::Release(_) => {}
                 Order::Claim(task, number, reply) => {
                     // Nobody waits where the opening was given up.
                     let _ = reply.send(self.claim(task, number));
@@ -266,7 +275,7 @@ impl Worker {
     }
 
     /// Takes the id of an assigned lane over.
-    fn take(&mut self) {
+    fn take(&mut self, turn: u64) {
         let Which::Shared(number) = self.which else {
             if let Err(error) = self.stand() {
                 // It is tried again with the first write.
@@ -274,17 +283,18 @@ impl Worker {
             }
             return;
         };
-        self.fall();
-        if !self.shares.assigned().contains(&number) {
+        if !self.shares.wants(number, turn) {
             return;
         }
+        self.fall();
+        self.turn = turn;
         match self.stand() {
             // It was revoked meanwhile.
-            Ok(()) if !self.shares.hold(number) => self.fall(),
+            Ok(()) if !self.shares.hold(number, turn) => self.fall(),
             Ok(()) => {}
             Err(error) => {
                 self.shares.note_trouble(error.to_string());
-                self.shares.lose(number, AGAIN);
+                self.shares.lose(number, turn, AGAIN);
             }
         }
     }
@@ -465,7 +475,7 @@ impl Worker {
         tracing::warn!(lane = ?self.which, why, "another process has taken a lane over, or the coordinator did not wait for this one");
         self.fall();
         if let Which::Shared(number) = self.which {
-            self.shares.lose(number, self.terms.session_timeout);
+            self.shares.lose(number, self.turn, self.terms.session_timeout);
         }
         Failure::Fenced
     }
@@ -474,7 +484,7 @@ impl Worker {
     fn gone(&mut self, error: BusError) -> Failure {
         self.fall();
         if let Which::Shared(number) = self.which {
-            self.shares.lose(number, Duration::ZERO);
+            self.shares.lose(number, self.turn, Duration::ZERO);
         }
         Failure::Gone(error)
     }

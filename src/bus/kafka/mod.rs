@@ -139,7 +139,7 @@ impl KafkaBus {
         let (supersede, superseded) = watch::channel(None);
         let (supersede, shares) = (Arc::new(supersede), Arc::new(Shares::default()));
         let lanes = Arc::new(Lanes::new(Arc::clone(&terms), Arc::clone(&shares), supersede));
-        lanes.take(Which::Own)?;
+        lanes.take_own()?;
         let roster = Roster::open(&cluster, &readers, &lanes).await?;
         let group = Group::join(&cluster, &lane_topic, width, &lanes, roster.namesakes())?;
         let width = AtomicI32::new(width);

@@ -189,7 +189,9 @@ impl KafkaTerms {
         let mut config = self.producer();
         config.set("transactional.id", id);
         if !self.client.contains_key("transaction.timeout.ms") {
-            config.set("transaction.timeout.ms", "10000");
+            // Longer than it takes a cluster to do without a broker that has died (9 s until it counts as dead, and the elections): what was
+            // begun then is brought to its end, instead of being ended by the coordinator and done again.
+            config.set("transaction.timeout.ms", "30000");
         }
         config
     }

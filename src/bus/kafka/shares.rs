@@ -2,7 +2,8 @@
 //!
 //! A lane is held from when the consumer group has assigned it *and* its transactional id has been taken over (then whoever held it before
 //! can write nothing more) until the group revokes it or somebody else takes the id over. Always: a task runs on a lane that is held,
-//! or is told to end; giving a lane up waits for the tasks on it, for a while. Changed by the group's thread and the lanes'.
+//! or is told to end; giving a lane up waits for the tasks on it, for a while. Each taking over has a number of its own, larger than all
+//! before: what a lane's thread does for an older one, because it had much to do, changes nothing. Changed by the group's thread and the lanes'.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::bus::Shift;
 #[derive(Default)]
 pub(super) struct Shares {
     lanes: Mutex<BTreeMap<i32, Share>>,
-    /// How often a lane has become ours.
-    taken: AtomicU64,
+    /// How often a lane was to be taken over: the last one's number.
+    turns: AtomicU64,
     /// A task has ended.
     ended: Condvar,
     /// Counts changes.
@@ -41,12 +42,20 @@ struct Share {
 enum Standing {
     /// Assigned; its id is to be taken over from then on.
     Assigned(Instant),
-    /// Its id is being taken over.
-    Taking,
-    /// Ours, for the so-many-th time that any lane has become so.
+    /// Its id is being taken over, as the taking of this number.
+    Taking(u64),
+    /// Ours, by the taking of this number.
     Held(u64),
     /// On its way to another process.
     Leaving,
+}
+
+impl Share {
+    fn lose(&mut self, again_after: Duration) {
+        self.standing = Standing::Assigned(Instant::now() + again_after);
+        self.over.cancel();
+        self.over = CancellationToken::new();
+    }
 }
 
 /// Counts a task while it runs.
@@ -89,36 +98,55 @@ impl Shares {
         self.tell();
     }
 
-    /// Those whose id is to be taken over now.
-    pub(super) fn to_take(&self) -> Vec<i32> {
+    /// Those whose id is to be taken over now, each with the number of its taking.
+    pub(super) fn to_take(&self) -> Vec<(i32, u64)> {
         let (mut lanes, now) = (self.lanes.lock(), Instant::now());
         let due = lanes.iter_mut().filter(|(_, share)| matches!(share.standing, Standing::Assigned(from) if from <= now));
         due.map(|(lane, share)| {
-            share.standing = Standing::Taking;
-            *lane
+            let turn = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
+            share.standing = Standing::Taking(turn);
+            (*lane, turn)
         })
         .collect()
     }
 
-    /// The id is ours: whoever held the lane before can write nothing more. Answers whether the lane is still assigned.
-    pub(super) fn hold(&self, lane: i32) -> bool {
+    /// The number of the last taking: of all lanes that are assigned, and of those that were.
+    pub(super) fn last_turn(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether this taking is still wanted.
+    pub(super) fn wants(&self, lane: i32, turn: u64) -> bool {
+        self.lanes.lock().get(&lane).is_some_and(|share| share.standing == Standing::Taking(turn))
+    }
+
+    /// The id is ours: whoever held the lane before can write nothing more. Answers whether it was still wanted.
+    pub(super) fn hold(&self, lane: i32, turn: u64) -> bool {
         let mut lanes = self.lanes.lock();
-        let Some(share) = lanes.get_mut(&lane).filter(|share| share.standing == Standing::Taking) else { return false };
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
-        share.standing = Standing::Held(taken);
+        let Some(share) = lanes.get_mut(&lane).filter(|share| share.standing == Standing::Taking(turn)) else { return false };
+        share.standing = Standing::Held(turn);
         drop(lanes);
         *self.trouble.lock() = None;
         self.tell();
         true
     }
 
-    /// The id is not ours (any more): the tasks of the lane end, and it is taken over again after a while if it is still assigned then.
-    pub(super) fn lose(&self, lane: i32, again_after: Duration) {
+    /// The id is not ours (any more): the tasks of the lane end, and it is taken over again after a while if it is still assigned then. Where it
+    /// has been given up since this taking, that has happened already.
+    pub(super) fn lose(&self, lane: i32, turn: u64, again_after: Duration) {
         let mut lanes = self.lanes.lock();
-        if let Some(share) = lanes.get_mut(&lane).filter(|share| share.standing != Standing::Leaving) {
-            share.standing = Standing::Assigned(Instant::now() + again_after);
-            share.over.cancel();
-            share.over = CancellationToken::new();
+        if let Some(share) = lanes.get_mut(&lane).filter(|share| [Standing::Taking(turn), Standing::Held(turn)].contains(&share.standing)) {
+            share.lose(again_after);
+        }
+        drop(lanes);
+        self.tell();
+    }
+
+    /// As [`Self::lose`], of all lanes that are assigned.
+    pub(super) fn lose_all(&self, again_after: Duration) {
+        let mut lanes = self.lanes.lock();
+        for share in lanes.values_mut().filter(|share| share.standing != Standing::Leaving) {
+            share.lose(again_after);
         }
         drop(lanes);
         self.tell();
@@ -149,7 +177,7 @@ impl Shares {
     pub(super) fn held(&self) -> BTreeMap<i32, u64> {
         let lanes = self.lanes.lock();
         let held = lanes.iter().filter_map(|(lane, share)| match share.standing {
-            Standing::Held(taken) => Some((*lane, taken)),
+            Standing::Held(turn) => Some((*lane, turn)),
             _ => None,
         });
         held.collect()
@@ -210,31 +238,57 @@ mod tests {
         futures::FutureExt::now_or_never(shares.shift(lane)).is_some()
     }
 
+    /// Takes over all that is due.
+    fn take(shares: &Shares) -> Vec<i32> {
+        let due = shares.to_take();
+        assert!(due.iter().all(|(lane, turn)| shares.wants(*lane, *turn) && shares.hold(*lane, *turn)));
+        due.into_iter().map(|(lane, _)| lane).collect()
+    }
+
     #[tokio::test]
     async fn a_lane_is_ours_once_its_id_is() {
         let shares = Arc::new(Shares::default());
         shares.assign(&set(&[0, 1]));
         assert!(!is_ready(&shares, 0));
-        assert_eq!(shares.to_take(), [0, 1]);
-        assert_eq!(shares.to_take(), [] as [i32; 0], "it is being taken");
-        assert!(shares.hold(0) && !shares.hold(7));
+        assert_eq!(shares.to_take(), [(0, 1), (1, 2)]);
+        assert_eq!(shares.to_take(), [], "it is being taken");
+        assert!(shares.hold(0, 1) && !shares.hold(0, 1) && !shares.hold(7, 1));
         assert!(is_ready(&shares, 0) && !is_ready(&shares, 1) && !is_ready(&shares, 7));
         assert_eq!((shares.held(), shares.assigned()), (BTreeMap::from([(0, 1)]), set(&[0, 1])));
+    }
+
+    #[tokio::test]
+    async fn a_taking_from_before_a_lane_went_and_came_back_changes_nothing() {
+        let shares = Arc::new(Shares::default());
+        shares.assign(&set(&[0]));
+        let before = shares.to_take()[0].1;
+        shares.give_up(&set(&[0]), Duration::ZERO);
+        assert!(!shares.wants(0, before) && shares.last_turn() == before);
+        shares.assign(&set(&[0]));
+        let now = shares.to_take()[0].1;
+        assert!(!shares.hold(0, before) && !shares.wants(0, before) && shares.wants(0, now));
+        shares.lose(0, before, Duration::ZERO);
+        assert!(shares.hold(0, now));
+        shares.lose(0, before, Duration::ZERO);
+        assert!(is_ready(&shares, 0) && shares.last_turn() == now);
+        shares.lose(0, now, Duration::ZERO);
+        assert!(!is_ready(&shares, 0));
+        assert_eq!(take(&shares), [0]);
+        assert!(is_ready(&shares, 0));
     }
 
     #[tokio::test]
     async fn who_has_lost_an_id_ends_and_begins_again_when_it_is_ours_again() {
         let shares = Arc::new(Shares::default());
         shares.assign(&set(&[0]));
-        shares.to_take();
-        shares.hold(0);
+        take(&shares);
         let shift = shares.shift(0).await;
-        shares.lose(0, Duration::from_secs(3600));
+        shares.lose_all(Duration::from_secs(3600));
         assert!(shift.is_over() && !is_ready(&shares, 0));
-        assert_eq!(shares.to_take(), [] as [i32; 0], "not before a while");
-        shares.lose(0, Duration::ZERO);
-        assert_eq!(shares.to_take(), [0]);
-        assert!(shares.hold(0) && is_ready(&shares, 0));
+        assert_eq!(shares.to_take(), [], "not before a while");
+        shares.lose_all(Duration::ZERO);
+        assert_eq!(take(&shares), [0]);
+        assert!(is_ready(&shares, 0));
         assert!(!shares.shift(0).await.is_over());
     }
 
@@ -242,8 +296,7 @@ mod tests {
     async fn giving_a_lane_up_waits_for_its_tasks_and_not_for_ever() {
         let shares = Arc::new(Shares::default());
         shares.assign(&set(&[0, 1]));
-        shares.to_take();
-        shares.hold(0);
+        take(&shares);
         let shift = shares.shift(0).await;
         let ends = tokio::spawn(async move {
             shift.over().await;
@@ -253,7 +306,6 @@ mod tests {
         tokio::task::spawn_blocking(move || given.give_up(&set(&[0]), Duration::from_secs(3600))).await.unwrap();
         ends.await.unwrap();
         assert_eq!(shares.assigned(), set(&[1]));
-        shares.hold(1);
         let stays = shares.shift(1).await;
         shares.give_up(&set(&[1]), Duration::ZERO);
         assert!(stays.is_over() && shares.assigned().is_empty());

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -21,6 +21,8 @@ use crate::stream::{Control, StreamError, Task, TaskStats};
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait after a failure of the log that passes: it goes on soon after its brokers are back.
+const LONGEST_LOG_WAIT: Duration = Duration::from_secs(4);
 /// How long a task may take for its last commit and snapshot.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -174,6 +176,7 @@ async fn watch_over(
     loop {
         let Some(shift) = its_turn(&turn, &doing, &mut stopped, &opens).await else { return };
         let (control, told) = mpsc::channel(16);
+        let begun = Instant::now();
         let mut attempt = {
             let (open, doing, opens, stopped) = (Arc::clone(&open), Arc::clone(&doing), Arc::clone(&opens), stopped.clone());
             // A task of its own, so that a panic ends it and not its watcher.
@@ -215,11 +218,13 @@ async fn watch_over(
                 *doing.lock() = Doing::default();
                 return;
             }
-            Ok(Err(error)) => (error.to_string(), is_final(&error)),
-            Err(panic) if panic.is_panic() => (format!("a bug: the task panicked ({})", panic_text(panic)), false),
+            Ok(Err(error)) => (error.to_string(), is_final(&error), longest_wait(&error)),
+            Err(panic) if panic.is_panic() => (format!("a bug: the task panicked ({})", panic_text(panic)), false, LONGEST_WAIT),
             Err(_) => return,
         };
-        let (reason, last) = failure;
+        let (reason, last, longest) = failure;
+        // What went well for long has nothing to do with how often it failed before.
+        wait = if begun.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { wait.min(longest) };
         let text = if last { reason.clone() } else { format!("{reason}; trying again in {} s", wait.as_secs_f64()) };
         tracing::error!(task = %name, reason = %text, "query task failed");
         *doing.lock() = Doing { error: Some(text), ..Doing::default() };
@@ -237,7 +242,7 @@ async fn watch_over(
             () = tokio::time::sleep(wait) => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
-        wait = (wait * 2).min(LONGEST_WAIT);
+        wait *= 2;
     }
 }
 
@@ -287,6 +292,13 @@ async fn stopped_while_starting(doing: &Mutex<Doing>, stopped: &mut watch::Recei
     }
     // It runs, and has been told: it ends by itself.
     std::future::pending::<()>().await;
+}
+
+const fn longest_wait(error: &StreamError) -> Duration {
+    match error {
+        StreamError::Bus(BusError::Retriable(_) | BusError::Fenced(_)) => LONGEST_LOG_WAIT,
+        _ => LONGEST_WAIT,
+    }
 }
 
 fn is_final(error: &StreamError) -> bool {

@@ -1,5 +1,6 @@
 //! Several processes of one application: its tasks move between them, and each counts on where the last one stood.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::super::lane::{Lanes, Which};
+use super::super::shares::Shares;
 use super::apache::{application, brokers};
 use super::{KafkaBus, KafkaTerms, OwnBroker, terms};
 use crate::bus::contract::values_from;
@@ -185,6 +188,33 @@ async fn who_is_fenced_though_nobody_has_come_goes_on(terms: KafkaTerms) {
     only.counts_add_up(&out).await;
 }
 
+/// A lane that goes and comes back while its thread is still taking it over is held in the end, and not only said to be.
+async fn who_gets_a_lane_back_at_once_writes_by_it(terms: KafkaTerms) {
+    let shares = Arc::new(Shares::default());
+    let lanes = Lanes::new(Arc::new(terms), Arc::clone(&shares), Arc::new(tokio::sync::watch::Sender::new(None)));
+    let (lane, take) = (BTreeSet::from([0]), || {
+        shares.assign(&BTreeSet::from([0]));
+        for (lane, turn) in shares.to_take() {
+            lanes.take_over(lane, turn);
+        }
+    });
+    for round in 1..4 {
+        take();
+        // Its thread has begun, which takes it some round trips to the cluster.
+        shares.give_up(&lane, Duration::ZERO);
+        lanes.release(0, shares.last_turn());
+        take();
+        let shift = tokio::time::timeout(DEADLINE, shares.shift(0)).await.expect("it comes back");
+        // Behind all orders of before.
+        lanes.get(Which::Shared(0)).unwrap().claim(&task(0), round).await.unwrap();
+        assert!(!shift.is_over());
+        drop(shift);
+        shares.give_up(&lane, Duration::ZERO);
+        lanes.release(0, shares.last_turn());
+        assert!(lanes.get(Which::Shared(0)).unwrap().claim(&task(0), round).await.is_err(), "it is given up");
+    }
+}
+
 /// A newer process of the same name is one also where the group has other names for the two, because there are more lanes than when the
 /// older one came.
 async fn who_comes_later_wins_among_more_lanes_too(terms: KafkaTerms) {
@@ -231,6 +261,12 @@ async fn tasks_move_between_processes_and_count_on() {
 async fn a_process_that_is_fenced_though_nobody_has_come_goes_on() {
     let cluster = OwnBroker::start().await;
     who_is_fenced_though_nobody_has_come_goes_on(cluster.terms()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_comes_back_at_once_is_written_by() {
+    let cluster = OwnBroker::start().await;
+    who_gets_a_lane_back_at_once_writes_by_it(cluster.terms()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
