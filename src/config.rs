@@ -18,6 +18,7 @@ pub use http::{HttpSecurity, TOKEN_KEYS};
 pub use security::{KafkaListener, KafkaSecurity, LISTENER_KEYS};
 
 use crate::bus::KafkaTerms;
+use crate::stream::Delivery;
 use crate::time::parse_duration;
 
 /// One setting.
@@ -87,6 +88,12 @@ pub const SETTINGS: &[Setting] = &[
         "engine.state_max",
         "1073741824",
         "bytes of state that a query may hold which does not say how many with 'state.max'; one that needs more stops and says so; 0 for any",
+    ),
+    setting(
+        "engine.delivery",
+        "exactly_once",
+        "of queries and alerts that do not say it with 'delivery': exactly_once, or at_least_once, which is seen sooner and after a crash \
+         in part once more; results that change and views are kept exactly once",
     ),
     setting("sql.memory", "268435456", "bytes that SELECTs over stored data may hold together; one that needs more fails"),
     setting("sql.spill_bytes", "0", "bytes that they may put on the disk instead, under data_dir; 0 for none"),
@@ -206,6 +213,8 @@ pub struct Config {
     pub snapshot_interval: Duration,
     /// Bytes of state that a query may hold which does not say how many; 0 for any.
     pub state_max: u64,
+    /// How often the results of queries and alerts may be written that do not say it.
+    pub delivery: Delivery,
     /// Bytes that SELECTs over stored data may hold together.
     pub select_memory: usize,
     /// Bytes that they may put on the disk instead.
@@ -285,6 +294,8 @@ impl Config {
             commit_interval: read.duration("engine.commit_interval")?,
             snapshot_interval: read.duration("engine.snapshot_interval")?,
             state_max: read.within("engine.state_max", 0, 1 << 50)?,
+            delivery: Delivery::of(read.text("engine.delivery").trim())
+                .ok_or_else(|| read.wrong("engine.delivery", "expected exactly_once or at_least_once".to_owned()))?,
             select_memory: read.within("sql.memory", 16 << 20, 1 << 40)? as usize,
             spill_bytes: read.within("sql.spill_bytes", 0, 1 << 50)?,
             segment_bytes: read.within("log.segment_bytes", 1 << 14, 1 << 40)?,
@@ -459,6 +470,15 @@ mod tests {
         assert_eq!(config.default_partitions, 7);
         assert_eq!(config.commit_interval, Duration::from_millis(100));
         assert_eq!(config.origins["http.listen"].1, Origin::Flag);
+    }
+
+    #[test]
+    fn results_are_written_once_unless_it_is_said_that_they_may_be_written_again() {
+        assert_eq!(resolve(&[], &[], "").expect("resolves").delivery, Delivery::ExactlyOnce);
+        let config = resolve(&[], &[("VITALSQL_ENGINE_DELIVERY", "at_least_once")], "").expect("resolves");
+        assert_eq!(config.delivery, Delivery::AtLeastOnce);
+        let error = resolve(&[], &[], "[engine]\ndelivery = \"at-least-once\"").expect_err("refused").to_string();
+        assert!(error.contains("expected exactly_once or at_least_once"), "{error}");
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl Node {
             topic_configs: engine_topic_configs(),
             workspace: workspace(&config)?,
             state_max: Some(config.state_max).filter(|max| *max > 0),
+            delivery: config.delivery,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
             .await

@@ -40,7 +40,10 @@ macro_rules! contract {
             an_append_over_several_partitions_is_read_at_once,
             commits_of_many_tasks_are_each_whole_once_and_in_order,
             a_commit_that_cannot_be_written_leaves_nothing_and_stops_nobody_else,
-            a_large_commit_is_whole
+            a_large_commit_is_whole,
+            what_is_handed_over_is_read_before_its_commit_and_stands_before_it,
+            an_older_holder_hands_nothing_over,
+            no_commit_stands_behind_what_could_not_be_handed_over
         );
     };
     (@each $world:ty, $attributes:tt $($story:ident),+) => {
@@ -415,4 +418,57 @@ pub(super) async fn a_large_commit_is_whole(world: &impl World) {
     for p in 0..2 {
         assert_eq!(values(bus, &TopicPartition::new(topic.clone(), PartitionId(p)), 4000).await.len(), 4000);
     }
+}
+
+pub(super) async fn what_is_handed_over_is_read_before_its_commit_and_stands_before_it(world: &impl World) {
+    let (bus, out, task) = (world.bus(), place(world).await, task(world, 0));
+    let mut committer = bus.committer(&task).await.unwrap();
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for part in ["a", "b"] {
+            let value = format!("{round} {part}");
+            committer.hand_over(vec![to(&out, &[&value])]).await.unwrap();
+            expected.push(value);
+        }
+        // Seen, while nothing has been committed of it.
+        assert_eq!(values(bus, &out, expected.len()).await, expected);
+        assert_eq!(values(bus, &checkpoint_of(&task), round).await.len(), round);
+        let many: Vec<String> = (0..500).map(|n| format!("{round} c {n:03}")).collect();
+        committer.hand_over(vec![to(&out, &many.iter().map(String::as_str).collect::<Vec<_>>())]).await.unwrap();
+        let last = format!("{round} d");
+        committer.commit(Commit { outputs: vec![to(&out, &[&last])], checkpoint: Some(records(&["c"])) }).await.unwrap();
+        expected.extend(many.into_iter().chain([last]));
+        assert_eq!(values(bus, &out, expected.len()).await, expected);
+        assert_eq!(values(bus, &checkpoint_of(&task), round + 1).await.len(), round + 1);
+    }
+    committer.hand_over(Vec::new()).await.unwrap();
+}
+
+pub(super) async fn an_older_holder_hands_nothing_over(world: &impl World) {
+    let (bus, out, task) = (world.bus(), place(world).await, task(world, 0));
+    let mut old = bus.committer(&task).await.unwrap();
+    old.hand_over(vec![to(&out, &["old"])]).await.unwrap();
+    assert_eq!(values(bus, &out, 1).await, ["old"]);
+    let mut new = bus.committer(&task).await.unwrap();
+    assert!(matches!(old.hand_over(vec![to(&out, &["too late"])]).await, Err(BusError::Fenced(fenced)) if fenced == task));
+    new.hand_over(vec![to(&out, &["new"])]).await.unwrap();
+    new.commit(Commit { outputs: Vec::new(), checkpoint: Some(records(&["c"])) }).await.unwrap();
+    assert_eq!(values(bus, &out, 2).await, ["old", "new"]);
+}
+
+pub(super) async fn no_commit_stands_behind_what_could_not_be_handed_over(world: &impl World) {
+    let (bus, out, task) = (world.bus(), place(world).await, task(world, 0));
+    let gone = TopicPartition::new(out.topic.clone(), PartitionId(9));
+    let mut committer = bus.committer(&task).await.unwrap();
+    let handed = committer.hand_over(vec![to(&gone, &["lost"])]).await;
+    let committed = committer.commit(Commit { outputs: Vec::new(), checkpoint: Some(records(&["c"])) }).await;
+    // Either says so; who hears it makes another committer.
+    assert!(handed.is_err() || committed.is_err());
+    if handed.is_ok() {
+        assert!(values(bus, &checkpoint_of(&task), 0).await.is_empty());
+    }
+    let mut again = bus.committer(&task).await.unwrap();
+    again.hand_over(vec![to(&out, &["found"])]).await.unwrap();
+    again.commit(Commit { outputs: Vec::new(), checkpoint: Some(records(&["c"])) }).await.unwrap();
+    assert_eq!(values(bus, &out, 1).await, ["found"]);
 }

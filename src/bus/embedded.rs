@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{Bus, BusError, BusFuture, Commit, Committer, Reader, TaskId, TopicBatch, TopicSpec, checkpoint_topic};
 use crate::broker::txn::is_aborted;
-use crate::broker::{Broker, BrokerError, NewTopic, Partition};
+use crate::broker::{Broker, BrokerError, NewTopic, Partition, Pending};
 use crate::log::{LogError, PartitionLog};
 use crate::record::{Batch, Offset, PartitionId, TopicName, TopicPartition};
 
@@ -180,8 +180,8 @@ impl Bus for EmbeddedBus {
             };
             // What the older holder handed over before is on its way; the new one begins behind it.
             checkpoint.settled().await;
-            Ok(Box::new(EmbeddedCommitter { broker: Arc::clone(&self.broker), task: task.clone(), checkpoint, holder, number })
-                as Box<dyn Committer>)
+            let (broker, task) = (Arc::clone(&self.broker), task.clone());
+            Ok(Box::new(EmbeddedCommitter { broker, task, checkpoint, holder, number, ahead: Vec::new() }) as Box<dyn Committer>)
         })
     }
 
@@ -268,23 +268,42 @@ struct EmbeddedCommitter {
     checkpoint: Arc<Partition>,
     holder: Arc<Mutex<u64>>,
     number: u64,
+    /// What was handed over since the last commit, on its way to the disk before the next one.
+    ahead: Vec<Pending>,
+}
+
+impl EmbeddedCommitter {
+    /// Hands a group to the log, if this is still who holds the task.
+    async fn submit(&self, batches: Vec<(TopicPartition, Batch)>) -> Result<Pending, BusError> {
+        let permit = self.broker.room(length(&batches)).await;
+        let current = self.holder.lock();
+        if *current != self.number {
+            return Err(BusError::Fenced(self.task.clone()));
+        }
+        self.broker.submit(batches, permit).map_err(told)
+    }
 }
 
 impl Committer for EmbeddedCommitter {
+    /// A group of its own, which the log has before every later one: where it is lost, so is the commit.
+    fn hand_over<'a>(&'a mut self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            let pending = self.submit(finished(outputs)).await?;
+            self.ahead.push(pending);
+            Ok(())
+        })
+    }
+
     fn commit<'a>(&'a mut self, commit: Commit) -> BusFuture<'a, Option<Offset>> {
         Box::pin(async move {
             let mut batches = finished(commit.outputs);
             let checkpoint = commit.checkpoint.filter(|records| !records.is_empty());
             let has_checkpoint = checkpoint.is_some();
             batches.extend(checkpoint.map(|records| (self.checkpoint.of().clone(), records.finish())));
-            let permit = self.broker.room(length(&batches)).await;
-            let pending = {
-                let current = self.holder.lock();
-                if *current != self.number {
-                    return Err(BusError::Fenced(self.task.clone()));
-                }
-                self.broker.submit(batches, permit).map_err(told)?
-            };
+            let pending = self.submit(batches).await?;
+            for ahead in std::mem::take(&mut self.ahead) {
+                ahead.durable().await.map_err(told)?;
+            }
             let bases = pending.durable().await.map_err(told)?;
             Ok(bases.last().copied().filter(|_| has_checkpoint))
         })

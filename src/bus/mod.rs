@@ -1,7 +1,7 @@
 //! The one seam between the engine and a log: [`Bus`].
 //!
 //! The engine reads committed records through a [`Reader`] and writes through a [`Committer`], whose
-//! every commit (outputs, positions, state) is all or nothing. `embedded` is the node's own broker, `kafka` an Apache
+//! every commit (outputs, positions, state) is all or nothing; outputs that may be repeated can be handed over ahead of it. `embedded` is the node's own broker, `kafka` an Apache
 //! Kafka cluster. Nothing above this room knows which log it runs on; what both keep is in `contract`.
 
 mod company;
@@ -162,6 +162,11 @@ pub struct Commit {
 
 /// The writing side of one task.
 pub trait Committer: Send {
+    /// Writes outputs ahead of the commit that carries the positions they came from: readers see them as soon as the log
+    /// has them, and this returns before that. Always: they stand in the order in which they were handed over, before the outputs of
+    /// the next commit, and once that is durable they are. After a crash before it they may be there, and are made again. After an
+    /// error the committer is of no use.
+    fn hand_over<'a>(&'a mut self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()>;
     /// Writes one commit, durable when this returns; readers see it then or (where markers follow a transaction) a moment later.
     /// Returns the offset of the commit's first checkpoint record, if it had any. After an error the committer is of
     /// no use: what became of the commit is read from the checkpoint, by whoever takes the task over.

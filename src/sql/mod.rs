@@ -37,8 +37,8 @@ pub use error::{Code, Place, SqlError, did_you_mean, nearest};
 pub use functions::set_pseudonym_key;
 pub use lower::{Placement, Purpose, QueryPlan, Shape, Source, SourceColumn, Sources, plan};
 pub use options::{
-    ALERT_OPTIONS, AlertOptions, AlertOrder, AlertPriority, BadRecords, Delivery, EpochUnit, FormatName, Given, KeyPartitioner,
-    Kind as OptionKind, OptionSpec, Options, QUERY_OPTIONS, QueryOptions, STREAM_OPTIONS, Start, StreamOptions, TABLE_OPTIONS,
+    ALERT_OPTIONS, AlertOptions, AlertOrder, AlertPriority, BadRecords, EpochUnit, FormatName, Given, KeyPartitioner, Kind as OptionKind,
+    OptionSpec, Options, QUERY_OPTIONS, QueryOptions, STREAM_OPTIONS, Start, StreamOptions, TABLE_OPTIONS,
 };
 pub use parse::{parse_piece, parse_script, parse_statement};
 pub use show::{TaskLine, canonical, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};

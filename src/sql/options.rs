@@ -15,6 +15,7 @@ use super::error::{Code, Place, SqlError, did_you_mean};
 use super::statement::StateTtl;
 use crate::record::TopicName;
 use crate::registry::SchemaKind;
+use crate::stream::Delivery;
 use crate::time::{Timestamp, parse_duration};
 
 /// One `'name' = 'value'` as it was written.
@@ -136,13 +137,6 @@ pub enum Start {
     At(Timestamp),
 }
 
-/// How sure a query's output is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// Outputs are visible at the commit, once.
-    ExactlyOnce,
-}
-
 /// How grave an alert is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlertPriority {
@@ -217,8 +211,8 @@ pub struct StreamOptions {
 /// The options of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryOptions {
-    /// How sure its output is.
-    pub delivery: Delivery,
+    /// How often a result may be written; as the node says where nothing is said.
+    pub delivery: Option<Delivery>,
     /// Where it begins; from the earliest where nothing is given.
     pub start: Start,
     /// The longest an output waits for its commit; the node's default where none is given.
@@ -252,8 +246,8 @@ pub struct AlertOptions {
     pub notify_max_age: Duration,
     /// Where it begins; at the latest where nothing is given.
     pub start: Start,
-    /// How sure its records are.
-    pub delivery: Delivery,
+    /// How often a change of an alert may be written; as the node says where nothing is said.
+    pub delivery: Option<Delivery>,
     /// How many bytes of state it may hold, `Some(None)` for any number; the node's limit where nothing is said.
     pub state_max: Option<Option<u64>>,
     /// What was written.
@@ -435,7 +429,7 @@ impl QueryOptions {
     pub fn read(given: Vec<Given>) -> Result<Self, SqlError> {
         let given = Options::check("a query", QUERY_OPTIONS, given)?;
         Ok(Self {
-            delivery: Delivery::ExactlyOnce,
+            delivery: given.value("delivery").and_then(Delivery::of),
             start: given.start(Start::Earliest),
             commit_interval: given.duration_or_none("commit.interval"),
             state_ttl: match given.value("state.ttl") {
@@ -466,7 +460,7 @@ impl AlertOptions {
             notify: table::webhooks(given.value("notify").unwrap_or_default()).unwrap_or_default(),
             notify_max_age: given.duration("notify.max-age"),
             start: given.start(Start::Latest),
-            delivery: Delivery::ExactlyOnce,
+            delivery: given.value("delivery").and_then(Delivery::of),
             state_max: given.state_max(),
             given,
         })

@@ -73,6 +73,12 @@ pub struct CommitRecord {
 }
 
 impl CommitRecord {
+    /// Whether the clock, or a person, has had a say in it.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        !(self.decisions.is_empty() && self.ahead.is_empty() && self.far.is_empty())
+    }
+
     /// Notes the clock's word on an input's rows.
     pub fn note_ahead(&mut self, input: i32, rows: &AheadRows) {
         if !rows.ahead.is_empty() {

@@ -7,9 +7,11 @@
 //! (newest snapshot, then commit by commit, outputs suppressed) stands exactly where the last commit did.
 //! Started and watched over by `sql`'s engine.
 
+mod ahead;
 mod handover;
 mod restore;
 
+pub use ahead::Delivery;
 pub use handover::hand_over;
 
 use std::future::Future;
@@ -85,6 +87,8 @@ pub struct TaskSpec {
     pub fingerprint: String,
     /// How long things take.
     pub pace: Pace,
+    /// How often a result may be written.
+    pub delivery: Delivery,
     /// What the query's tasks may hold together.
     pub budget: Arc<StateBudget>,
 }
@@ -232,6 +236,7 @@ impl Task {
             self.stats.turn(Doing::Backpressured);
             self.sink.flush().await?;
             self.stats.turn(Doing::Busy);
+            self.go_ahead().await?;
             if self.must_commit() {
                 self.commit().await?;
             }

@@ -12,6 +12,9 @@
 //! rides on the next one together, as appends share a sync in the embedded log. A task's lane is its index modulo `lane::MOST`, for good:
 //! the tasks over partition 3 of whatever share one, so that a process decodes what it reads once.
 //!
+//! What a task may repeat (delivery at least once) is not kept for its transaction: it goes out at once through a producer without
+//! one (`ahead`), and the next commit of the task waits until the brokers have it.
+//!
 //! # Several processes, and who is fenced how
 //!
 //! - *Who runs what*: the lanes are the partitions of topic `<application id>.lanes`, which a consumer group shares out among the
@@ -63,6 +66,7 @@
 //! arrived. While no broker answers ([`Bus::trouble`]) nobody takes the silence for an end: the clock decides nothing then. A batch that
 //! fails its checksum, or that librdkafka cannot unpack, ends the reading instead of being passed over.
 
+mod ahead;
 mod cluster;
 mod error;
 mod group;
@@ -88,6 +92,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::ahead::{Ahead, OnTheWay};
 use self::cluster::Cluster;
 use self::group::Group;
 use self::lane::{Lane, Lanes, MOST, Which};
@@ -104,11 +109,15 @@ use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 /// How long whoever wants to write for a task waits until its lane is held.
 const LANE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Who holds each task: the number of its committer.
+type Holders = Arc<Mutex<BTreeMap<TaskId, u64>>>;
+
 /// The bus over an Apache Kafka cluster.
 pub struct KafkaBus {
     cluster: Arc<Cluster>,
     readers: Arc<Readers>,
     lanes: Arc<Lanes>,
+    ahead: Arc<Ahead>,
     shares: Arc<Shares>,
     group: Group,
     roster: Roster,
@@ -117,8 +126,7 @@ pub struct KafkaBus {
     width: AtomicI32,
     /// Where steps from outside go.
     steps: TopicName,
-    /// Who holds each task: the number of its committer.
-    holders: Mutex<BTreeMap<TaskId, u64>>,
+    holders: Holders,
     superseded: watch::Receiver<Option<String>>,
 }
 
@@ -143,7 +151,21 @@ impl KafkaBus {
         let roster = Roster::open(&cluster, &readers, &lanes).await?;
         let group = Group::join(&cluster, &lane_topic, width, &lanes, roster.namesakes())?;
         let width = AtomicI32::new(width);
-        Ok(Self { cluster, readers, lanes, shares, group, roster, lane_topic, width, steps, holders: Mutex::default(), superseded })
+        let ahead = Arc::new(Ahead::new(terms));
+        Ok(Self {
+            cluster,
+            readers,
+            lanes,
+            ahead,
+            shares,
+            group,
+            roster,
+            lane_topic,
+            width,
+            steps,
+            holders: Holders::default(),
+            superseded,
+        })
     }
 
     /// Sees that there are so many lanes.
@@ -166,6 +188,21 @@ impl KafkaBus {
         let current = holders.entry(task.clone()).or_default();
         *current += 1;
         *current
+    }
+
+    fn committer_of(&self, lane: Lane, task: TaskId, number: u64, checkpoint: TopicPartition) -> KafkaCommitter {
+        KafkaCommitter {
+            lane,
+            cluster: Arc::clone(&self.cluster),
+            ahead: Arc::clone(&self.ahead),
+            way: Arc::default(),
+            shares: Arc::clone(&self.shares),
+            holders: Arc::clone(&self.holders),
+            task,
+            number,
+            topic: self.cluster.name(&checkpoint.topic),
+            checkpoint,
+        }
     }
 
     /// Makes the topic of a task's checkpoint where it is not there, wide enough for the task.
@@ -199,11 +236,12 @@ impl KafkaBus {
         }
         Ok(None)
     }
+}
 
-    fn parcels(&self, outputs: Vec<TopicBatch>) -> Vec<Parcel> {
-        let full = outputs.into_iter().filter(|one| !one.records.is_empty());
-        full.map(|one| Parcel { topic: self.cluster.name(&one.to.topic), to: one.to, batch: one.records.finish() }).collect()
-    }
+/// Outputs as the cluster knows their topics.
+fn parcels(cluster: &Cluster, outputs: Vec<TopicBatch>) -> Vec<Parcel> {
+    let full = outputs.into_iter().filter(|one| !one.records.is_empty());
+    full.map(|one| Parcel { topic: cluster.name(&one.to.topic), to: one.to, batch: one.records.finish() }).collect()
 }
 
 impl Bus for KafkaBus {
@@ -254,15 +292,13 @@ impl Bus for KafkaBus {
             if let Some(end) = end {
                 self.cluster.visible(&checkpoint, end).await?;
             }
-            let topic = self.cluster.name(&checkpoint.topic);
-            let committer = KafkaCommitter { lane, cluster: Arc::clone(&self.cluster), task: task.clone(), number, checkpoint, topic };
-            Ok(Box::new(committer) as Box<dyn Committer>)
+            Ok(Box::new(self.committer_of(lane, task.clone(), number, checkpoint)) as Box<dyn Committer>)
         })
     }
 
     fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
         Box::pin(async move {
-            let parcels = self.parcels(outputs);
+            let parcels = parcels(&self.cluster, outputs);
             if parcels.is_empty() {
                 return Ok(());
             }
@@ -323,8 +359,7 @@ impl Company for KafkaBus {
             lane.claim(&task, number).await?;
             // It writes no checkpoint.
             let checkpoint = TopicPartition::new(checkpoint_topic(&task.owner), PartitionId(0));
-            let topic = self.cluster.name(&checkpoint.topic);
-            Ok(Box::new(KafkaCommitter { lane, cluster: Arc::clone(&self.cluster), task, number, checkpoint, topic }) as Box<dyn Committer>)
+            Ok(Box::new(self.committer_of(lane, task, number, checkpoint)) as Box<dyn Committer>)
         })
     }
 
@@ -361,6 +396,11 @@ impl Company for KafkaBus {
 struct KafkaCommitter {
     lane: Lane,
     cluster: Arc<Cluster>,
+    ahead: Arc<Ahead>,
+    /// What has gone ahead since the last commit.
+    way: Arc<OnTheWay>,
+    shares: Arc<Shares>,
+    holders: Holders,
     task: TaskId,
     number: u64,
     checkpoint: TopicPartition,
@@ -369,14 +409,26 @@ struct KafkaCommitter {
 }
 
 impl Committer for KafkaCommitter {
+    /// Sent at once, outside of any transaction. A process that does not know yet that it has lost the lane may so write what the next
+    /// holder writes too: no more than what comes until its next commit, which is refused.
+    fn hand_over<'a>(&'a mut self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
+        Box::pin(async move {
+            let is_holder = self.holders.lock().get(&self.task) == Some(&self.number);
+            if !is_holder || !self.shares.holds(Which::of_task(self.task.index)) {
+                return Err(BusError::Fenced(self.task.clone()));
+            }
+            self.ahead.hand_over(&parcels(&self.cluster, outputs), &self.way).await
+        })
+    }
+
     fn commit<'a>(&'a mut self, commit: Commit) -> BusFuture<'a, Option<Offset>> {
         Box::pin(async move {
-            let full = commit.outputs.into_iter().filter(|one| !one.records.is_empty());
-            let outputs = full.map(|one| Parcel { topic: self.cluster.name(&one.to.topic), to: one.to, batch: one.records.finish() });
+            self.way.settled().await?;
+            let outputs = parcels(&self.cluster, commit.outputs);
             let checkpoint = commit.checkpoint.filter(|records| !records.is_empty());
             let checkpoint =
                 checkpoint.map(|records| Parcel { topic: self.topic.clone(), to: self.checkpoint.clone(), batch: records.finish() });
-            self.lane.commit(&self.task, self.number, outputs.collect(), checkpoint).await
+            self.lane.commit(&self.task, self.number, outputs, checkpoint).await
         })
     }
 }

@@ -184,6 +184,13 @@ impl KafkaTerms {
         self.finish(config)
     }
 
+    /// The producer of what goes ahead of its commit: where a record cannot be written, those behind it are not either.
+    pub(super) fn ahead(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("enable.gapless.guarantee", "true");
+        config
+    }
+
     /// A lane's producer.
     pub(super) fn transactional(&self, id: &str) -> ClientConfig {
         let mut config = self.producer();

@@ -12,6 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::util::IntoOpaque;
 use tokio::sync::oneshot;
 
 use super::error::is_missing;
@@ -87,19 +88,7 @@ fn send(
     mark: usize,
     deadline: Instant,
 ) -> Result<(), KafkaError> {
-    let mut one: BaseRecord<'_, [u8], [u8], usize> =
-        BaseRecord::with_opaque_to(&parcel.topic, mark).partition(parcel.to.partition.0).timestamp(record.timestamp);
-    one.key = record.key;
-    one.payload = record.value;
-    let mut headers = record.headers().peekable();
-    if headers.peek().is_some() {
-        let mut all = OwnedHeaders::new();
-        for header in headers {
-            let (key, value) = header.map_err(|_| KafkaError::MessageProduction(Code::BadMessage))?;
-            all = all.insert(Header { key: &String::from_utf8_lossy(key), value });
-        }
-        one.headers = Some(all);
-    }
+    let mut one: BaseRecord<'_, [u8], [u8], usize> = record_of(parcel, record, mark)?;
     let mut until = None;
     loop {
         match producer.send(one) {
@@ -122,6 +111,28 @@ fn send(
             Err((error, _)) => return Err(error),
         }
     }
+}
+
+/// A record as librdkafka takes it; `mark` comes back with its delivery.
+pub(super) fn record_of<'a, M: IntoOpaque>(
+    parcel: &'a Parcel,
+    record: &RecordRef<'a>,
+    mark: M,
+) -> Result<BaseRecord<'a, [u8], [u8], M>, KafkaError> {
+    let mut one: BaseRecord<'_, [u8], [u8], M> =
+        BaseRecord::with_opaque_to(&parcel.topic, mark).partition(parcel.to.partition.0).timestamp(record.timestamp);
+    one.key = record.key;
+    one.payload = record.value;
+    let mut headers = record.headers().peekable();
+    if headers.peek().is_some() {
+        let mut all = OwnedHeaders::new();
+        for header in headers {
+            let (key, value) = header.map_err(|_| KafkaError::MessageProduction(Code::BadMessage))?;
+            all = all.insert(Header { key: &String::from_utf8_lossy(key), value });
+        }
+        one.headers = Some(all);
+    }
+    Ok(one)
 }
 
 /// Whether the cluster has the partition; asking makes the client know it too.

@@ -267,6 +267,7 @@ impl Engine {
             snapshot_interval: self.options.snapshot_interval,
             ..Pace::default()
         };
+        let delivery = self.delivery(entry, &plan);
         let plan = Arc::new(plan);
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
@@ -298,6 +299,7 @@ impl Engine {
                     every: plan.every,
                     fingerprint: me.fingerprint(&entry, &plan),
                     pace,
+                    delivery,
                     budget: Arc::clone(&budget),
                 };
                 let chain = me.chain_of(&entry, &plan, scope);

@@ -8,6 +8,7 @@
 mod changing;
 mod checker;
 mod company;
+mod delivery;
 mod growth;
 mod launch;
 mod replace;
@@ -46,7 +47,7 @@ use super::statement::{Kind, Parsed};
 use super::workspace::Workspace;
 use crate::bus::{Bus, BusError, Committer, TopicSpec};
 use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
-use crate::stream::{Feed, StateBudget};
+use crate::stream::{Delivery, Feed, StateBudget};
 use crate::time::Clock;
 use running::Watched;
 
@@ -68,6 +69,8 @@ pub struct EngineOptions {
     pub workspace: Workspace,
     /// Bytes of state that a query may hold which does not say how many; `None` for any number.
     pub state_max: Option<u64>,
+    /// How often the results of a query or alert may be written that does not say it.
+    pub delivery: Delivery,
 }
 
 /// What a statement came to.

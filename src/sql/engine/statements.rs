@@ -8,6 +8,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::changing::{check_readers, check_reads, check_upserts};
+use super::delivery::{self, check_delivery};
 use super::launch::{Planned, PlannedInput, encoder, written_names};
 use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
@@ -20,7 +21,9 @@ use crate::sql::macros;
 use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
-use crate::stream::{ChannelSink, Feed, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink};
+use crate::stream::{
+    ChannelSink, Delivery, Feed, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink,
+};
 
 /// Batches that may wait for a slow reader.
 pub(super) const BACKLOG: usize = 8;
@@ -93,12 +96,14 @@ impl Engine {
                     check_reads(&catalog, &entry.name, &q.select)?;
                     check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
                 }
+                check_delivery(&entry.statement, &planned.plan)?;
                 self.check_sink(q, &planned).await?;
                 self.check_tasks(&entry, &planned).await?;
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
                 planned.plan.check_alert()?;
+                check_delivery(&entry.statement, &planned.plan)?;
                 check_reads(&self.catalog.read(), &entry.name, &a.select)?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
                 self.check_tasks(&entry, &planned).await?;
@@ -166,6 +171,7 @@ impl Engine {
         // The query itself must be one that would be taken, or the stream would be left behind.
         check_reads(&self.catalog.read(), &query.name.text, &query.select)?;
         check_readers(&self.catalog.read(), &query.name.text, &planned.plan, &query.insert_into)?;
+        check_delivery(&parsed.statement, &planned.plan)?;
         let made = parse_statement(&derived_sink(query, &planned.plan, planned.partitions())?)?;
         let change = self.catalog.read().create(&made, Existing::AsWritten, self.clock.now())?;
         {
@@ -275,6 +281,7 @@ impl Engine {
                 every: plan.every,
                 fingerprint: String::new(),
                 pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
+                delivery: Delivery::ExactlyOnce,
                 budget: Arc::clone(&budget),
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
@@ -392,6 +399,7 @@ impl Engine {
                 let entry = self.task_named(name)?;
                 let planned = self.planned(select_of(&entry)?, Purpose::ExactlyOnce).await?;
                 let mut text = planned.plan.explain();
+                text.push_str(&delivery::line(self.delivery(&entry, &planned.plan), &planned.plan));
                 if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
                     text.push_str(&format!("sink     {}\nstate    {}\n", status.sink, status.state.as_str()));
                     if *analyze {

@@ -14,9 +14,10 @@ use crate::bus::{Bus, EmbeddedBus, TopicBatch};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use crate::sql::parse::parse_script;
 use crate::sql::workspace::Workspace;
-use crate::stream::{Operator, Sink, StreamError};
+use crate::stream::{Delivery, Operator, Sink, StreamError};
 use crate::time::Clock;
 
+mod delivery;
 mod figures;
 mod formats;
 mod functions;
@@ -89,6 +90,7 @@ impl Bench {
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(64 << 20, None).unwrap(),
             state_max,
+            delivery: Delivery::ExactlyOnce,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.unwrap();
         Self { broker, bus, engine }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::changing::{check_readers, check_reads};
+use super::delivery::check_delivery;
 use super::statements::derived;
 use super::{Engine, Outcome, storage};
 use crate::record::{PartitionId, TopicPartition};
@@ -34,6 +35,7 @@ impl Engine {
             let catalog = self.catalog.read();
             check_reads(&catalog, &view.name.text, &view.select)?;
             check_readers(&catalog, &view.name.text, &planned.plan, &view.name)?;
+            check_delivery(&new.statement, &planned.plan)?;
             if let Some(old) = &old {
                 check_unused(&catalog, old, &view.name)?;
             }

@@ -127,7 +127,13 @@ pub static TABLE_OPTIONS: &[OptionSpec] = &[
 
 /// Options of `CREATE QUERY`.
 pub static QUERY_OPTIONS: &[OptionSpec] = &[
-    option("delivery", DELIVERY, Some("exactly_once"), "how sure the output is"),
+    option(
+        "delivery",
+        DELIVERY,
+        None,
+        "exactly_once: each result once, seen at its commit; at_least_once: seen as soon as it is there, the last of them again after a \
+         crash; the node's engine.delivery where it is not given",
+    ),
     option("start", Kind::Start, Some("earliest"), "where the query begins to read: earliest, latest or a time"),
     option(
         "commit.interval",
@@ -160,7 +166,13 @@ pub static ALERT_OPTIONS: &[OptionSpec] = &[
     option("notify", Kind::Notify, None, "who hears of it: webhook:<name>, several with commas between them"),
     option("notify.max-age", Kind::Duration, Some("5m"), "an alert older than this when it is found is recorded and not notified"),
     option("start", Kind::Start, Some("latest"), "where the alert begins to read: earliest, latest or a time"),
-    option("delivery", DELIVERY, Some("exactly_once"), "how sure the alert's records are"),
+    option(
+        "delivery",
+        DELIVERY,
+        None,
+        "exactly_once: each change of an alert once, at its commit; at_least_once: as soon as it is found, the last of them again after a \
+         crash, under the same id; the node's engine.delivery where it is not given",
+    ),
     STATE_MAX,
     option("escalate.after", Kind::Later, None, "after how long without acknowledgement others hear of it"),
     option("escalate.to", Kind::Later, None, "who hears of it then"),
@@ -186,7 +198,7 @@ const STATE_MAX: OptionSpec = option(
      engine.state_max where it is not given",
 );
 
-const DELIVERY: Kind = Kind::Choice(&["exactly_once"]);
+const DELIVERY: Kind = Kind::Choice(&["exactly_once", "at_least_once"]);
 
 impl Kind {
     /// Says what the value should look like where it does not.
@@ -209,7 +221,6 @@ impl Kind {
             Self::Flag if value == "true" || value == "false" => Ok(()),
             Self::Flag => Err("write true or false".to_owned()),
             Self::Choice(words) if words.contains(&value) => Ok(()),
-            Self::Choice([word]) => Err(format!("only {word} is supported")),
             Self::Choice(words) => Err(format!("write one of {}", words.join(", "))),
             Self::Start => {
                 read_start(value).map(drop).ok_or_else(|| "write earliest, latest or a time such as 2026-01-31T08:00:00Z".to_owned())

@@ -121,10 +121,10 @@ fn a_wrong_option_says_what_to_write() {
     "#]],
     );
     check_error(
-        QueryOptions::read(given(&[("delivery", "at_least_once")])),
+        QueryOptions::read(given(&[("delivery", "at_most_once")])),
         &expect![[r#"
-        error[SQL-0004]: option 'delivery' cannot be 'at_least_once'
-          only exactly_once is supported
+        error[SQL-0004]: option 'delivery' cannot be 'at_most_once'
+          write one of exactly_once, at_least_once
     "#]],
     );
     check_error(

@@ -15,7 +15,7 @@ use vitalsql::format::JsonEncoder;
 use vitalsql::log::{Log, LogConfig, SimDisk};
 use vitalsql::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use vitalsql::sql::{Engine, EngineOptions, Outcome, QueryState, RuleFactory, RuleSpec, Workspace, parse_script};
-use vitalsql::stream::{Operator, Sink, StreamError};
+use vitalsql::stream::{Delivery, Operator, Sink, StreamError};
 use vitalsql::time::Clock;
 
 use super::case::InputRow;
@@ -81,6 +81,7 @@ impl Bench {
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(256 << 20, None).expect("memory"),
             state_max: None,
+            delivery: Delivery::ExactlyOnce,
         };
         let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.expect("an engine");
