@@ -379,6 +379,12 @@ impl Node {
         Arc::clone(&self.inner.bus)
     }
 
+    /// How long the syncs of the log took since the last look, this way or by a scrape of the metrics; of many the first.
+    #[must_use]
+    pub fn recent_syncs(&self) -> Vec<Duration> {
+        self.inner.broker.recent_syncs()
+    }
+
     /// How many rows a query has read.
     pub async fn rows_read(&self, query: &str) -> u64 {
         self.query_status(query).await.map_or(0, |q| q.counts.rows_in)

@@ -127,6 +127,12 @@ impl Clock {
         Self { runs, ..Self::system() }
     }
 
+    /// The same, showing `at` now, whatever the machine's clock says.
+    #[must_use]
+    pub fn starting_at(self, at: Timestamp) -> Self {
+        Self { origin: at, since: Instant::now(), runs: Runs::Times(self.speed()) }
+    }
+
     /// A clock for what must not be hurried or held up: it shows the machine's time now, and from here on counts
     /// the time that passes, however fast this clock runs and however the machine's is set.
     #[must_use]
@@ -362,6 +368,17 @@ mod tests {
         HANDS[0].store(1 << 40, std::sync::atomic::Ordering::Relaxed);
         assert_eq!((clock.now().0, steady.now().0, steady.steady().now().0), (1 << 40, 5, 5));
         assert_eq!((Clock::running(60.0).speed(), Clock::running(60.0).steady().speed()), (60.0, 1.0));
+    }
+
+    #[test]
+    fn a_clock_that_starts_at_a_time_goes_on_from_there_as_fast_as_it_is_to() {
+        for speed in [1.0, 1000.0] {
+            let (clock, begun) = (Clock::running(speed).starting_at(Timestamp(1 << 40)), Instant::now());
+            let shown = clock.now().since(Timestamp(1 << 40));
+            let most = (begun.elapsed().as_secs_f64() * speed * 1000.0) as i64 + 1000;
+            assert!((0..=most).contains(&shown), "{shown} of at most {most} ms");
+            assert_eq!(clock.speed(), speed);
+        }
     }
 
     #[test]

@@ -44,6 +44,12 @@ impl Broker {
         self.log().failed().borrow().clone()
     }
 
+    /// How long the syncs of the log took since the last look, this way or by a scrape of the metrics.
+    #[must_use]
+    pub fn recent_syncs(&self) -> Vec<std::time::Duration> {
+        self.log().stats().recent_syncs
+    }
+
     pub(super) fn export_log(&self, metrics: &Metrics) {
         let stats = self.log().stats();
         raise(&metrics.log_groups, stats.groups);

@@ -5,6 +5,7 @@
 //! one line of JSON on stdout and a sentence on stderr; figures hold for this machine and this moment only.
 
 mod engine;
+mod latency;
 mod sql;
 
 use std::io::Write;
@@ -30,7 +31,7 @@ use crate::time::Clock;
 /// Measurements.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench sql                     windows, sessions, frames; what more of all costs\n  vitalsql bench latency --rate 10000    from produce to alert"
+    after_help = "Examples:\n  vitalsql bench produce                 1 KiB records, acks=all, durable\n  vitalsql bench consume\n  vitalsql bench window                  JSON to 1-minute windows, exactly once\n  vitalsql bench over                    JSON to a frame of 5 minutes behind each reading\n  vitalsql bench sql                     windows, sessions, frames; what more of all costs\n  vitalsql bench latency --rate 10000    from produce to alert, exactly once and at least once\n  vitalsql bench latency --of window --rate 50000"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -49,8 +50,8 @@ enum What {
     Over(engine::Window),
     /// Windows, sessions and frames, the state they hold, and what more readings, partitions and patients cost.
     Sql(sql::Sql),
-    /// From producing a reading to reading its alert, at a fixed rate.
-    Latency(Latency),
+    /// From producing a reading to reading its alert, or a window's result, at a fixed rate.
+    Latency(latency::Latency),
 }
 
 #[derive(Args)]
@@ -69,22 +70,6 @@ struct Load {
     kafka: Option<String>,
 }
 
-#[derive(Args)]
-struct Latency {
-    /// Readings a second.
-    #[arg(long, default_value_t = 10_000)]
-    rate: u64,
-    /// Seconds that are measured.
-    #[arg(long, default_value_t = 20)]
-    seconds: u64,
-    /// Seconds before that.
-    #[arg(long, default_value_t = 5)]
-    warm: u64,
-    /// Partitions of the topic.
-    #[arg(long, default_value_t = 4)]
-    partitions: i32,
-}
-
 /// Runs the command.
 pub fn run(arguments: Arguments) -> CommandResult {
     output::start_logging("warn");
@@ -94,7 +79,7 @@ pub fn run(arguments: Arguments) -> CommandResult {
         What::Window(window) => with_node(|node, runtime| engine::run(node, runtime, &window, &engine::WINDOWS)),
         What::Over(window) => with_node(|node, runtime| engine::run(node, runtime, &window, &engine::FRAMES)),
         What::Sql(sql) => sql::run(&sql),
-        What::Latency(latency) => with_node(|node, runtime| latency_run(node, runtime, &latency)),
+        What::Latency(latency) => latency::run(&latency),
     }
 }
 
@@ -209,84 +194,6 @@ fn consume(broker: &Broker, load: &Load) -> CommandResult {
     report(
         &json!({ "bench": "consume", "records": records, "size": load.size, "partitions": load.partitions, "seconds": seconds, "mb_per_s": mb / seconds, "records_per_s": records as f64 / seconds }),
     )
-}
-
-fn latency_run(node: &Arc<Node>, runtime: &tokio::runtime::Runtime, latency: &Latency) -> CommandResult {
-    let sql = |text: &str| runtime.block_on(node.execute(text)).map_err(|e| Failure::new(e.to_string()));
-    sql(&format!(
-        "CREATE STREAM bench_in (patient_id VARCHAR NOT NULL, spo2 DOUBLE, sent BIGINT, ts TIMESTAMP(3) NOT NULL, \
-         WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH ('partitions' = '{}', 'key' = 'patient_id')",
-        latency.partitions
-    ))?;
-    sql("CREATE ALERT bench_low WITH ('priority' = 'high', 'hold' = '0s', 'clear.hold' = '0s', 'order' = 'arrival') AS \
-         SELECT patient_id AS subject, ts, spo2 AS value, spo2 < 88 AS breach, spo2 >= 90 AS clear, sent FROM bench_in")?;
-    let broker = Broker::at(node.kafka().to_owned());
-    let end = Instant::now() + Duration::from_secs(latency.warm + latency.seconds);
-    let from = Clock::system().now().0 + latency.warm as i64 * 1000;
-    let reader = std::thread::spawn({
-        let broker = broker.clone();
-        move || read_alerts(&broker, end + Duration::from_secs(2), from)
-    });
-    let writer = Writer::new(&broker, &[("linger.ms", "1")])?;
-    let (begun, mut n) = (Instant::now(), 0_u64);
-    while Instant::now() < end {
-        let due = (begun.elapsed().as_secs_f64() * latency.rate as f64) as u64;
-        while n < due {
-            let now = Clock::system().now().0;
-            let low = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0;
-            let key = format!("p{}", n % 1000);
-            let body = format!("{{\"patient_id\":\"{key}\",\"ts\":{now},\"spo2\":{},\"sent\":{now}}}", if low { 80 } else { 97 });
-            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("bench_in").key(key.as_bytes()).payload(body.as_bytes());
-            writer.send(record)?;
-            n += 1;
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    writer.finish()?;
-    let mut times = reader.join().map_err(|_| Failure::new("the reading thread failed"))??;
-    times.sort_unstable();
-    if times.is_empty() {
-        return Err(Failure::new("no alert came"));
-    }
-    let at = |part: f64| times[((times.len() as f64 * part) as usize).min(times.len() - 1)];
-    output::say(&format!(
-        "{n} readings at {} a second, {} alert records: p50 {} ms, p99 {} ms, p99.9 {} ms",
-        latency.rate,
-        times.len(),
-        at(0.5),
-        at(0.99),
-        at(0.999)
-    ));
-    report(
-        &json!({ "bench": "latency", "rate": latency.rate, "readings": n, "alerts": times.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": times[times.len() - 1] }),
-    )
-}
-
-/// The milliseconds from `sent` to being read, of each alert record sent after `from`.
-fn read_alerts(broker: &Broker, until: Instant, from: i64) -> Result<Vec<i64>, Failure> {
-    let mut config = broker.client();
-    config
-        .set("group.id", "bench-alerts")
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "5");
-    let consumer: BaseConsumer = config.create().map_err(|e| broker.failed("could not make a consumer", &e))?;
-    let metadata = consumer.fetch_metadata(Some("alerts"), PATIENCE).map_err(|e| broker.failed("could not read topic alerts", &e))?;
-    let mut list = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions) {
-        list.add_partition_offset("alerts", partition.id(), Offset::End).map_err(|e| broker.failed("could not choose partitions", &e))?;
-    }
-    consumer.assign(&list).map_err(|e| broker.failed("could not choose partitions", &e))?;
-    let mut times = Vec::new();
-    while Instant::now() < until {
-        let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
-        let now = Clock::system().now().0;
-        let record: Value = serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
-        if let Some(sent) = record["sent"].as_i64().filter(|sent| *sent > from) {
-            times.push(now - sent);
-        }
-    }
-    Ok(times)
 }
 
 /// A temporary folder, removed when dropped.

@@ -9,7 +9,7 @@ use super::{CommandResult, Failure, output};
 use crate::bus::kafka::properties::{Property, read_property};
 use crate::config::Config;
 use crate::node::{Node, NodeOptions};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 /// A node.
 #[derive(Args)]
@@ -52,6 +52,26 @@ pub struct Arguments {
     /// Allow listeners beyond loopback, although nobody has to say who they are.
     #[arg(long)]
     insecure: bool,
+    /// How many times as fast as the machine's the node's clock runs: a day of readings in minutes.
+    #[arg(long, value_name = "N", help_heading = "Rehearsal")]
+    speed: Option<f64>,
+    /// What the node's clock shows at the start, as in 2026-01-31T08:00:00Z; the machine's time where it is not said.
+    #[arg(long, value_name = "TIME", help_heading = "Rehearsal")]
+    clock: Option<String>,
+}
+
+impl Arguments {
+    /// The clock the node goes by.
+    fn clock(&self) -> Result<Clock, Failure> {
+        let speed = self.speed.unwrap_or(1.0);
+        if !(speed.is_finite() && speed > 0.0 && speed <= 1000.0) {
+            return Err(Failure::usage("--speed: write a number above 0 and up to 1000"));
+        }
+        let Some(text) = &self.clock else { return Ok(Clock::running(speed)) };
+        let at =
+            Timestamp::parse(text).ok_or_else(|| Failure::usage(format!("--clock {text}: write a time, as in 2026-01-31T08:00:00Z")))?;
+        Ok(Clock::running(speed).starting_at(at))
+    }
 }
 
 /// Runs the command.
@@ -71,6 +91,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     flags.extend(arguments.queries.as_ref().map(|p| ("queries.dir", path(p))));
     flags.extend(arguments.insecure.then(|| ("insecure", "true".to_owned())));
     let config = Config::resolve(&flags, std::env::vars(), arguments.config.as_deref()).map_err(|e| Failure::usage(e.to_string()))?;
+    let clock = arguments.clock()?;
     let runtime = server_runtime()?;
     let scheme = if config.http_security.tls.is_some() { "https" } else { "http" };
     let more: String = config
@@ -81,7 +102,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
         .collect();
     runtime.block_on(async {
         let mut signals = Signals::hear()?;
-        let mut start = Box::pin(Node::start(NodeOptions::new(config, Clock::system())));
+        let mut start = Box::pin(Node::start(NodeOptions::new(config, clock)));
         let mut is_asked = false;
         let started = tokio::select! {
             started = &mut start => started,
@@ -102,6 +123,9 @@ pub fn run(arguments: &Arguments) -> CommandResult {
             node.kafka(),
             node.http_address(),
         ));
+        if arguments.speed.is_some() || arguments.clock.is_some() {
+            output::say(&format!("a rehearsal: the node's clock shows {} and runs {} times as fast as the machine's", clock.now(), clock.speed()));
+        }
         let stopped = tokio::select! {
             () = signals.stop(), if !is_asked => Ok(()),
             reason = node.failed(), if !is_asked => Err(Failure::new(reason)),
