@@ -120,15 +120,16 @@ class Node:
 class Log:
     """What was acknowledged, in the log's order."""
     def __init__(self):
-        self.last, self.stalls = time.monotonic(), []
+        self.last, self.stalls, self.when = time.monotonic(), [], {}
         self.rows, self.lost = {"vitals": [[] for _ in range(PARTITIONS)], "labs": [[] for _ in range(PARTITIONS)]}, []
-    def told(self, topic, row):
+    def told(self, topic, row, when):
         def hear(error, message):
             if error: self.lost.append(str(error))
             else:
                 self.rows[topic][message.partition()].append((message.offset(), *row))
+                if topic == "vitals": self.when[(message.partition(), message.offset())] = when
                 # A stall of this program is a silence too.
-                if time.monotonic() - self.last > 0.4 * IDLE / 1000 / SPEED: self.stalls.append(row[3])
+                if time.monotonic() - self.last > 0.4 * IDLE / 1000 / SPEED: self.stalls.append(when)
                 self.last = time.monotonic()
         return hear
     def order(self):
@@ -156,7 +157,7 @@ def main():
             worst = max(worst, now - when - shift)
             if shift: value, row = moved(value, row, topic, shift)
             # By the node's clock, as everything: a record that is ahead of it would be refused.
-            producer.produce(topic, key=key, value=value, timestamp=when + shift, on_delivery=log.told(topic, row)); n += 1
+            producer.produce(topic, key=key, value=value, timestamp=when + shift, on_delivery=log.told(topic, row, when + shift)); n += 1
             if n % 500 == 0: producer.poll(0); now = node.now()
         producer.poll(0.001)
         part = (node.now() - START - shift) / span
@@ -170,8 +171,8 @@ def main():
     while node.now() < closing: producer.poll(0.01)
     for p in range(PARTITIONS):
         device = ward.closer(p)
-        producer.produce("vitals", key=device, value=ward.reading(device, 1, closing, 60.0, 97.0), timestamp=closing, on_delivery=log.told("vitals", (NORMAL, device, 1, closing, 60.0, 97.0)))
-        producer.produce("labs", key=device, value=json.dumps({"device": device, "ts": closing, "k": 4.0}).encode(), timestamp=closing, on_delivery=log.told("labs", (NORMAL, device, None, closing, 4.0, 0.0)))
+        producer.produce("vitals", key=device, value=ward.reading(device, 1, closing, 60.0, 97.0), timestamp=closing, on_delivery=log.told("vitals", (NORMAL, device, 1, closing, 60.0, 97.0), closing))
+        producer.produce("labs", key=device, value=json.dumps({"device": device, "ts": closing, "k": 4.0}).encode(), timestamp=closing, on_delivery=log.told("labs", (NORMAL, device, None, closing, 4.0, 0.0), closing))
     producer.flush(PATIENCE)
     settle(node)
     log.order()
@@ -197,7 +198,7 @@ def moved(value, row, topic, shift):
 def topic_config(node, topic, configs):
     from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
     entries = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in configs.items()]
-    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{node.kafka}"})
+    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{node.kafka}", "log_level": 0})
     for done in admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)]).values(): done.result(30)
 
 def size_of(folder):
@@ -244,7 +245,7 @@ def compare(node, log, restarted, replaced):
             who, where = headers["vitalsql-from"].decode(), (int(headers["vitalsql-source-partition"]), int(headers["vitalsql-source-offset"]))
             aside[(who, topic)][where] += 1
             written[who].append(at)
-    quiet = returns(vitals, log.stalls)
+    quiet = returns(vitals, log.when, log.stalls)
     bad = [(p, row[0]) for p, rows in enumerate(vitals) for row in rows if row[1] == BAD]
     letters = collections.Counter((int(h["vitalsql-source-partition"]), int(h["vitalsql-source-offset"])) for *_, h, _ in node.read("vitals.dlq"))
     check("every record that is none is a dead letter, once", letters == collections.Counter(bad), f"{len(bad)} records, {sum(letters.values())} letters")
@@ -270,7 +271,7 @@ def compare(node, log, restarted, replaced):
     total = sum(len(rows) for rows in vitals)
     expected, found, _ = windowed("tumble", 5 * MIN, 5 * MIN, may_return=True)
     in_windows = sum(v[0][0] for v in found.values()) + sum(v[0] for k, v in expected.items() if k not in found)
-    check("rows in = rows counted + late + bad", total == in_windows + len(aside[("tumble", "vitals")]) + len(bad), f"{total} = {in_windows} + {len(aside[('tumble', 'vitals')])} + {len(bad)}")
+    check("tumble: rows in = rows counted + late + bad", total == in_windows + len(aside[("tumble", "vitals")]) + len(bad), f"{total} = {in_windows} + {len(aside[('tumble', 'vitals')])} + {len(bad)}")
     _, found, records = windowed("again", 5 * MIN, 5 * MIN, twice=True)
     of_device = collections.defaultdict(list)
     for record in sorted(records, key=lambda r: (r[0], r[1])): row = json.loads(record[3]); of_device[row["device"]].append(millis(row["window_start"]))
@@ -283,7 +284,9 @@ def compare(node, log, restarted, replaced):
     check("hop: the new version's sums hold all there was, also of windows that were open when it came", not wrong and any(r.get("s") is not None for r in sums),
         f"{sum(r.get('s') is not None for r in sums)} of {len(sums)} results by the new version, {len(wrong)} wrong")
     ward_mark = min(marks)
-    windowed("ward", 10 * MIN, 10 * MIN, keyed=False, may_return=True, required=lambda k: k[1] + 10 * MIN <= ward_mark)
+    expected, found, _ = windowed("ward", 10 * MIN, 10 * MIN, keyed=False, may_return=True, required=lambda k: k[1] + 10 * MIN <= ward_mark)
+    in_windows = sum(v[0][0] for v in found.values()) + sum(v[0] for k, v in expected.items() if k not in found)
+    check("ward: rows in = rows counted + late + bad", total == in_windows + len(aside[("ward", "vitals")]) + len(bad), f"{total} = {in_windows} + {len(aside[('ward', 'vitals')])} + {len(bad)}")
     _, _, natural = model.sessions(vitals, 3 * MIN, ())
     done, still, _ = model.sessions(vitals, 3 * MIN, late("session", natural))
     found = group(node.read("out_session"), lambda r: (r["device"], millis(r["window_start"]), millis(r["window_end"])), lambda r: r["n"])
@@ -319,16 +322,17 @@ def compare(node, log, restarted, replaced):
         most, least = (sum(at >= begun for at in written[query]) for begun in since)
         check(f"{query}: late rows by the metrics and by the topics", least <= counts <= most, f"{counts:.0f} and {least if least == most else f'{least} to {most}'} since it began")
 
-def returns(vitals, stalls):
-    """The rows of a partition that had been silent, for a while: others and the clock may have left them behind."""
+def returns(vitals, when, stalls):
+    """The rows that a partition brought just after it had been silent, as all do after this program has stood still: others and the clock may have left
+    them behind."""
     found = set()
     for p, rows in enumerate(vitals):
-        mark, left = -1 << 62, 0
-        for offset, kind, device, seq, ts, hr, spo2 in rows:
-            if kind != NORMAL: continue
-            if mark > -1 << 62 and ts - mark > IDLE - 2 * MIN: left = ts + 5 * MIN
-            if ts < left or any(at - 10 * MIN < ts < at + 10 * MIN for at in stalls): found.add((p, offset))
-            mark = max(mark, ts)
+        last, left = None, 0
+        for row in rows:
+            sent = when[(p, row[0])]
+            if last is not None and sent - last > IDLE - 2 * MIN: left = sent + 5 * MIN
+            if sent < left or any(at - 10 * MIN < sent < at + 10 * MIN for at in stalls): found.add((p, row[0]))
+            last = sent
     return found
 
 def said_again(expected, found):

@@ -30,9 +30,9 @@ def reading(device, seq, ts, hr, spo2):
     return json.dumps({"device": device, "seq": seq, "ts": ts, "hr": hr, "spo2": spo2}, separators=(",", ":")).encode()
 
 def silences(hours):
-    """(partition, from, to): no device of the partition sends anything."""
+    """(partition, from, to, whether some of its devices keep their readings and send them all at the end): nobody there sends anything."""
     span, length = hours * HOUR, max(25 * MIN, min(HOUR, hours * HOUR // 10))
-    return [(2, int(span * 0.30), int(span * 0.30) + length), (3, int(span * 0.62), int(span * 0.62) + length), (2, int(span * 0.80), int(span * 0.80) + length)]
+    return [(p, int(span * at), int(span * at) + length, keeps) for p, at, keeps in ((2, 0.30, False), (3, 0.60, True), (2, 0.80, False))]
 
 def day(seed, start, hours):
     """All that is sent: (when, topic, key, value, (kind, device, seq or None, ts, hr, spo2)), by when; times are event time in ms."""
@@ -43,14 +43,16 @@ def day(seed, start, hours):
         kind = NORMAL if not fast else FAR if fast == DAYS_FAST else AHEAD
         partition, seq, t, low_until = place(device), 0, chance.randrange(EVERY), -1
         while t < hours * HOUR:
-            if any(p == partition and a - MIN <= t < b for p, a, b in quiet): t += EVERY; continue
+            silent = next((q for q in quiet if q[0] == partition and q[1] - MIN <= t < q[2]), None)
+            kept = silent and silent[3] and n % 4 == 0 and not fast
+            if silent and not kept: t += EVERY; continue
             if chance.random() < 0.003: t += chance.randrange(2 * MIN, 20 * MIN); continue   # out for an examination
             if chance.random() < 0.002: low_until = t + chance.randrange(30_000, 10 * MIN)
             seq += 1
             spo2 = 97.0 if fast or t >= low_until else float(chance.randrange(80, 90))
             ts, hr = start + t + fast, float(chance.randrange(50, 140))
             luck = chance.random()
-            late = chance.randrange(2 * MIN, 20 * MIN) if luck < 0.005 and not fast else chance.randrange(20_000) if luck < 0.04 else chance.randrange(5_000)
+            late = silent[2] - t if kept else chance.randrange(2 * MIN, 20 * MIN) if luck < 0.005 and not fast else chance.randrange(20_000) if luck < 0.04 else chance.randrange(5_000)
             row, value = (kind, device, seq, ts, hr, spo2), reading(device, seq, ts, hr, spo2)
             out.append((start + t + late, "vitals", device, value, row))
             if chance.random() < 0.01: out.append((start + t + late + chance.randrange(3 * MIN), "vitals", device, value, row))
