@@ -9,6 +9,9 @@ use super::batch::{ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL, Batch, BatchHeade
 use super::compression::{Codec, compress_onto};
 use super::varint::{put_varint, varint_len};
 
+/// A finished batch keeps spare room of at most this part of its length.
+const SPARE_PART: usize = 8;
+
 /// One header of a record. Kafka allows the same key twice and a null value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
@@ -39,6 +42,8 @@ pub struct BatchBuilder {
     producer_epoch: i16,
     base_sequence: i32,
     flags: i16,
+    /// How many bytes to take room for with the first record.
+    room: usize,
 }
 
 impl Default for BatchBuilder {
@@ -69,7 +74,14 @@ impl BatchBuilder {
             producer_epoch: -1,
             base_sequence: -1,
             flags: 0,
+            room: 0,
         }
+    }
+
+    /// An empty batch that takes room for about so many bytes at its first record, so that it is not moved while it grows.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self { room: bytes, ..Self::new() }
     }
 
     /// Packs the records with `codec`.
@@ -118,6 +130,7 @@ impl BatchBuilder {
         if self.count == 0 {
             self.base_timestamp = timestamp;
             if self.bytes.is_empty() {
+                self.bytes.reserve(self.room.max(HEADER_BYTES));
                 self.bytes.resize(HEADER_BYTES, 0);
             }
         }
@@ -180,7 +193,12 @@ impl BatchBuilder {
     pub fn finish(self) -> Batch {
         assert!(self.count > 0, "a batch has at least one record");
         let bytes = if self.codec == Codec::None {
-            self.bytes
+            let mut bytes = self.bytes;
+            if bytes.capacity() - bytes.len() > bytes.len() / SPARE_PART {
+                // It may be kept for long, and nobody counts what lies behind its end.
+                bytes.shrink_to_fit();
+            }
+            bytes
         } else {
             let mut packed = vec![0; HEADER_BYTES];
             compress_onto(self.codec, &self.bytes[HEADER_BYTES..], &mut packed);

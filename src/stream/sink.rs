@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
-use arrow::array::RecordBatch;
-
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use tokio::sync::mpsc;
 
 use super::element::{FailedRow, NO_TIME, Rows};
@@ -22,29 +23,63 @@ use crate::time::Timestamp;
 /// A record batch is closed at this size, well below `max.message.bytes`.
 const BATCH_BYTES: usize = 512 * 1024;
 
+/// So many rows are encoded at a time: what they are written as is still in the processor's cache when it is copied into a batch.
+const ENCODED_ROWS: usize = 512;
+
 /// The records of one commit, by partition.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    open: BTreeMap<TopicPartition, BatchBuilder>,
+    lanes: Vec<Lane>,
+    /// Which lane is a partition's.
+    places: BTreeMap<TopicPartition, usize>,
     full: Vec<TopicBatch>,
     bytes: usize,
     records: u64,
 }
 
+/// The way out to one partition.
+#[derive(Debug)]
+struct Lane {
+    to: TopicPartition,
+    open: BatchBuilder,
+}
+
+impl Lane {
+    /// The batch so far; in its place an empty one, with room for as much.
+    fn close(&mut self) -> TopicBatch {
+        let room = self.open.size().min(BATCH_BYTES);
+        // The last record of a full batch goes beyond its size.
+        let next = BatchBuilder::with_room(room + room / 64);
+        TopicBatch { to: self.to.clone(), records: std::mem::replace(&mut self.open, next) }
+    }
+}
+
 impl Outputs {
     /// Adds one record.
     pub fn push(&mut self, to: &TopicPartition, at: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) {
-        let builder = match self.open.get_mut(to) {
-            Some(builder) => builder,
-            None => self.open.entry(to.clone()).or_default(),
-        };
-        let before = builder.size();
-        builder.push(at, key, value, headers);
-        self.bytes += builder.size().saturating_sub(before);
+        let lane = self.lane(to);
+        self.push_to(lane, at, key, value, headers);
+    }
+
+    /// The number under which [`Outputs::push_to`] knows a partition, for as long as these outputs are there.
+    fn lane(&mut self, to: &TopicPartition) -> usize {
+        if let Some(lane) = self.places.get(to) {
+            return *lane;
+        }
+        self.lanes.push(Lane { to: to.clone(), open: BatchBuilder::new() });
+        self.places.insert(to.clone(), self.lanes.len() - 1);
+        self.lanes.len() - 1
+    }
+
+    fn push_to(&mut self, lane: usize, at: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) {
+        let lane = &mut self.lanes[lane];
+        let before = lane.open.size();
+        lane.open.push(at, key, value, headers);
+        self.bytes += lane.open.size().saturating_sub(before);
         self.records += 1;
-        if builder.size() >= BATCH_BYTES {
-            let records = std::mem::take(builder);
-            self.full.push(TopicBatch { to: to.clone(), records });
+        if lane.open.size() >= BATCH_BYTES {
+            let full = lane.close();
+            self.full.push(full);
         }
     }
 
@@ -69,9 +104,13 @@ impl Outputs {
     /// Everything that waits, in batches, each partition's in order.
     #[must_use]
     pub fn take(&mut self) -> Vec<TopicBatch> {
-        let open = std::mem::take(&mut self.open);
         let mut all = std::mem::take(&mut self.full);
-        all.extend(open.into_iter().filter(|(_, records)| !records.is_empty()).map(|(to, records)| TopicBatch { to, records }));
+        for lane in self.places.values() {
+            let lane = &mut self.lanes[*lane];
+            if !lane.open.is_empty() {
+                all.push(lane.close());
+            }
+        }
         self.bytes = 0;
         self.records = 0;
         all
@@ -113,21 +152,15 @@ impl TopicSink {
         self
     }
 
-    fn gone(&self, rows: &Rows, keys: &[Option<Vec<u8>>], now: Timestamp, out: &mut Outputs) {
-        for (row, key) in keys.iter().enumerate() {
-            let to = TopicPartition::new(self.topic.clone(), self.place(key.as_deref(), rows));
-            let at = if rows.times[row] == NO_TIME { now.0 } else { rows.times[row] };
-            out.push(&to, at, key.as_deref(), None, &[]);
-        }
-    }
-
     /// The record key of each row, made of these columns: one as text, several as a JSON array, none as no key.
     pub fn keys_of(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<Option<Vec<u8>>>, StreamError> {
-        record_keys(batch, columns)
+        let (keys, mut made) = (RecordKeys::of(batch, columns)?, Vec::new());
+        Ok((0..batch.num_rows()).map(|row| keys.of_row(row, &mut made).map(<[u8]>::to_vec)).collect())
     }
 
     fn place(&self, key: Option<&[u8]>, rows: &Rows) -> PartitionId {
         match key {
+            Some(_) if self.partitions == 1 => PartitionId(0),
             Some(key) => partition_for_key(key, self.partitions),
             None => PartitionId(partition_of(rows.partition).0.rem_euclid(self.partitions.max(1))),
         }
@@ -136,56 +169,66 @@ impl TopicSink {
 
 impl Sink for TopicSink {
     fn rows(&mut self, rows: &Rows, now: Timestamp, out: &mut Outputs) -> Result<Vec<FailedRow>, StreamError> {
-        let mut keys = record_keys(&rows.batch, &self.keys)?;
-        if self.upserts {
-            let without: &[u8] = if self.keys.is_empty() { b"[]" } else { b"[null]" };
-            keys.iter_mut().filter(|key| key.is_none()).for_each(|key| *key = Some(without.to_vec()));
-        }
-        if rows.gone {
-            self.gone(rows, &keys, now, out);
-            return Ok(Vec::new());
-        }
-        let encoded = self.encoder.encode(&rows.batch);
+        let (keys, mut made) = (RecordKeys::of(&rows.batch, &self.keys)?, Vec::new());
+        let without: Option<&[u8]> = self.upserts.then_some(if self.keys.is_empty() { b"[]" } else { b"[null]" });
         let mut failed = Vec::new();
-        for (row, key) in keys.iter().enumerate() {
-            let value = match encoded.row(row) {
-                Ok(value) => value,
-                Err(reason) => {
-                    failed.push(FailedRow { partition: rows.partition, offset: rows.offsets[row], reason: reason.to_string(), row: None });
-                    continue;
+        // The lanes of this topic's partitions, as far as they are known.
+        let mut lanes: Vec<Option<usize>> = Vec::new();
+        for first in (0..rows.len()).step_by(ENCODED_ROWS) {
+            let count = ENCODED_ROWS.min(rows.len() - first);
+            let encoded = (!rows.gone).then(|| self.encoder.encode(&rows.batch.slice(first, count)));
+            for at in 0..count {
+                let row = first + at;
+                let value = match encoded.as_ref().map(|encoded| encoded.row(at)).transpose() {
+                    Ok(value) => value,
+                    Err(reason) => {
+                        let (partition, offset, reason) = (rows.partition, rows.offsets[row], reason.to_string());
+                        failed.push(FailedRow { partition, offset, reason, row: None });
+                        continue;
+                    }
+                };
+                let key = keys.of_row(row, &mut made).or(without);
+                let partition = self.place(key, rows);
+                let place = partition.0 as usize;
+                if lanes.len() <= place {
+                    lanes.resize(place + 1, None);
                 }
-            };
-            let key = key.as_deref();
-            let to = TopicPartition::new(self.topic.clone(), self.place(key, rows));
-            let at = if rows.times[row] == NO_TIME { now.0 } else { rows.times[row] };
-            out.push(&to, at, key, Some(value), &[]);
+                let lane = *lanes[place].get_or_insert_with(|| out.lane(&TopicPartition::new(self.topic.clone(), partition)));
+                let time = if rows.times[row] == NO_TIME { now.0 } else { rows.times[row] };
+                out.push_to(lane, time, key, value, &[]);
+            }
         }
         Ok(failed)
     }
 }
 
-/// The record key of each row.
-fn record_keys(batch: &RecordBatch, keys: &[usize]) -> Result<Vec<Option<Vec<u8>>>, StreamError> {
-    if keys.is_empty() {
-        return Ok(vec![None; batch.num_rows()]);
+/// The columns that a batch's record keys are made of, as text.
+struct RecordKeys(Vec<StringArray>);
+
+impl RecordKeys {
+    fn of(batch: &RecordBatch, columns: &[usize]) -> Result<Self, StreamError> {
+        let text = |column: &usize| {
+            let text = cast(batch.column(*column), &DataType::Utf8);
+            let text = text.map_err(|e| StreamError::Evaluate { what: "the record key".to_owned(), why: e.to_string() })?;
+            Ok(text.as_string::<i32>().clone())
+        };
+        Ok(Self(columns.iter().map(text).collect::<Result<_, StreamError>>()?))
     }
-    let texts = |column: &usize| {
-        arrow::compute::cast(batch.column(*column), &arrow::datatypes::DataType::Utf8)
-            .map_err(|e| StreamError::Evaluate { what: "the record key".to_owned(), why: e.to_string() })
-    };
-    let columns = keys.iter().map(texts).collect::<Result<Vec<_>, _>>()?;
-    let columns: Vec<_> = columns.iter().map(|c| arrow::array::AsArray::as_string::<i32>(c.as_ref())).collect();
-    let text =
-        |column: &&arrow::array::StringArray, row: usize| arrow::array::Array::is_valid(*column, row).then(|| column.value(row).to_owned());
-    Ok((0..batch.num_rows())
-        .map(|row| match columns.as_slice() {
-            [only] => text(only, row).map(String::into_bytes),
+
+    /// The key of a row: one column as text, several as a JSON array, which is made in `made`; none as no key.
+    fn of_row<'a>(&'a self, row: usize, made: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let text = |column: &'a StringArray| column.is_valid(row).then(|| column.value(row));
+        match self.0.as_slice() {
+            [] => None,
+            [only] => text(only).map(str::as_bytes),
             several => {
-                let parts: Vec<Option<String>> = several.iter().map(|c| text(c, row)).collect();
-                Some(serde_json::to_vec(&parts).expect("texts are JSON"))
+                let parts: Vec<Option<&str>> = several.iter().map(text).collect();
+                made.clear();
+                serde_json::to_writer(&mut *made, &parts).expect("texts are JSON");
+                Some(made)
             }
-        })
-        .collect())
+        }
+    }
 }
 
 /// Writes records whose key and value an operator has already made: the columns `key` and `value`.
@@ -206,7 +249,7 @@ impl Sink for RecordSink {
     fn rows(&mut self, rows: &Rows, now: Timestamp, out: &mut Outputs) -> Result<Vec<FailedRow>, StreamError> {
         let text = |name: &str| {
             let column = rows.batch.column_by_name(name);
-            column.and_then(|c| arrow::array::AsArray::as_string_opt::<i32>(c.as_ref())).ok_or_else(|| StreamError::Evaluate {
+            column.and_then(|c| AsArray::as_string_opt::<i32>(c.as_ref())).ok_or_else(|| StreamError::Evaluate {
                 what: format!("column {name}"),
                 why: "an operator that makes records gives text columns key and value".to_owned(),
             })
@@ -250,5 +293,100 @@ impl Sink for ChannelSink {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, Int64Array};
+    use arrow::datatypes::{Field, Schema};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::{FieldSpec, Format, StreamSchema};
+
+    /// What a partition got: each record's time, key and value.
+    type Got = BTreeMap<i32, Vec<(i64, Option<String>, String)>>;
+
+    /// Rows of a key, a number and a value that may be none that JSON has, through a sink in pieces.
+    fn check_rows(rows: &[(Option<String>, i64, bool)], partitions: i32, piece: usize, keyed: bool) {
+        let fields =
+            vec![Field::new("k", DataType::Utf8, true), Field::new("n", DataType::Int64, true), Field::new("v", DataType::Float64, true)];
+        let schema = Arc::new(Schema::new(fields));
+        let specs = schema.fields().iter().map(|field| FieldSpec::new(field.name(), field.data_type().clone())).collect();
+        let stream = StreamSchema::new(Format::Json, specs).unwrap();
+        let encoder = futures::executor::block_on(Encoder::open(&stream, &schema)).unwrap();
+        let topic = TopicName::new("o").unwrap();
+        let mut sink = TopicSink::new(topic, partitions, encoder, if keyed { vec![0] } else { vec![] });
+        let (mut out, mut failed, mut expected) = (Outputs::default(), Vec::new(), Got::new());
+        for (number, part) in rows.chunks(piece).enumerate() {
+            let first = number * piece;
+            let value = |good: bool| if good { 1.5 } else { f64::NAN };
+            let batch = RecordBatch::try_new(
+                Arc::clone(&schema),
+                vec![
+                    Arc::new(part.iter().map(|row| row.0.clone()).collect::<StringArray>()),
+                    Arc::new(part.iter().map(|row| row.1).collect::<Int64Array>()),
+                    Arc::new(part.iter().map(|row| value(row.2)).collect::<Float64Array>()),
+                ],
+            );
+            let offsets: Vec<i64> = (first..first + part.len()).map(|row| row as i64).collect();
+            let times: Vec<i64> = part.iter().map(|row| if row.1 % 5 == 0 { NO_TIME } else { row.1 }).collect();
+            let (times, before) = (times.clone().into(), times.into());
+            let rows =
+                Rows { batch: batch.unwrap(), partition: PartitionId(3), offsets: offsets.into(), times, before, heard: None, gone: false };
+            failed.extend(sink.rows(&rows, Timestamp(77), &mut out).unwrap().into_iter().map(|row| (row.offset, row.reason)));
+            for (key, number, _) in part.iter().filter(|row| row.2) {
+                let key = key.as_ref().filter(|_| keyed);
+                let to = key.map_or(3 % partitions, |key| partition_for_key(key.as_bytes(), partitions).0);
+                let text = serde_json::to_string(&part.iter().find(|row| row.1 == *number).unwrap().0).unwrap();
+                let time = if number % 5 == 0 { 77 } else { *number };
+                expected.entry(to).or_default().push((time, key.cloned(), format!(r#"{{"k":{text},"n":{number},"v":1.5}}"#)));
+            }
+        }
+        let (mut found, mut records) = (Got::new(), 0);
+        assert_eq!(out.records(), expected.values().map(|all| all.len() as u64).sum::<u64>());
+        for TopicBatch { to, records: batch } in out.take() {
+            let batch = batch.finish();
+            for record in &batch.records().unwrap() {
+                let record = record.unwrap();
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                let all = found.entry(to.partition.0).or_default();
+                all.push((record.timestamp, record.key.map(text), text(record.value.unwrap())));
+                records += 1;
+            }
+        }
+        assert_eq!(found, expected);
+        assert_eq!(failed.len() + records, rows.len());
+        let bad = rows.iter().enumerate().filter(|(_, row)| !row.2).map(|(row, _)| (row as i64, "v: not a finite number".to_owned()));
+        assert_eq!(failed, bad.collect::<Vec<_>>());
+        assert!(out.is_empty() && out.bytes() == 0 && out.take().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn each_row_goes_once_and_in_order_to_the_partition_of_its_key(
+            keys in proptest::collection::vec((proptest::option::of("[a-e]{0,2}"), prop::bool::weighted(0.9)), 0..1300),
+            partitions in 1..5_i32,
+            piece in prop_oneof![1..1300_usize, Just(512), Just(513)],
+            keyed in any::<bool>(),
+        ) {
+            let rows: Vec<_> = keys.into_iter().enumerate().map(|(number, (key, good))| (key, number as i64, good)).collect();
+            check_rows(&rows, partitions, piece, keyed);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_closed_when_it_is_full_and_the_next_one_takes_its_room_at_once() {
+        let to = TopicPartition::new(TopicName::new("o").unwrap(), PartitionId(0));
+        let mut out = Outputs::default();
+        (0..1200).for_each(|_| out.push(&to, 0, None, Some(&[7; 1000]), &[]));
+        let sizes: Vec<usize> = out.take().into_iter().map(|batch| batch.records.finish().len_bytes()).collect();
+        assert_eq!(sizes.len(), 3);
+        assert!(sizes[..2].iter().all(|size| (BATCH_BYTES..BATCH_BYTES + 2000).contains(size)), "{sizes:?}");
+        out.push(&to, 0, None, Some(b"few"), &[]);
+        assert_eq!(out.take().len(), 1);
     }
 }
