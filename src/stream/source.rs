@@ -59,6 +59,13 @@ impl Chunk {
         self.raw.iter().map(Batch::len_bytes).sum()
     }
 
+    /// Whether it holds so much that more is likely to lie ready behind it. One that was cut before a record that nobody gets past
+    /// does not.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.raw_bytes() > CHUNK_BYTES / 2 && self.raw.last().is_some_and(|last| last.next_offset() <= self.next)
+    }
+
     /// The index of the first row at or after `from`.
     fn first_at(&self, from: Offset) -> usize {
         self.offsets.partition_point(|offset| *offset < from.0)

@@ -40,6 +40,8 @@ use crate::time::{Clock, Timestamp};
 
 /// One commit holds at most about this much output; a round that has made more is cut here.
 const COMMIT_BYTES: usize = 16 << 20;
+/// While a task catches up, its results wait for company until they have this many bytes.
+const CATCH_UP_BYTES: usize = 4 << 20;
 /// What is held is found by looking through it: after a look, so many times its length goes by before the next one.
 const WEIGH_RATIO: u32 = 50;
 
@@ -57,7 +59,7 @@ pub enum StartAt {
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// A commit without output waits this long for company.
+    /// A commit without output waits this long for company, and one with output while more input lies ready.
     pub commit_interval: Duration,
     /// A snapshot is taken after this much input ..
     pub snapshot_bytes: usize,
@@ -122,6 +124,8 @@ pub struct Task {
     outputs: Outputs,
     pending: CommitRecord,
     uncommitted_since: Option<Instant>,
+    /// Whether the last look left input lying.
+    is_behind: bool,
     /// When results that are kept up to date were last told.
     told_at: Timestamp,
     since_snapshot: usize,
@@ -199,6 +203,7 @@ impl Task {
             outputs: Outputs::default(),
             pending: CommitRecord::default(),
             uncommitted_since: None,
+            is_behind: false,
             told_at,
             since_snapshot: 0,
             snapshot_at: Instant::now(),
@@ -321,12 +326,14 @@ impl Task {
     /// One look at every input. Answers whether any had something.
     async fn round(&mut self) -> Result<bool, StreamError> {
         let mut moved = false;
+        self.is_behind = false;
         for index in 0..self.inputs.len() {
             let position = self.inputs[index].position;
             let begun = Instant::now();
             match self.inputs[index].feed.poll(position).await? {
                 Some(chunk) => {
                     moved = true;
+                    self.is_behind |= chunk.is_full();
                     self.take(index, &chunk, begun)?;
                     self.weigh()?;
                 }
@@ -544,7 +551,7 @@ impl Task {
             return true;
         }
         let Some(since) = self.uncommitted_since else { return false };
-        !self.outputs.is_empty() || since.elapsed() >= self.spec.pace.commit_interval
+        since.elapsed() >= self.spec.pace.commit_interval || may_leave(&self.outputs, self.is_behind)
     }
 
     /// Writes what is pending: outputs, positions, decisions, together or not at all. What has changed and is more than one
@@ -649,6 +656,12 @@ impl Task {
     }
 }
 
+/// Whether results are written at once: those of a task that keeps up are, those of one that catches up wait until there are many.
+/// Where a commit falls changes nothing of what is in them.
+fn may_leave(outputs: &Outputs, is_behind: bool) -> bool {
+    !outputs.is_empty() && (!is_behind || outputs.bytes() >= CATCH_UP_BYTES)
+}
+
 fn tell_time(pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| matches!(piece, Piece::Rows(rows) if rows.tell_time()))
 }
@@ -667,4 +680,31 @@ pub async fn start_of(bus: &dyn Bus, of: &TopicPartition, start: StartAt) -> Res
         StartAt::Latest => bounds.end,
         StartAt::At(at) => bus.offset_at(of, at.0).await?.unwrap_or(bounds.end),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TopicName;
+
+    #[test]
+    fn results_leave_at_once_unless_the_task_catches_up_and_they_are_few() {
+        let to = TopicPartition::new(TopicName::new("o").unwrap(), PartitionId(0));
+        let outputs = |bytes: usize| {
+            let mut outputs = Outputs::default();
+            (0..bytes / 1024).for_each(|_| outputs.push(&to, 0, None, Some(&[7; 1024]), &[]));
+            outputs
+        };
+        for (bytes, is_behind, leave) in [
+            (0, false, false),
+            (0, true, false),
+            (1024, false, true),
+            (1024, true, false),
+            (CATCH_UP_BYTES / 2, true, false),
+            (CATCH_UP_BYTES, false, true),
+            (CATCH_UP_BYTES, true, true),
+        ] {
+            assert_eq!(may_leave(&outputs(bytes), is_behind), leave, "{bytes} bytes, behind: {is_behind}");
+        }
+    }
 }
