@@ -21,6 +21,9 @@ const MANY_SEGMENTS: usize = 16;
 /// Rows leave in batches of at most this many.
 const BATCH_ROWS: usize = 8192;
 
+/// A place in up to a million rows takes so many bits.
+const PLACE_BITS: u32 = 20;
+
 /// Rows in order, with where each came from.
 #[derive(Clone, Debug)]
 pub(in crate::stream) struct Held {
@@ -103,13 +106,52 @@ pub(in crate::stream) struct Buffer {
 #[derive(Debug)]
 struct Segment {
     held: Held,
+    /// Where in the columns each row lies; `None` where they are in order themselves. So that columns are moved once only, when
+    /// their rows leave.
+    order: Option<Vec<u32>>,
     from: usize,
 }
 
 impl Segment {
+    const fn in_order(held: Held) -> Self {
+        Self { held, order: None, from: 0 }
+    }
+
     fn left(&self) -> usize {
         self.held.len() - self.from
     }
+
+    /// Where in the columns a row lies.
+    fn place(&self, row: usize) -> usize {
+        self.order.as_ref().map_or(row, |order| order[row] as usize)
+    }
+
+    /// Some of its rows, all by themselves.
+    fn part(&self, from: usize, len: usize) -> Result<Held, StreamError> {
+        let part = self.held.slice(from, len);
+        let Some(order) = &self.order else { return Ok(part) };
+        let places = UInt32Array::from(order[from..from + len].to_vec());
+        let columns = self.held.columns.iter().map(|column| take_column(column, &places)).collect::<Result<_, _>>()?;
+        Ok(Held { columns, ..part })
+    }
+}
+
+/// The order of rows by (time, offset); `None` where they stand in it.
+fn order_of(times: &[i64], offsets: &[i64]) -> Option<Vec<u32>> {
+    if times.windows(2).zip(offsets.windows(2)).all(|(t, o)| (t[0], o[0]) <= (t[1], o[1])) {
+        return None;
+    }
+    let (least, most) = (times.iter().min().copied().unwrap_or(0), times.iter().max().copied().unwrap_or(0));
+    let fits = most.checked_sub(least).is_some_and(|span| span < 1 << (63 - PLACE_BITS)) && times.len() <= 1 << PLACE_BITS;
+    if fits && offsets.is_sorted() {
+        // The offset's order is that of the places: time and place in one number are sorted much faster than by looking them up.
+        let mut packed: Vec<u64> = times.iter().enumerate().map(|(row, at)| ((at - least) as u64) << PLACE_BITS | row as u64).collect();
+        packed.sort_unstable();
+        return Some(packed.into_iter().map(|of| (of & ((1 << PLACE_BITS) - 1)) as u32).collect());
+    }
+    let mut order: Vec<u32> = (0..times.len() as u32).collect();
+    order.sort_by_key(|row| (times[*row as usize], offsets[*row as usize]));
+    Some(order)
 }
 
 /// A row's place in the order: time, partition, offset, then where it lies.
@@ -126,22 +168,18 @@ impl Buffer {
     pub(in crate::stream) fn push(&mut self, rows: &Rows, columns: Vec<ArrayRef>) -> Result<(), StreamError> {
         let mut held =
             Held { columns, times: rows.times.to_vec(), partitions: vec![rows.partition.0; rows.len()], offsets: rows.offsets.to_vec() };
-        let sorted = held.times.windows(2).zip(held.offsets.windows(2)).all(|(t, o)| (t[0], o[0]) <= (t[1], o[1]));
-        if !sorted {
-            let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-            order.sort_by_key(|row| (held.times[*row as usize], held.offsets[*row as usize]));
+        let order = order_of(&held.times, &held.offsets);
+        if let Some(order) = &order {
             held.times = order.iter().map(|row| rows.times[*row as usize]).collect();
             held.offsets = order.iter().map(|row| rows.offsets[*row as usize]).collect();
-            let order = UInt32Array::from(order);
-            held.columns = held.columns.iter().map(|column| take_column(column, &order)).collect::<Result<_, _>>()?;
         }
-        self.segments.push(Segment { held, from: 0 });
+        self.segments.push(Segment { held, order, from: 0 });
         while self.segments.len() > MANY_SEGMENTS {
             let last = self.segments.len() - 1;
             // The rightmost pair in which the older is not much larger, so that each row is copied a few times only.
             let pair = (1..=last).rev().find(|at| self.segments[at - 1].left() <= 2 * self.segments[*at].left()).unwrap_or(last);
             let merged = self.merge(pair - 1..pair + 1, i64::MAX)?;
-            self.segments[pair - 1] = Segment { held: merged, from: 0 };
+            self.segments[pair - 1] = Segment::in_order(merged);
             self.segments.remove(pair);
         }
         Ok(())
@@ -179,7 +217,7 @@ impl Buffer {
         let ready: Vec<usize> = segments.filter(|at| end(&self.segments[*at]) > self.segments[*at].from).collect();
         if let [only] = ready.as_slice() {
             let segment = &self.segments[*only];
-            return Ok(segment.held.slice(segment.from, end(segment) - segment.from));
+            return segment.part(segment.from, end(segment) - segment.from);
         }
         let mut places: Vec<Place> = Vec::new();
         for (number, at) in ready.iter().enumerate() {
@@ -192,7 +230,10 @@ impl Buffer {
         }
         // The runs are in order each, which this sort makes use of; no two places are equal.
         places.sort();
-        let indices: Vec<(usize, usize)> = places.iter().map(|(.., number, row)| (*number as usize, *row as usize)).collect();
+        let indices: Vec<(usize, usize)> = places
+            .iter()
+            .map(|(.., number, row)| (*number as usize, self.segments[ready[*number as usize]].place(*row as usize)))
+            .collect();
         let width = ready.first().map_or(0, |at| self.segments[*at].held.columns.len());
         let mut columns = Vec::with_capacity(width);
         for column in 0..width {
@@ -258,7 +299,30 @@ impl Buffer {
             partitions: partitions.values().to_vec(),
             offsets: offsets.to_vec(),
         };
-        self.segments.push(Segment { held, from: 0 });
+        self.segments.push(Segment::in_order(held));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_time_and_offset_and_then_of_arrival(
+            rows in proptest::collection::vec((prop_oneof![8 => 0..20_i64, 1 => Just(i64::MIN), 1 => Just(i64::MAX)], 0..3_i64), 0..40),
+            rising in any::<bool>(),
+        ) {
+            let times: Vec<i64> = rows.iter().map(|row| row.0).collect();
+            let mut last = 0;
+            let offsets: Vec<i64> = rows.iter().map(|row| { last = if rising { last + row.1 } else { row.1 }; last }).collect();
+            let mut expected: Vec<u32> = (0..rows.len() as u32).collect();
+            expected.sort_by_key(|row| (times[*row as usize], offsets[*row as usize]));
+            let found = order_of(&times, &offsets).unwrap_or_else(|| (0..rows.len() as u32).collect());
+            prop_assert_eq!(found, expected);
+        }
     }
 }

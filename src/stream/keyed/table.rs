@@ -1,26 +1,40 @@
 //! Numbers keys, and lets go of them again.
 //!
-//! A key is the row encoding of its columns. Its slot is dense and is used again after the key has been
-//! dropped, so what an operator remembers lies in plain vectors by slot. Always: a slot in use belongs to
-//! exactly one key.
+//! A key is the row encoding of its columns; one column of text, as most keys are, is its own text, without a copy. A key's slot
+//! is dense and is used again after the key has been dropped, so what an operator remembers lies in plain vectors by slot.
+//! Always: a slot in use belongs to exactly one key, and encoded keys stand in the order of their columns' values, NULL first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder};
+use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
+use foldhash::fast::RandomState;
 
 use crate::stream::StreamError;
 use crate::stream::rowwise::arrow_error;
 
+/// Stands in front of a text that is empty or begins with it, so that no text is as NULL is, which is nothing at all.
+const MARK: u8 = 0;
+
 /// The keys of one operator.
 #[derive(Debug, Default)]
 pub(in crate::stream) struct KeyTable {
-    converter: Option<RowConverter>,
-    slots: HashMap<Arc<[u8]>, u32>,
+    coder: Option<Coder>,
+    slots: HashMap<Arc<[u8]>, u32, RandomState>,
     keys: Vec<Option<Arc<[u8]>>>,
     free: Vec<u32>,
     bytes: usize,
+}
+
+/// How keys are encoded.
+#[derive(Debug)]
+enum Coder {
+    /// One column of text.
+    Text,
+    /// Any columns.
+    Rows(RowConverter),
 }
 
 /// The encoded keys of one batch.
@@ -29,13 +43,27 @@ pub(in crate::stream) enum Encoded {
     Same,
     /// One key a row.
     Rows(arrow::row::Rows),
+    /// One text a row; and those that need the mark in front of them, by their rows, in order.
+    Text(StringArray, Vec<(usize, Vec<u8>)>),
 }
 
 impl Encoded {
+    fn text(column: &StringArray) -> Self {
+        let needs_mark = |row: &usize| column.is_valid(*row) && matches!(column.value(*row).as_bytes().first(), None | Some(&MARK));
+        let marked = (0..column.len()).filter(needs_mark).map(|row| (row, [&[MARK], column.value(row).as_bytes()].concat()));
+        let marked = marked.collect();
+        Self::Text(column.clone(), marked)
+    }
+
     pub(in crate::stream) fn key(&self, row: usize) -> &[u8] {
         match self {
             Self::Same => &[],
             Self::Rows(rows) => rows.row(row).data(),
+            Self::Text(column, _) if column.is_null(row) => &[],
+            Self::Text(column, marked) => match marked.binary_search_by_key(&row, |(row, _)| *row) {
+                Ok(at) => &marked[at].1,
+                Err(_) => column.value(row).as_bytes(),
+            },
         }
     }
 }
@@ -47,14 +75,21 @@ impl KeyTable {
             return Ok(Encoded::Same);
         }
         let error = |e| arrow_error("the PARTITION BY columns", &e);
-        let converter = match &mut self.converter {
-            Some(converter) => converter,
-            none => {
-                let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-                none.insert(RowConverter::new(fields).map_err(error)?)
-            }
+        let coder = match &mut self.coder {
+            Some(coder) => coder,
+            none => none.insert(match columns {
+                [only] if only.data_type() == &DataType::Utf8 => Coder::Text,
+                _ => {
+                    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+                    Coder::Rows(RowConverter::new(fields).map_err(error)?)
+                }
+            }),
         };
-        Ok(Encoded::Rows(converter.convert_columns(columns).map_err(error)?))
+        match (coder, columns) {
+            (Coder::Text, [only]) if only.data_type() == &DataType::Utf8 => Ok(Encoded::text(only.as_string())),
+            (Coder::Text, _) => Err(StreamError::Limit("the PARTITION BY columns have changed their type".to_owned())),
+            (Coder::Rows(converter), _) => Ok(Encoded::Rows(converter.convert_columns(columns).map_err(error)?)),
+        }
     }
 
     /// The slot of a key, and whether it is new.
@@ -107,13 +142,84 @@ impl KeyTable {
 
     /// Encoded keys as columns again.
     pub(in crate::stream) fn decode<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, StreamError> {
-        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
-        let parser = converter.parser();
-        converter.convert_rows(keys.map(|key| parser.parse(key))).map_err(|e| arrow_error("the PARTITION BY columns", &e))
+        match &self.coder {
+            None => Ok(Vec::new()),
+            Some(Coder::Rows(converter)) => {
+                let parser = converter.parser();
+                converter.convert_rows(keys.map(|key| parser.parse(key))).map_err(|e| arrow_error("the PARTITION BY columns", &e))
+            }
+            Some(Coder::Text) => {
+                let mut texts = StringBuilder::new();
+                for key in keys {
+                    let text = key.strip_prefix(&[MARK]).unwrap_or(key);
+                    texts.append_option((!key.is_empty()).then(|| std::str::from_utf8(text).expect("a key is the text of a row")));
+                }
+                Ok(vec![Arc::new(texts.finish())])
+            }
+        }
     }
 
     /// About how many bytes the keys take.
     pub(in crate::stream) const fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_keys(texts: &[Option<&str>]) {
+        let column: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+        let mut table = KeyTable::default();
+        let encoded = table.encode(std::slice::from_ref(&column)).unwrap();
+        let slots: Vec<u32> = (0..texts.len()).map(|row| table.slot(encoded.key(row)).0).collect();
+        for (a, first) in texts.iter().enumerate() {
+            for (b, other) in texts.iter().enumerate() {
+                assert_eq!(encoded.key(a).cmp(encoded.key(b)), first.cmp(other), "{first:?} and {other:?}");
+                assert_eq!(slots[a] == slots[b], first == other, "{first:?} and {other:?}");
+            }
+        }
+        let back = table.decode(slots.iter().filter_map(|slot| table.key(*slot).map(AsRef::as_ref))).unwrap();
+        assert_eq!(back, [column]);
+    }
+
+    #[test]
+    fn no_text_is_as_null_or_as_another() {
+        check_keys(&[
+            None,
+            Some(""),
+            Some("\0"),
+            Some("\0\0"),
+            Some("\0a"),
+            Some("a"),
+            Some("a\0"),
+            Some("\u{7f}"),
+            Some("ä"),
+            Some("a"),
+            None,
+        ]);
+    }
+
+    proptest! {
+        #[test]
+        fn texts_come_back_and_stand_in_their_order(texts in proptest::collection::vec(proptest::option::of("[\0ab\u{e9}]{0,4}"), 0..20)) {
+            check_keys(&texts.iter().map(Option::as_deref).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn several_columns_and_other_types_are_keys_too() {
+        let columns: [ArrayRef; 2] =
+            [Arc::new(StringArray::from(vec![Some("a"), None])), Arc::new(Int64Array::from(vec![Some(1), Some(2)]))];
+        let mut table = KeyTable::default();
+        let encoded = table.encode(&columns).unwrap();
+        let slots = [table.slot(encoded.key(0)).0, table.slot(encoded.key(1)).0];
+        assert_eq!(table.decode(slots.iter().filter_map(|slot| table.key(*slot).map(AsRef::as_ref))).unwrap(), columns);
+        table.drop_slot(slots[0]);
+        assert_eq!((table.find(encoded.key(0)), table.find(encoded.key(1))), (None, Some(slots[1])));
     }
 }
