@@ -18,17 +18,27 @@ use arrow::datatypes::{
 
 use super::json::Shape;
 
+/// For longer texts no room is taken ahead.
+const MOST_USUAL: usize = 256;
+
 /// Texts or bytes, one behind the other.
 #[derive(Debug)]
 pub(super) struct Run {
     bytes: Vec<u8>,
     /// Where each ends, behind a first 0.
     ends: Vec<i32>,
+    /// How many bytes a value had in the last batch, rounded up.
+    usual: usize,
 }
 
 impl Run {
     fn new() -> Self {
-        Self { bytes: Vec::new(), ends: vec![0] }
+        Self { bytes: Vec::new(), ends: vec![0], usual: 0 }
+    }
+
+    fn reserve(&mut self, values: usize) {
+        self.ends.reserve_exact(values);
+        self.bytes.reserve_exact(values.saturating_mul(self.usual));
     }
 
     /// Closes the value that lies behind the last one. False where the run is full.
@@ -69,7 +79,11 @@ impl Run {
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let taken = std::mem::replace(self, Self::new());
+        let mut taken = std::mem::replace(self, Self::new());
+        let values = taken.ends.len() - 1;
+        self.usual = if values > 0 { taken.bytes.len().div_ceil(values).min(MOST_USUAL) } else { taken.usual };
+        fit(&mut taken.bytes);
+        fit(&mut taken.ends);
         (OffsetBuffer::new(ScalarBuffer::from(taken.ends)), Buffer::from_vec(taken.bytes))
     }
 }
@@ -180,6 +194,24 @@ impl Column {
         self.len += 1;
     }
 
+    /// Takes room for so many more values.
+    pub(super) fn reserve(&mut self, more: usize) {
+        match &mut self.values {
+            Values::Boolean(v) => v.reserve_exact(more),
+            Values::Int8(v) => v.reserve_exact(more),
+            Values::Int16(v) => v.reserve_exact(more),
+            Values::Int32(v) | Values::Date32(v) | Values::Time32(v, _) => v.reserve_exact(more),
+            Values::Int64(v) | Values::Timestamp(v, ..) | Values::Time64(v, _) => v.reserve_exact(more),
+            Values::Float32(v) => v.reserve_exact(more),
+            Values::Float64(v) => v.reserve_exact(more),
+            Values::Decimal128(v, ..) => v.reserve_exact(more),
+            Values::Utf8(v) | Values::Binary(v) => v.reserve(more),
+            // How many items the lists will have is not known.
+            Values::List(v) => v.ends.reserve_exact(more),
+            Values::Struct(v) => v.columns.iter_mut().for_each(|column| column.reserve(more)),
+        }
+    }
+
     /// Adds a NULL; whether it may have one is the caller's to ask.
     pub(super) fn push_null(&mut self) {
         match &mut self.values {
@@ -275,7 +307,7 @@ impl Column {
     pub(super) fn finish(&mut self) -> ArrayRef {
         let nulls = self.take_nulls();
         match &mut self.values {
-            Values::Boolean(v) => Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(v)), nulls)),
+            Values::Boolean(v) => Arc::new(BooleanArray::new(BooleanBuffer::from(taken(v)), nulls)),
             Values::Int8(v) => primitive::<Int8Type>(v, nulls),
             Values::Int16(v) => primitive::<Int16Type>(v, nulls),
             Values::Int32(v) => primitive::<Int32Type>(v, nulls),
@@ -291,7 +323,7 @@ impl Column {
                 Arc::new(BinaryArray::new(ends, bytes, nulls))
             }
             Values::Timestamp(v, unit, _) => {
-                let v = ScalarBuffer::from(std::mem::take(v));
+                let v = ScalarBuffer::from(taken(v));
                 match unit {
                     TimeUnit::Second => Arc::new(TimestampSecondArray::new(v, nulls)),
                     TimeUnit::Millisecond => Arc::new(TimestampMillisecondArray::new(v, nulls)),
@@ -299,9 +331,9 @@ impl Column {
                     TimeUnit::Nanosecond => Arc::new(TimestampNanosecondArray::new(v, nulls)),
                 }
             }
-            Values::Date32(v) => Arc::new(Date32Array::new(ScalarBuffer::from(std::mem::take(v)), nulls)),
+            Values::Date32(v) => Arc::new(Date32Array::new(ScalarBuffer::from(taken(v)), nulls)),
             Values::Time32(v, unit) => {
-                let v = ScalarBuffer::from(std::mem::take(v));
+                let v = ScalarBuffer::from(taken(v));
                 if *unit == TimeUnit::Second {
                     Arc::new(Time32SecondArray::new(v, nulls))
                 } else {
@@ -309,7 +341,7 @@ impl Column {
                 }
             }
             Values::Time64(v, unit) => {
-                let v = ScalarBuffer::from(std::mem::take(v));
+                let v = ScalarBuffer::from(taken(v));
                 if *unit == TimeUnit::Microsecond {
                     Arc::new(Time64MicrosecondArray::new(v, nulls))
                 } else {
@@ -317,7 +349,7 @@ impl Column {
                 }
             }
             Values::Decimal128(v, precision, scale) => {
-                let array = Decimal128Array::new(ScalarBuffer::from(std::mem::take(v)), nulls);
+                let array = Decimal128Array::new(ScalarBuffer::from(taken(v)), nulls);
                 Arc::new(array.with_precision_and_scale(*precision, *scale).expect("the schema has checked precision and scale"))
             }
             Values::Struct(parts) => {
@@ -333,9 +365,22 @@ impl Column {
     }
 }
 
+/// The values, without much room behind them: they may be kept for long.
+fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
+    let mut taken = std::mem::take(values);
+    fit(&mut taken);
+    taken
+}
+
+fn fit<T>(values: &mut Vec<T>) {
+    if values.capacity() / 2 > values.len() {
+        values.shrink_to_fit();
+    }
+}
+
 fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef
 where
     ScalarBuffer<T::Native>: From<Vec<T::Native>>,
 {
-    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(std::mem::take(values)), nulls))
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(taken(values)), nulls))
 }

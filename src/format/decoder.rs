@@ -140,6 +140,7 @@ impl Decoder {
     pub fn decode(&mut self, partition: PartitionId, batches: &[Batch], from: Offset) -> Decoded {
         let mut run = Run { partition, next: from, offsets: Vec::new(), bad: Vec::new(), tombstones: Vec::new(), wants: None };
         let mut plain = 0;
+        self.reserve(batches, from);
         for batch in batches {
             if batch.next_offset() <= run.next {
                 continue;
@@ -180,6 +181,14 @@ impl Decoder {
             let registry = Arc::clone(&rule.registry);
             registry.fetch(id).await?;
         }
+    }
+
+    /// Takes room for what the batches say that they hold, so that no column is moved while it grows. No more than one record a
+    /// byte is believed.
+    fn reserve(&mut self, batches: &[Batch], from: Offset) {
+        let rows = batches.iter().filter(|batch| batch.next_offset() > from && !batch.header().is_control());
+        let rows = rows.map(|batch| (batch.header().count.max(0) as usize).min(batch.len_bytes())).sum();
+        self.values.iter_mut().chain(self.metadata.iter_mut().map(|(_, column)| column)).for_each(|column| column.reserve(rows));
     }
 
     /// Reads one batch; answers how many plain bytes it had.
