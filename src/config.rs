@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "engine.commit_interval",
         "100ms",
-        "a commit without output waits this long for company; on a Kafka cluster 500ms unless it is set",
+        "a commit without output, or of a query that is behind, waits this long for company; on a Kafka cluster 500ms unless it is set",
     ),
     setting("engine.snapshot_interval", "30s", "a busy query snapshots its state at least this often"),
     setting(

@@ -5,6 +5,7 @@ mod aggregate;
 mod assign;
 mod expand;
 mod pane;
+mod shared;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 
+use super::shared::grouping;
 use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
 
 /// Makes panes, and keeps emptied ones for the next use.
@@ -113,7 +114,7 @@ impl Maker {
         }
         let keys = self.keys.as_ref().map(|keys| keys.keys()).transpose()?;
         let folds = self.folds.iter().map(|fold| fold.fold()).collect::<Result<_, _>>()?;
-        Ok(Live { keys, folds, groups: 0, numbers: Vec::new() })
+        Ok(Live { keys, folds, groups: 0, numbers: Vec::new(), own: Vec::new() })
     }
 
     /// Takes back a pane whose groups have been taken out.
@@ -229,6 +230,8 @@ pub(in crate::stream) struct Live {
     groups: usize,
     /// Each row's group during one call; kept for its memory.
     numbers: Vec<usize>,
+    /// The same of each text of a grouping.
+    own: Vec<usize>,
 }
 
 impl Live {
@@ -236,7 +239,15 @@ impl Live {
         self.numbers.clear();
         match &mut self.keys {
             Some(known) => {
-                known.intern(keys, &mut self.numbers)?;
+                let shared = if let [only] = keys { grouping(only) } else { None };
+                match shared {
+                    None => known.intern(keys, &mut self.numbers)?,
+                    Some(found) => {
+                        self.own.clear();
+                        known.intern(std::slice::from_ref(&found.texts), &mut self.own)?;
+                        self.numbers.extend(found.places.iter().map(|place| self.own[*place as usize]));
+                    }
+                }
                 self.groups = known.len();
             }
             None => {
