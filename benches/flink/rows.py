@@ -23,9 +23,11 @@ def millis(text):
 
 def row_of(job):
     """From what a side said to a row: what it is told apart by, what must be equal, and what may differ by rounding."""
-    times = {"window_start", "window_end"}
     exact = [name for name in job.names if name not in job.key and name not in job.averages]
-    def of(said): return tuple(millis(said[name]) if name in times else said[name] for name in job.key), tuple(said.get(name) for name in exact), tuple(said.get(name) for name in sorted(job.averages))
+    def value(said, name):
+        found = said.get(name)
+        return millis(found) if name in job.times and found is not None else found
+    def of(said): return tuple(value(said, name) for name in job.key), tuple(value(said, name) for name in exact), tuple(said.get(name) for name in sorted(job.averages))
     return of
 
 def close(a, b): return a is b or (a is not None and b is not None and abs(a - b) <= 1e-9 * max(1, abs(a), abs(b)))
@@ -38,9 +40,10 @@ def by_key(rows):
         if len(of) > 1: of.sort(key=lambda row: tuple((v is None, v or 0) for v in row[0] + row[1]))
     return found
 
-def differences(theirs, ours):
-    """(rows of theirs, rows of ours, those that are no equal pair, some of those)."""
+def differences(theirs, ours, peers=True):
+    """(rows of theirs, rows of ours, those that are no equal pair, some of those). Without `peers`, keys of several rows are left out."""
     wrong, shown = 0, []
+    if not peers: theirs, ours = ({key: of for key, of in side.items() if len(of) == 1} for side in (theirs, ours))
     for key in theirs.keys() | ours.keys():
         a, b = theirs.get(key, []), ours.get(key, [])
         same = sum(x[0] == y[0] and all(map(close, x[1], y[1])) for x, y in zip(a, b))
@@ -82,7 +85,7 @@ class Rows:
         self.inputs += 1
         folder = os.path.join(self.work, f"flink-{self.inputs}")
         words = ["--delay-ms", delay_ms] + (["--watermark-per-row"] if late else [])
-        frames = [job for job in self.o.jobs if JOBS[job].key[-1] == "ts"] if late else []
+        frames = [job for job in self.o.jobs if JOBS[job].by_row] if late else []
         windows = [job for job in self.o.jobs if job not in frames]
         if windows: self.flink.run(windows, "--file", path, "--sink", f"json:{folder}", *words)
         if frames:
@@ -114,13 +117,13 @@ class Rows:
         for job, theirs in waiting:
             row = row_of(job)
             told = node.finished(f"answers_{job.name}", count + 1)
-            stream = by_key(row(said) for said in node.results(f"answers_{job.name}") if said["patient_id"] != CLOSER)
+            stream = by_key(row(said) for said in node.results(f"answers_{job.name}") if CLOSER not in (said.get("patient_id"), said.get("a_patient"), said.get("b_patient")))
             self.tell(name, count, job, "continuous", theirs, stream, told["late_rows_total"])
         node.stop()
         shutil.rmtree(node.folder)
         self.node = None
     def tell(self, name, count, job, how, theirs, ours, late=None):
-        flinks, mine, wrong, shown = differences(theirs, ours)
+        flinks, mine, wrong, shown = differences(theirs, ours, job.peers)
         self.wrong += wrong + (not flinks)
         say(f"{name}, {job.name}, {how}: {flinks} rows of Flink's, {mine} of ours, {wrong} differ" + (f", {late} late" if late else ""))
         for line in shown: say("  " + line)
