@@ -57,11 +57,11 @@ log.dirs={folder}/data
     def start(self):
         self.launch(); self.await_port()
     def await_port(self):
-        for _ in range(600):
+        for _ in range(1800):
             if self.process.poll() is not None: sys.exit("Apache Kafka ended while starting:\n" + open(os.path.join(self.folder, "out")).read()[-3000:])
             try: socket.create_connection(("127.0.0.1", self.port), 1).close(); return
             except OSError: time.sleep(0.1)
-        sys.exit("Apache Kafka did not open its port in 60 s")
+        sys.exit("Apache Kafka did not open its port in 180 s")
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.terminate()

@@ -76,13 +76,13 @@ def records():
 def produce(brokers, all, ends):
     """Writes to both topics, in order, evenly, until `ends` at the latest."""
     from kafka import KafkaProducer
-    producer = KafkaProducer(bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=5, retries=1000, delivery_timeout_ms=120000, request_timeout_ms=15000, max_block_ms=60000)
+    producer = KafkaProducer(bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=5, retries=1000, delivery_timeout_ms=600000, request_timeout_ms=15000, max_block_ms=600000)
     begun, futures = time.time(), []
     for n, (key, value) in enumerate(all):
         for name in ("calm", "rough"): futures.append(producer.send(f"{name}.v", key=key.encode(), value=value))
         if n % 200 == 0:
             time.sleep(max(0.0, begun + (ends - begun) * n / len(all) - time.time()))
-    for f in futures: f.get(timeout=120)
+    for f in futures: f.get(timeout=600)
     producer.flush(); producer.close()
 
 def settle(processes):
@@ -132,14 +132,14 @@ def in_sync(port):
     """Waits until every partition has all its replicas again."""
     from kafka import KafkaAdminClient
     begun = time.time()
-    while time.time() - begun < 60:
+    while time.time() - begun < 120:
         try:
             admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}")
             topics = admin.describe_topics(); admin.close()
             if all(len(p.get("isr_nodes", p.get("isr"))) == len(p.get("replica_nodes", p.get("replicas"))) for t in topics for p in t["partitions"]): return
         except Exception: pass  # It is not up yet.
         time.sleep(0.5)
-    sys.exit("the brokers did not come into sync within 60 s")
+    sys.exit("the brokers did not come into sync within 120 s")
 
 class Reader:
     """What kill.read wants of a node."""
@@ -197,9 +197,12 @@ def main():
         for p in rough: p.launch()
         for p in rough: p.ready()
         log("all are ready")
-        writer = threading.Thread(target=produce, args=(brokers, all, time.time() + ROUNDS * 6), daemon=True); writer.start()
+        written = []
+        def write(): produce(brokers, all, time.time() + ROUNDS * 6); written.append(True)
+        writer = threading.Thread(target=write, daemon=True); writer.start()
         for _ in range(ROUNDS): disturb(rough, cluster, brokers, base, log)
         writer.join()
+        if not written: sys.exit("the records could not be written")
         for p in rough:
             if p.is_up(): p.ready()
         log("all is written")

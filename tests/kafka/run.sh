@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The engine on a real Apache Kafka, which Maven brings and this script starts: the contract of the bus, story by story; a node that is
-# killed with -9 while it computes there, and three that share the work and are killed, stopped and put to sleep, each compared with an
-# undisturbed one. Usage: run.sh [KILLS]   10 without a word, and as many rounds with three.
+# killed with -9 while it computes there, and three that share the work and are killed, stopped and put to sleep, on one broker and on three
+# that are killed as well, each compared with an undisturbed one.
+# Usage: run.sh [KILLS]   10 without a word, as many rounds with three, and half as many with three brokers.
 # VITALSQL names the binary; without it only the contract is run. Says so where Java or Maven are not there, and ends well.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,4 +16,5 @@ python3 contract.py
 if [ -n "${VITALSQL:-}" ]; then
   KILL_CLUSTER=1 python3 ../kill/kill.py "$(realpath "$VITALSQL")" "${1:-10}"
   python3 processes.py "$(realpath "$VITALSQL")" "${1:-10}"
+  BROKERS=3 python3 processes.py "$(realpath "$VITALSQL")" "$((${1:-10} / 2 + 1))"
 fi

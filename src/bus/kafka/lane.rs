@@ -385,6 +385,9 @@ impl Worker {
         let id = self.which.transactional_id(&self.terms);
         let made = self.terms.transactional(&id).create_with_context::<_, BaseProducer<Deliveries>>(Deliveries::default());
         let producer = made.map_err(|e| told("could not make a Kafka client", &e))?;
+        // A client that knows no broker yet when it looks for its coordinator looks again half a second later: it gets to know one first. Where it
+        // does not, the next step says why.
+        drop(producer.client().fetch_metadata(Some(&format!("{}.lanes", self.terms.application_id)), STEP));
         let begun = Instant::now();
         loop {
             match producer.init_transactions(STEP) {
@@ -393,6 +396,7 @@ impl Worker {
                 Err(error) => return Err(told(&format!("could not take over transactional id {id}"), &error)),
             }
         }
+        tracing::debug!(id, ms = begun.elapsed().as_millis() as u64, "took a transactional id over");
         if let Which::Shared(number) = self.which {
             // The markers of everything before are written by now, and a topic may be another one of the same name.
             self.checkpoints.lock().retain(|of, _| Which::of_task(of.partition.0) != number);
@@ -472,7 +476,11 @@ impl Worker {
         if !matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) {
             return self.gone(told_code("could not commit", Some(code), why));
         }
-        tracing::warn!(lane = ?self.which, why, "another process has taken a lane over, or the coordinator did not wait for this one");
+        if self.which == Which::Catalogue {
+            tracing::debug!(why, "another process has taken the right to the catalogue");
+        } else {
+            tracing::warn!(lane = ?self.which, why, "another process has taken a lane over, or the coordinator did not wait for this one");
+        }
         self.fall();
         if let Which::Shared(number) = self.which {
             self.shares.lose(number, self.turn, self.terms.session_timeout);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::error::{is_missing, said, told};
-use super::settings::{Context, KafkaTerms};
+use super::settings::{Context, KafkaTerms, told_end};
 use crate::bus::{BusError, BusFuture, Reader};
 use crate::record::{Batch, BatchBuilder, Header, Offset, TopicPartition};
 
@@ -237,6 +237,13 @@ pub(super) struct KafkaReader {
     signal: Arc<Signal>,
 }
 
+/// An event on a partition's queue that is no record.
+struct Event {
+    error: KafkaError,
+    /// Where the partition ends, if that is what it tells.
+    end: Option<Offset>,
+}
+
 impl KafkaReader {
     fn assignment(&self) -> Result<TopicPartitionList, BusError> {
         let mut one = TopicPartitionList::new();
@@ -264,13 +271,18 @@ impl KafkaReader {
     }
 
     /// What an event on the queue means that is no record.
-    async fn event(&mut self, error: &KafkaError) -> Result<(), BusError> {
+    async fn event(&mut self, Event { error, end }: &Event) -> Result<(), BusError> {
         match error {
-            KafkaError::PartitionEOF(_) => {
+            KafkaError::PartitionEOF(_) => match end {
                 // Told after everything there was: also what was known at the opening and holds nothing to be read.
-                self.position = self.position.max(self.known_end);
-                Ok(())
-            }
+                Some(end) if *end >= self.known_end => {
+                    self.position = self.position.max(self.known_end);
+                    Ok(())
+                }
+                // A broker that has just become the partition's leader does not know yet how far it is committed: more will come.
+                Some(_) => Ok(()),
+                None => Err(BusError::Retriable(format!("the Kafka client does not say where {} ends", self.place))),
+            },
             error if is_missing(error) => Err(BusError::NoSuchPartition(self.place.clone())),
             error
                 if matches!(
@@ -297,7 +309,7 @@ impl KafkaReader {
     }
 
     /// What is at hand, as batches. An event that is no record ends it.
-    fn drain(&mut self, max_bytes: usize) -> (Vec<Batch>, Option<KafkaError>) {
+    fn drain(&mut self, max_bytes: usize) -> (Vec<Batch>, Option<Event>) {
         let Some(queue) = &self.queue else { return (Vec::new(), None) };
         let mut packer = Packer::new(self.position);
         let mut event = None;
@@ -306,7 +318,7 @@ impl KafkaReader {
                 // What an earlier assignment had fetched is below the position, or not of this reader.
                 Some(Ok(message)) => packer.take(&message),
                 Some(Err(error)) => {
-                    event = Some(error);
+                    event = Some(Event { error, end: told_end() });
                     break;
                 }
                 None => break,
@@ -438,5 +450,43 @@ impl Packer {
     fn finish(mut self) -> Vec<Batch> {
         self.close();
         self.closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KafkaBus;
+    use super::super::tests::OwnBroker;
+    use super::*;
+    use crate::bus::{Bus, TopicBatch, TopicSpec};
+    use crate::record::{PartitionId, TopicName};
+
+    /// What a broker tells that has just become the partition's leader and has not heard from the others how far it is committed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_end_before_what_is_known_to_be_there_is_waited_past() {
+        let cluster = OwnBroker::start().await;
+        let bus = KafkaBus::open(cluster.terms()).await.unwrap();
+        let of = TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0));
+        bus.ensure_topic(&of.topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap();
+        let append = async |value: &str| {
+            let mut records = BatchBuilder::new();
+            records.push(1000, None, Some(value.as_bytes()), &[]);
+            bus.append(vec![TopicBatch { to: of.clone(), records }]).await.unwrap();
+            bus.bounds(&of).await.unwrap().end
+        };
+        let end = append("a").await;
+        let mut reader = bus.readers.open(&bus.cluster, &of, Offset::ZERO).await.unwrap();
+        assert_eq!(reader.known_end, end);
+        // So much is there, and the broker tells of less: a record and a marker more.
+        reader.known_end = end.plus(end.0);
+        assert_eq!(reader.poll(1 << 20).await.unwrap().len(), 1);
+        let short = tokio::time::timeout(Duration::from_secs(1), reader.poll(1 << 20)).await;
+        assert!(short.is_err(), "the end counted at {}: {:?}", reader.position(), short.map(|read| read.map(|batches| batches.len())));
+        assert!(reader.position() <= end);
+        assert_eq!(append("b").await, reader.known_end);
+        assert_eq!(reader.poll(1 << 20).await.unwrap().len(), 1);
+        while reader.position() < reader.known_end {
+            assert!(reader.poll(1 << 20).await.unwrap().is_empty());
+        }
     }
 }

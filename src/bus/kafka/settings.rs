@@ -3,6 +3,7 @@
 //! Always: what exactly-once rests on (isolation, idempotence, ids, acknowledgements) is set here and by nobody else. Called by `config`,
 //! which refuses such settings where they are written, and by the other files of this folder.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::error::said;
 use crate::bus::BusError;
-use crate::record::TopicName;
+use crate::record::{Offset, TopicName};
 
 /// Settings of the client that exactly-once and the seam rest on.
 const OURS: [&str; 22] = [
@@ -274,8 +275,41 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.note(&error, reason);
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            END.set(read_end(reason));
+        } else {
+            self.note(&error, reason);
+        }
     }
 }
 
 impl ConsumerContext for Context {}
+
+thread_local! {
+    /// Where the last partition ended whose end this thread was told of.
+    static END: Cell<Option<Offset>> = const { Cell::new(None) };
+}
+
+/// Where the partition ends whose end the last event of a queue has told of, in this thread. The crate hands the event on without its
+/// offset, and to the context with the client's words.
+pub(super) fn told_end() -> Option<Offset> {
+    END.take()
+}
+
+/// The offset in the client's words about the end of a partition.
+fn read_end(said: &str) -> Option<Offset> {
+    let (_, rest) = said.split_once("at offset ")?;
+    rest.split_once(' ').map_or(rest, |(number, _)| number).parse().ok().map(Offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_words_about_an_end_say_where() {
+        assert_eq!(read_end("Fetch from broker 2 reached end of partition at offset 17 (HighwaterMark 20)"), Some(Offset(17)));
+        assert_eq!(read_end("at offset 3"), Some(Offset(3)));
+        assert_eq!((read_end("reached the end"), read_end("at offset x (y)")), (None, None));
+    }
+}

@@ -225,6 +225,8 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What ends a producer is told by its lane, in the engine's words.
+        let level = if ["TXNERR", "FATAL"].contains(&facility) { RDKafkaLogLevel::Debug } else { level };
         self.context.log(level, facility, message);
     }
 

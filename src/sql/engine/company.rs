@@ -29,8 +29,8 @@ const READ_PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often a statement is run again that another process was quicker than.
 const TRIES: u32 = 20;
-/// It waits for up to this long at first, and for up to twice as long each time ..
-const FIRST_WAIT_MS: u64 = 200;
+/// It waits for up to this long at first unless the other one's change comes sooner, and for up to twice as long each time ..
+const FIRST_WAIT_MS: u64 = 1_000;
 /// .. but no longer than this.
 const LONGEST_WAIT_MS: u64 = 10_000;
 /// What is said then.
@@ -71,13 +71,19 @@ impl Engine {
 
     /// Runs a statement, once more where another process was quicker.
     pub(super) async fn unhindered(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
-        for attempt in 1..TRIES {
+        let mut most = FIRST_WAIT_MS;
+        for _ in 1..TRIES {
             match self.statement(parsed, existing).await {
-                // Whoever was quicker has time to finish: each waits for another time, longer and longer.
+                // Whoever was quicker has time to finish: each waits for its change, and, should none come, for another time, longer and longer.
                 Err(error) if error.message == OVERTAKEN => {
-                    let most = (FIRST_WAIT_MS << attempt.min(16)).min(LONGEST_WAIT_MS);
-                    let chance = uuid::Uuid::new_v4().as_u128() % u128::from(most);
-                    tokio::time::sleep(Duration::from_millis(chance as u64)).await;
+                    let mut followed = self.followed.subscribe();
+                    let chance = most / 2 + (uuid::Uuid::new_v4().as_u128() % u128::from(most / 2)) as u64;
+                    // The sender lives as long as this does.
+                    let _ = tokio::time::timeout(Duration::from_millis(chance), followed.changed()).await;
+                    most = (most * 2).min(LONGEST_WAIT_MS);
+                    if existing == Existing::Replace && self.is_there(parsed) {
+                        return Ok(Outcome::Done(String::new()));
+                    }
                 }
                 done => return done,
             }

@@ -205,7 +205,8 @@ impl Engine {
         Ok(())
     }
 
-    fn is_there(&self, parsed: &Parsed) -> bool {
+    /// Whether what a statement of a file creates is there unchanged.
+    pub(super) fn is_there(&self, parsed: &Parsed) -> bool {
         let created = self.catalog.read().create(parsed, Existing::Replace, self.clock.now());
         matches!(created, Ok(Change::Unchanged(_) | Change::Left(_)))
     }

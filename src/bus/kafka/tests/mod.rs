@@ -18,19 +18,19 @@ use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition
 use crate::server::Server;
 
 /// A broker behind a socket, as the only one of a cluster.
-struct OwnBroker {
+pub(super) struct OwnBroker {
     server: Server,
     stop: CancellationToken,
 }
 
 impl OwnBroker {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let broker = TestDisk::default().broker().await;
         let (stop, socket) = (CancellationToken::new(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         Self { server: Server::start(socket, broker, stop.clone(), 1000), stop }
     }
 
-    fn terms(&self) -> KafkaTerms {
+    pub(super) fn terms(&self) -> KafkaTerms {
         terms(self.server.address().to_string(), "app")
     }
 }
