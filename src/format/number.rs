@@ -115,84 +115,8 @@ impl Short {
 }
 
 /// Takes the number at the front of `bytes` if it is a short one. `None` says nothing about longer ones.
-///
-/// What has up to seven characters, and whole numbers of up to fifteen digits, are read eight bytes at a time: how many digits a
-/// number has differs from one to the next, and a loop over them would guess wrong at the end of each.
 #[inline(always)]
 pub(super) fn short(bytes: &[u8]) -> Option<Short> {
-    let negative = bytes.first() == Some(&b'-');
-    let start = usize::from(negative);
-    let rest = bytes.get(start..)?;
-    let Some(first) = rest.first_chunk::<8>() else { return one_by_one(bytes) };
-    let digits = u64::from_le_bytes(*first) ^ ZEROS;
-    let others = not_digits(digits);
-    let whole = others.trailing_zeros() as usize / 8;
-    if whole == 0 || (whole > 1 && first[0] == b'0') {
-        return None;
-    }
-    if whole == 8 {
-        let Some(second) = rest.get(8..).and_then(|rest| rest.first_chunk::<8>()) else { return one_by_one(bytes) };
-        let more = u64::from_le_bytes(*second) ^ ZEROS;
-        let len = not_digits(more).trailing_zeros() as usize / 8;
-        if len == 8 || matches!(second[len], b'.' | b'e' | b'E') {
-            return one_by_one(bytes);
-        }
-        let mantissa = eight_digits(digits) * TENS[len] + leading_digits(more, len);
-        return Some(Short { negative, mantissa, behind: 0, plain: true, len: start + 8 + len });
-    }
-    let (mut behind, mut len, mut digits) = (0, whole, digits);
-    if first[whole] == b'.' {
-        let end = (others & (others - 1)).trailing_zeros() as usize / 8;
-        if end == 8 {
-            return one_by_one(bytes);
-        }
-        behind = end - whole - 1;
-        if behind == 0 {
-            return None;
-        }
-        // The digits behind the point move up to those before it.
-        let before = (1 << (8 * whole)) - 1;
-        digits = (digits & before) | ((digits >> 8) & !before);
-        len = end;
-    }
-    if matches!(first[len], b'e' | b'E') {
-        return None;
-    }
-    let mantissa = leading_digits(digits, whole + behind);
-    Some(Short { negative, mantissa, behind, plain: len == whole, len: start + len })
-}
-
-const ZEROS: u64 = 0x3030_3030_3030_3030;
-const TENS: [u64; 8] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000];
-
-/// The highest bit of each byte that is more than nine.
-#[inline(always)]
-const fn not_digits(bytes: u64) -> u64 {
-    const REST: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    // Up to 0x7f and 0x76 in each byte: none spills over into the next.
-    (((bytes & REST) + 0x7676_7676_7676_7676) | bytes) & !REST
-}
-
-/// Eight digits, the first in the lowest byte, as a number: pairs, then fours, then all.
-#[inline(always)]
-const fn eight_digits(digits: u64) -> u64 {
-    const EVERY_FOURTH: u64 = 0x0000_00ff_0000_00ff;
-    let pairs = digits * 10 + (digits >> 8);
-    let upper = (pairs & EVERY_FOURTH).wrapping_mul(100 + (1_000_000 << 32));
-    let lower = ((pairs >> 16) & EVERY_FOURTH).wrapping_mul(1 + (10_000 << 32));
-    upper.wrapping_add(lower) >> 32
-}
-
-/// The first `count` of them, at most seven; what the other bytes hold does not matter.
-#[inline(always)]
-const fn leading_digits(digits: u64, count: usize) -> u64 {
-    // In two steps, as all of it may go.
-    eight_digits(digits << 8 << (8 * (7 - count)))
-}
-
-/// The same as [`short`], a byte at a time: for those at the end of `bytes`, and those that are longer.
-#[inline(never)]
-fn one_by_one(bytes: &[u8]) -> Option<Short> {
     let negative = bytes.first() == Some(&b'-');
     let start = usize::from(negative);
     let mut pos = start;
@@ -361,49 +285,6 @@ mod tests {
             }
             let expected: f32 = text.parse().unwrap();
             assert_eq!(number.single().map(f32::to_bits), expected.is_finite().then_some(expected.to_bits()), "{text}");
-        }
-    }
-
-    /// A short number is the same however it is read, whatever follows it.
-    fn check_short(text: &str) {
-        let told = |short: Option<Short>| short.map(|s| (s.negative, s.mantissa, s.behind, s.plain, s.len));
-        for behind in ["", ",", "}", ".", "e", "E5", "-", "7", "x", "\u{7f}", "\u{e9}", ",\"heart_rate\":72.5}", "                 "] {
-            let bytes = [text.as_bytes(), behind.as_bytes()].concat();
-            assert_eq!(told(short(&bytes)), told(one_by_one(&bytes)), "{text} and {behind}");
-        }
-    }
-
-    #[test]
-    fn a_short_number_is_read_in_one_go_as_digit_by_digit() {
-        for text in [
-            "",
-            "-",
-            "0",
-            "-0",
-            "00",
-            "01",
-            "0.",
-            ".5",
-            "1.",
-            "1..5",
-            "1.5.5",
-            "0.0000",
-            "1234567",
-            "12345678",
-            "123456789.5",
-            "1735689600000",
-        ] {
-            check_short(text);
-        }
-        let mut chance = rand::rngs::StdRng::seed_from_u64(12);
-        for _ in 0..200_000 {
-            let length = chance.random_range(0..18);
-            let of = if chance.random_bool(0.7) { "0123456789" } else { "01239.-e/:\u{0}" };
-            let mut text: String = (0..length).map(|_| of.as_bytes()[chance.random_range(0..of.len())] as char).collect();
-            if chance.random_bool(0.5) {
-                text.insert(chance.random_range(0..=text.len()), '.');
-            }
-            check_short(&text);
         }
     }
 
