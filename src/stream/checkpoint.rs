@@ -136,9 +136,9 @@ pub struct PartitionMark {
 pub struct Milestones(Vec<(i64, i64)>);
 
 /// How much event time lies between two milestones at least.
-const MILESTONE_MS: i64 = 10 * 60_000;
+const MILESTONE_MS: i64 = 60_000;
 /// How many there are at most; of more the older ones become fewer.
-const MILESTONES: usize = 64;
+const MILESTONES: usize = 128;
 
 impl Milestones {
     /// The partition stands at an offset with a watermark.
@@ -161,6 +161,12 @@ impl Milestones {
     #[must_use]
     pub fn before(&self, at: i64) -> Option<(i64, i64)> {
         self.0.iter().rev().find(|(_, watermark)| *watermark <= at).copied()
+    }
+
+    /// The first one behind an offset: offset and watermark.
+    #[must_use]
+    pub fn behind(&self, position: i64) -> Option<(i64, i64)> {
+        self.0.iter().find(|(at, _)| *at > position).copied()
     }
 }
 
@@ -381,6 +387,11 @@ mod tests {
         assert_eq!(position * 60_000, watermark);
         assert!(now - 3_600_000 - watermark < 2 * MILESTONE_MS, "{watermark}");
         assert_eq!(milestones.before(-1), None);
+        let (behind, watermark) = milestones.behind(position).unwrap();
+        assert!(
+            behind > position && watermark == behind * 60_000 && milestones.before(watermark - 1) == Some((position, position * 60_000))
+        );
+        assert_eq!(milestones.behind(i64::MAX), None);
     }
 
     #[test]

@@ -291,13 +291,15 @@ pub struct Stamper {
     rule: TimeRule,
     partition: PartitionId,
     watermark: i64,
+    /// How far the watermark can have come with these rows, where that is known: they are read again.
+    most: i64,
 }
 
 impl Stamper {
     /// A stamper that has seen nothing.
     #[must_use]
     pub const fn new(rule: TimeRule, partition: PartitionId) -> Self {
-        Self { rule, partition, watermark: Timestamp::MIN.0 }
+        Self { rule, partition, watermark: Timestamp::MIN.0, most: Timestamp::MAX.0 }
     }
 
     /// The partition's watermark after all rows so far.
@@ -309,6 +311,12 @@ impl Stamper {
     /// Moves the watermark to `at`, never back: a restored checkpoint, or a TIMEOUT.
     pub fn raise(&mut self, at: Timestamp) {
         self.watermark = self.watermark.max(at.0);
+    }
+
+    /// Rows that would move the watermark further than this were ahead of the clock when they were first read, and do not move it. What
+    /// comes behind them is read for the first time where it is [`Timestamp::MAX`].
+    pub fn bound(&mut self, most: Timestamp) {
+        self.most = most.0;
     }
 
     /// Sets the watermark, back too: the rows are read again from where it was `at`.
@@ -410,7 +418,7 @@ impl Stamper {
         let promises = self.promises(&batch)?;
         let mut before = Vec::with_capacity(batch.num_rows());
         let ahead = recorded.map(|r| &r.ahead).filter(|a| !a.is_empty());
-        let mut heard = ahead.map(|_| times.to_vec());
+        let mut heard = (ahead.is_some() || self.most < Timestamp::MAX.0).then(|| times.to_vec());
         for row in 0..batch.num_rows() {
             before.push(self.watermark);
             if let (Some(clock), Some(heard)) = (ahead.and_then(|a| a.get(&offsets[row])), &mut heard) {
@@ -420,6 +428,11 @@ impl Stamper {
             if let Some(promises) = &promises
                 && promises.is_valid(row)
             {
+                if promises.value(row) > self.most {
+                    // When it was heard is not known: at about the latest there is.
+                    heard.iter_mut().for_each(|heard| heard[row] = self.watermark.max(self.most));
+                    continue;
+                }
                 self.watermark = self.watermark.max(promises.value(row));
             }
         }

@@ -172,6 +172,7 @@ impl Task {
         let mut out = Output::default();
         for (input, mark) in self.inputs.iter_mut().zip(&marks) {
             if let Some(mark) = mark {
+                input.stamper.bound(Timestamp::MAX);
                 input.stamper.raise(Timestamp(mark.watermark));
                 input.idle = mark.idle;
             }
@@ -197,7 +198,13 @@ impl Task {
             self.inputs[index].position = to;
             return Ok(false);
         };
-        let upto = chunk.next.min(to);
+        // How far the watermark had come by then is known here and there. What would take it further had been ahead of the clock: it must
+        // not close a window now whose result nobody has written, nor make the rows behind it late.
+        let known = mark.milestones.behind(from.0).filter(|(at, _)| *at < to.0);
+        let (until, most) = known.map_or((to, mark.watermark), |(at, watermark)| (Offset(at), watermark));
+        let most = if most == i64::MIN { Timestamp::MAX } else { Timestamp(most) };
+        self.inputs[index].stamper.bound(most);
+        let upto = chunk.next.min(until);
         let (mut out, mut ignored) = (Output::default(), AheadRows::default());
         // What did not move the watermark then, since it was ahead of the clock, does not now.
         let judge = match mark.watermark {

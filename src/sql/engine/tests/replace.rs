@@ -255,3 +255,29 @@ async fn whatever_takes_whose_place_each_window_is_told_once_and_whole_by_the_pl
         assert_eq!(bench.values("o", 0).await, expected, "seed {seed}, plans {plans:?}");
     }
 }
+
+#[tokio::test]
+async fn a_reading_that_was_ahead_of_the_clock_moves_no_time_when_the_state_is_made_again() {
+    let stream = STREAM.replace("'watermark.idle-timeout' = 'none'", "'watermark.idle-timeout' = 'none', 'watermark.max-future' = '1h'");
+    let tumble = "TUMBLE(TABLE v, DESCRIPTOR(ts), INTERVAL '10' MINUTE)";
+    let session = "SESSION(TABLE v PARTITION BY p, DESCRIPTOR(ts), INTERVAL '7' MINUTE)";
+    for (frame, before, after) in [(tumble, vec![3], vec![3, 12]), (session, vec![], vec![15])] {
+        let begin = Clock::system().now().0.div_euclid(600_000) * 600_000;
+        let at = |p: &str, x: i64, minute: i64| format!("{{\"p\":\"{p}\",\"x\":{x},\"ts\":{}}}", begin + minute * 60_000);
+        let select = |aggregate: &str| {
+            format!("p, window_start, window_end, {aggregate} AS n FROM TABLE({frame}) GROUP BY p, window_start, window_end")
+        };
+        let bench = Bench::new(&format!("{stream} {}", query("first", &select("sum(x)")))).await;
+        // One device is more than an hour ahead of the clock, and less than an hour ahead of the others' last reading.
+        bench.write_keyed("v", 0, &[at("a", 1, 31), at("fast", 1, 75), at("a", 2, 36), at("a", 4, 42)]).await;
+        read_all(&bench).await;
+        assert_eq!(bench.engine.statuses().await[0].counts.ahead, 1);
+        assert_eq!(counts(&bench, before.len()).await, before);
+        let said = run(&bench, &query("second", &select("sum(x) + 0 * min(x)"))).await.unwrap();
+        assert!(said.contains("its state made again from 4 records"), "{said}");
+        bench.write_keyed("v", 0, &[at("a", 8, 47), at("a", 0, 58)]).await;
+        assert_eq!(counts(&bench, after.len()).await, after, "{frame}");
+        assert_eq!(bench.engine.statuses().await[0].counts.late, 0);
+        bench.engine.close().await;
+    }
+}
