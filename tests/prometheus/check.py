@@ -130,7 +130,7 @@ def expressions():
 
 def may_be_none(expr):
     """Of these there may be none on a good day, and the fallback is the panel's everyday answer."""
-    return bool(FALLBACK.search(expr)) and any(f'{label}"' in expr for label in ('state="failed', 'priority="high', 'priority="medium', 'priority="low'))
+    return bool(FALLBACK.search(expr)) and any(f'{label}"' in expr for label in ('state="failed', 'state="active', 'priority="high', 'priority="medium', 'priority="low'))
 
 
 def panels(port):
