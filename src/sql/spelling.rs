@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::dialect::windows::plain_arguments;
 use super::error::{Code, Place, SqlError};
 use patterns::Letters;
 
@@ -198,21 +199,21 @@ fn of_call(name: &str, call: &mut Function) -> Result<Option<Expr>, SqlError> {
         return Err(SqlError::not_supported(&format!("{}()", name.to_uppercase())).at(place).hint(*hint));
     }
     if let Some((count, expression)) = EXPRESSIONS.get(name) {
-        let Some(arguments) = plain(call).filter(|arguments| arguments.len() == *count) else {
+        let Some(arguments) = plain_arguments(call).ok().filter(|arguments| arguments.len() == *count) else {
             let takes = if *count == 1 { "one argument".to_owned() } else { format!("{count} arguments") };
             return Err(SqlError::new(Code::TypeMismatch, format!("{name} takes {takes} and nothing else")).at(place));
         };
         return Ok(Some(Expr::Nested(Box::new(filled(expression, &arguments)))));
     }
     if OF_UNITS.contains(&name)
-        && let Some(unit) = arguments_of(call).first_mut()
+        && let Some(unit) = arguments_of(call).and_then(|arguments| arguments.first_mut())
         && let FunctionArg::Unnamed(FunctionArgExpr::Expr(unit)) = unit
         && let Expr::Identifier(word) = &*unit
     {
         *unit = unit_name(&word.value);
     }
     if let Some((_, letters)) = OF_PATTERNS.iter().find(|(known, _)| *known == name) {
-        for pattern in arguments_of(call).iter_mut().skip(1) {
+        for pattern in arguments_of(call).into_iter().flatten().skip(1) {
             if let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(pattern))) = pattern
                 && let Value::SingleQuotedString(text) = &mut pattern.value
             {
@@ -220,9 +221,11 @@ fn of_call(name: &str, call: &mut Function) -> Result<Option<Expr>, SqlError> {
             }
         }
     }
-    if name == "listagg" && arguments_of(call).len() == 1 {
+    if name == "listagg"
+        && let Some(arguments) = arguments_of(call).filter(|arguments| arguments.len() == 1)
+    {
         let comma = Expr::Value(Value::SingleQuotedString(",".to_owned()).into());
-        arguments_of(call).push(FunctionArg::Unnamed(FunctionArgExpr::Expr(comma)));
+        arguments.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(comma)));
     }
     if let Some((_, known)) = RENAMED.iter().find(|(other, _)| *other == name) {
         call.name = ObjectName::from(Ident::with_span(call.name.span(), *known));
@@ -230,34 +233,12 @@ fn of_call(name: &str, call: &mut Function) -> Result<Option<Expr>, SqlError> {
     Ok(None)
 }
 
-/// The arguments of a call, however they are written.
-fn arguments_of(call: &mut Function) -> &mut Vec<FunctionArg> {
-    // A call without a list has no argument to be changed.
-    if !matches!(call.args, FunctionArguments::List(_)) {
-        call.args = FunctionArguments::List(datafusion::sql::sqlparser::ast::FunctionArgumentList {
-            duplicate_treatment: None,
-            args: Vec::new(),
-            clauses: Vec::new(),
-        });
-    }
+/// The arguments of a call, to be changed; none where it has no list of them.
+fn arguments_of(call: &mut Function) -> Option<&mut Vec<FunctionArg>> {
     match &mut call.args {
-        FunctionArguments::List(list) => &mut list.args,
-        FunctionArguments::None | FunctionArguments::Subquery(_) => unreachable!("it was made a list just now"),
+        FunctionArguments::List(list) => Some(&mut list.args),
+        FunctionArguments::None | FunctionArguments::Subquery(_) => None,
     }
-}
-
-/// The arguments of a call that has nothing but arguments.
-fn plain(call: &Function) -> Option<Vec<Expr>> {
-    let FunctionArguments::List(list) = &call.args else { return None };
-    let bare = call.over.is_none() && call.filter.is_none() && call.null_treatment.is_none() && call.within_group.is_empty();
-    if !bare || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
-        return None;
-    }
-    let argument = |argument: &FunctionArg| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-        _ => None,
-    };
-    list.args.iter().map(argument).collect()
 }
 
 /// The unit of `FLOOR(ts TO unit)`; the plain function has none.

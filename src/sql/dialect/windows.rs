@@ -227,7 +227,7 @@ fn take_fills(args: &mut Vec<FunctionArg>, shape: &Shape) -> Result<Vec<Expr>, S
 }
 
 /// The arguments of a function call that has nothing but plain ones.
-fn plain_arguments(function: &Function) -> Result<Vec<Expr>, SqlError> {
+pub fn plain_arguments(function: &Function) -> Result<Vec<Expr>, SqlError> {
     let place = Place::of(function.name.span());
     let refuse = |what: &str| SqlError::not_supported(&format!("{what} in {}", function.name)).at(place);
     let plain =
