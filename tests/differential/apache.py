@@ -1,10 +1,17 @@
 """A real Apache Kafka on loopback, from its published Maven artifacts: one process that is broker and controller, or three of them."""
-import base64, os, re, shutil, socket, subprocess, sys, time, uuid
+import base64, os, re, shutil, socket, subprocess, sys, tempfile, time, uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 def free_port():
     s = socket.socket(); s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]; s.close(); return port
+
+def memory(prefix):
+    """A folder for the data of a Kafka whose disk is not what is looked at: in memory where there is room, since each change of a topic waits for
+    a sync of the controller's log, and on a disk that is busy with something else one has taken half a minute. None where there is no such room."""
+    shm = "/dev/shm"
+    roomy = os.path.isdir(shm) and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > 4 << 30
+    return tempfile.mkdtemp(prefix=prefix, dir=shm) if roomy else None
 
 def missing():
     """What is not there to run Kafka with, or None."""
@@ -27,10 +34,29 @@ def cluster_name():
     name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     return "A" + name[1:] if name.startswith("-") else name
 
+class Secrets:
+    """A certificate for 127.0.0.1, which keytool makes, and one user with a password (SCRAM-SHA-512)."""
+    def __init__(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        self.store, self.certificate, self.user, self.password = os.path.join(folder, "broker.p12"), os.path.join(folder, "broker.pem"), "ward", uuid.uuid4().hex
+        tool = ["keytool", "-keystore", self.store, "-storetype", "PKCS12", "-storepass", self.password, "-alias", "broker"]
+        for what in (["-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "2"], ["-exportcert", "-rfc", "-file", self.certificate]):
+            subprocess.run(tool + what, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def of_broker(self):
+        return {"sasl.enabled.mechanisms": "SCRAM-SHA-512", "ssl.keystore.location": self.store, "ssl.keystore.type": "PKCS12", "ssl.keystore.password": self.password,
+            "listener.name.secure.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;"}
+    def of_client(self):
+        """A client's properties, as librdkafka and Java's tools read them."""
+        return {"security.protocol": "SASL_SSL", "sasl.mechanisms": "SCRAM-SHA-512", "sasl.username": self.user, "sasl.password": self.password, "ssl.ca.location": self.certificate}
+
 class Kafka:
-    """One node; `node` and `controllers` are its number and every node's controller port where there are several."""
-    def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m"), node=0, controllers=None, name=None):
+    """One node; `node` and `controllers` are its number and every node's controller port where there are several. With `in_memory` its data are not on
+    the disk, if there is room, and gone once it has stopped. With `secrets` it has a second port, of SASL_SSL."""
+    def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m"), node=0, controllers=None, name=None, in_memory=False, secrets=None):
         self.folder, self.port, self.process = folder, free_port(), None
+        self.memory = memory("vitalsql-kafka-") if in_memory else None
+        more, self.secure_port = "", free_port() if secrets else None
+        if secrets: settings, more = {**settings, **secrets.of_broker()}, f",SECURE://127.0.0.1:{self.secure_port}"
         self.jars, controllers = jars(), controllers or [free_port()]
         controller, voters = controllers[node], ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers))
         os.makedirs(folder, exist_ok=True)
@@ -39,18 +65,19 @@ class Kafka:
             f.write(f"""process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}{more}
+advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}{more}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-log.dirs={folder}/data
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL
+log.dirs={self.memory or folder}/data
 """ + "".join(f"{k}={v}\n" for k, v in settings.items()))
         with open(os.path.join(folder, "log4j2.xml"), "w") as f:
             f.write(f"""<Configuration><Appenders><File name="f" fileName="{folder}/kafka.log"><PatternLayout pattern="%d %p %m (%c)%n"/></File></Appenders>
 <Loggers><Root level="INFO"><AppenderRef ref="f"/></Root></Loggers></Configuration>""")
         self.java = ["java", *options, f"-Dlog4j2.configurationFile={folder}/log4j2.xml", "-cp", f"{self.jars}/*"]
-        subprocess.run(self.java + ["kafka.tools.StorageTool", "format", "-t", name or cluster_name(), "-c", self.properties] + [a for f in features for a in ("--feature", f)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(self.java + ["kafka.tools.StorageTool", "format", "-t", name or cluster_name(), "-c", self.properties] + [a for f in features for a in ("--feature", f)]
+            + (["--add-scram", f"SCRAM-SHA-512=[name={secrets.user},password={secrets.password}]"] if secrets else []), check=True, stdout=subprocess.DEVNULL)
     def launch(self):
         """Begins to start; `start` waits until it has."""
         self.process = subprocess.Popen(self.java + ["kafka.Kafka", self.properties], stdout=open(os.path.join(self.folder, "out"), "w"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -67,7 +94,7 @@ log.dirs={folder}/data
             self.process.terminate()
             try: self.process.wait(timeout=30)
             except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
-
+        if self.memory: shutil.rmtree(self.memory, ignore_errors=True)
     def kill(self):
         """As a machine that goes down takes it."""
         self.process.kill(); self.process.wait()

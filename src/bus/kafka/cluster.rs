@@ -25,6 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 const TRIM_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a take-over waits until what was committed can be read.
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the cluster may take to make, widen or delete a topic: its controller syncs its own log first, and stands still as long as
+/// its disk does.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long what was made, or deleted, may take to be known everywhere.
 const SPREAD: Duration = Duration::from_secs(30);
 
@@ -101,10 +104,10 @@ impl Cluster {
             // The engine gives its records their event time, which may run ahead of a broker's clock.
             configs.entry("message.timestamp.after.max.ms".to_owned()).or_insert_with(|| i64::MAX.to_string());
         }
-        match self.create(topic, spec.partitions, &configs).await {
+        match persist(|| self.create(topic, spec.partitions, &configs)).await {
             // A cluster of before 3.6 has no such config.
             Err(BusError::Invalid(_)) if configs.remove("message.timestamp.after.max.ms").is_some() => {
-                self.create(topic, spec.partitions, &configs).await?;
+                persist(|| self.create(topic, spec.partitions, &configs)).await?;
             }
             made => made?,
         }
@@ -130,27 +133,37 @@ impl Cluster {
 
     /// Gives a topic more partitions.
     pub(super) async fn widen(&self, topic: &TopicName, count: i32) -> Result<(), BusError> {
+        persist(|| self.widen_now(topic, count)).await?;
+        self.spread(topic, |there| there >= Some(count)).await
+    }
+
+    async fn widen_now(&self, topic: &TopicName, count: i32) -> Result<(), BusError> {
         let what = format!("could not give topic {topic} {count} partitions");
         let name = self.name(topic);
         let wider = NewPartitions::new(&name, count as usize);
         let done = self.admin.create_partitions([&wider], &options()).await.map_err(|e| told(&what, &e))?;
         match done.into_iter().next() {
             // Another task of the same owner may have widened it further meanwhile.
-            Some(Err((_, code))) if code != Code::InvalidPartitions => return Err(told_code(&what, Some(code), &code.to_string())),
-            _ => {}
+            Some(Err((_, code))) if code != Code::InvalidPartitions => Err(told_code(&what, Some(code), &code.to_string())),
+            _ => Ok(()),
         }
-        self.spread(topic, |there| there >= Some(count)).await
     }
 
     /// Deletes a topic, and waits until it is gone.
     pub(super) async fn delete(&self, topic: &TopicName) -> Result<(), BusError> {
+        persist(|| self.delete_now(topic)).await?;
+        self.spread(topic, |there| there.is_none()).await
+    }
+
+    async fn delete_now(&self, topic: &TopicName) -> Result<(), BusError> {
         let what = format!("could not delete topic {topic}");
         let name = self.name(topic);
         let done = self.admin.delete_topics(&[&name], &options()).await.map_err(|e| told(&what, &e))?;
         match done.into_iter().next() {
-            Some(Err((_, Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(()),
-            Some(Err((_, code))) => Err(told_code(&what, Some(code), &code.to_string())),
-            _ => self.spread(topic, |there| there.is_none()).await,
+            Some(Err((_, code))) if !matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                Err(told_code(&what, Some(code), &code.to_string()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -276,6 +289,20 @@ impl Cluster {
             Some(Err(error)) if error.rdkafka_error_code() == Some(Code::OffsetOutOfRange) => Ok(()),
             Some(Err(error)) => Err(told(&what, &error)),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Asks for a change until the cluster has answered. One that was made though its answer did not come in time is found made.
+async fn persist<F: Future<Output = Result<(), BusError>>>(change: impl Fn() -> F) -> Result<(), BusError> {
+    let begun = Instant::now();
+    loop {
+        match change().await {
+            Err(BusError::Retriable(why)) if begun.elapsed() < CHANGE_PATIENCE => {
+                tracing::warn!(why, "asked for again");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            answer => return answer,
         }
     }
 }
