@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Milestones;
+use super::feed::{Feed, Follower, Following};
 use super::letters::Letters;
-use super::source::{Feed, Stamper, TimeRule};
+use super::source::{Stamper, TimeRule};
 use super::task::StartAt;
 use crate::record::{Offset, PartitionId};
 use crate::time::Timestamp;
@@ -61,7 +62,7 @@ pub(super) fn renumbered(of: i32, places: &[Option<usize>]) -> Option<i32> {
 
 /// One input partition as the task sees it.
 pub(super) struct Input {
-    pub feed: Arc<Feed>,
+    pub feed: Follower,
     /// The place of its source.
     pub source: usize,
     pub partition: PartitionId,
@@ -79,13 +80,14 @@ pub(super) struct Input {
 }
 
 /// The inputs of some sources, nothing read yet.
-pub(super) fn inputs_of(sources: &[SourceSpec]) -> Vec<Input> {
+pub(super) fn inputs_of(sources: &[SourceSpec], following: Following) -> Vec<Input> {
+    let task_waits = Arc::default();
     let of = |(source, spec): (usize, &SourceSpec)| {
         let input = |feed: &Arc<Feed>| {
             let partition = feed.partition().partition;
             assert!(partition.0 < 1 << SOURCE_BIT, "a topic has fewer than a million partitions");
             Input {
-                feed: Arc::clone(feed),
+                feed: Follower::new(Arc::clone(feed), following, &task_waits),
                 source,
                 partition,
                 number: number(source, partition),

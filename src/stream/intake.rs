@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::checkpoint::{self, CommitRecord};
+use super::feed::Feed;
 use super::letters::{self, LetterBox};
 use super::operator::StreamError;
 use super::sink::Outputs;
-use super::source::Feed;
 use super::task::{StartAt, checkpoint_place, start_of};
 use crate::bus::{Bus, BusError, Commit, Committer, TaskId, attend};
 use crate::record::{BatchBuilder, Offset};

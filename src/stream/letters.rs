@@ -5,9 +5,9 @@
 //! carries the letters together with the positions they came from, so that each is written once.
 
 use super::element::{Aside, AsideRow, FailedRow};
+use super::feed::Chunk;
 use super::inputs::partition_of;
 use super::sink::Outputs;
-use super::source::Chunk;
 use crate::record::{Header, Offset, PartitionId, RecordRef, TopicName, TopicPartition};
 use crate::time::Timestamp;
 

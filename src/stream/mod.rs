@@ -10,6 +10,7 @@ mod checkpoint;
 #[cfg(test)]
 mod doubles;
 mod element;
+mod feed;
 mod gap;
 mod inputs;
 mod intake;
@@ -37,6 +38,7 @@ pub use budget::{Full, StateBudget, shown_bytes};
 pub use chain::Chain;
 pub use checkpoint::Decision;
 pub use element::{Aside, AsideRow, Deletion, FailedRow, NO_OFFSET, NO_TIME, Output, Rows};
+pub use feed::{Chunk, Feed, Follower, Following};
 pub use gap::{GapColumn, GapFill, GapSpec};
 pub use inputs::SourceSpec;
 pub use intake::{BadRecords, Intake};
@@ -53,7 +55,7 @@ pub use pattern::{
 pub use rank::{Rank, RankOrder, RankSpec};
 pub use session::{SessionAggregate, SessionSpec};
 pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
-pub use source::{AheadJudge, AheadRows, Chunk, FAR_AHEAD_MS, Feed, Piece, Stamper, TimeRule, millis};
+pub use source::{AheadJudge, AheadRows, FAR_AHEAD_MS, Piece, Stamper, TimeRule, millis};
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, Refill, TaskCounts, TaskStats};
 pub use task::{Control, Delivery, Pace, StartAt, Task, TaskSpec, checkpoint_place, hand_over, start_of};

@@ -1,230 +1,25 @@
-//! Where rows come from: a partition decoded once for every query that reads it, and the stamp of time.
+//! The stamp of time on the rows of a partition.
 //!
-//! [`Feed`] owns the recent decoded chunks of one partition of one stream; thirty queries that read the
-//! same offsets share one decoding. [`Stamper`] turns decoded rows into [`Rows`]: event time, and the
-//! partition's watermark just before each row. Called by the tasks and by the stream's intake.
+//! [`Stamper`] turns decoded rows into [`Rows`]: event time, and the partition's watermark just before each row. Called by the
+//! tasks.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimeUnit};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::element::{Aside, AsideRow, Deletion, NO_TIME, Rows};
+use super::feed::Chunk;
 use super::operator::{Expr, StreamError};
-use crate::bus::{Bus, Reader};
-use crate::format::{BadRecord, Decoder, StreamSchema, Tombstone};
-use crate::record::{Batch, Offset, PartitionId, TopicPartition};
+use crate::format::Tombstone;
+use crate::record::{Offset, PartitionId};
 use crate::time::Timestamp;
 
-/// How much raw input one chunk takes at most (a larger single batch comes whole).
-const CHUNK_BYTES: usize = 1 << 20;
-/// How many decoded chunks a feed keeps for the queries that come a little later.
-const KEPT_CHUNKS: usize = 4;
-/// How many chunks the intake and the page decode ahead of the queries, so that they find them done; more would be gone before they come.
-const AHEAD_CHUNKS: usize = 2;
-/// How long they wait for them there.
-const AHEAD_WAIT: Duration = Duration::from_millis(100);
 /// A row this far ahead of the clock is not believed at all.
 pub const FAR_AHEAD_MS: i64 = 86_400_000;
-
-/// A run of one partition's records, decoded.
-#[derive(Debug)]
-pub struct Chunk {
-    /// The first offset it covers.
-    pub from: Offset,
-    /// The first offset behind it.
-    pub next: Offset,
-    /// The good rows.
-    pub rows: RecordBatch,
-    /// Their offsets.
-    pub offsets: ScalarBuffer<i64>,
-    /// The records that are no row of the stream.
-    pub bad: Vec<BadRecord>,
-    /// The records that delete a table's row, in order.
-    pub tombstones: Vec<Tombstone>,
-    /// The records as they came, for dead letters and late rows.
-    pub raw: Vec<Batch>,
-}
-
-impl Chunk {
-    /// How many bytes of log the chunk was decoded from.
-    #[must_use]
-    pub fn raw_bytes(&self) -> usize {
-        self.raw.iter().map(Batch::len_bytes).sum()
-    }
-
-    /// Whether it holds so much that more is likely to lie ready behind it. One that was cut before a record that nobody gets past
-    /// does not.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.raw_bytes() > CHUNK_BYTES / 2 && self.raw.last().is_some_and(|last| last.next_offset() <= self.next)
-    }
-
-    /// The index of the first row at or after `from`.
-    fn first_at(&self, from: Offset) -> usize {
-        self.offsets.partition_point(|offset| *offset < from.0)
-    }
-}
-
-/// One partition of one stream, decoded once.
-pub struct Feed {
-    bus: Arc<dyn Bus>,
-    partition: TopicPartition,
-    /// Whether a record that is no row ends the reading (`'bad-records' = 'fail'`).
-    strict: bool,
-    decoding: tokio::sync::Mutex<Decoding>,
-    recent: Mutex<Recent>,
-    /// A query has asked for a chunk.
-    asked: Notify,
-    /// How long those who go ahead wait for one.
-    wait: Duration,
-}
-
-struct Decoding {
-    decoder: Decoder,
-    reader: Option<Box<dyn Reader>>,
-}
-
-/// The chunks that are kept, and how those who go ahead stand to the queries.
-#[derive(Default)]
-struct Recent {
-    chunks: VecDeque<Arc<Chunk>>,
-    /// How many chunks have been decoded for them since a query asked for one.
-    ahead: usize,
-    /// Whether no query came while they waited.
-    alone: bool,
-}
-
-impl Recent {
-    fn find(&self, from: Offset) -> Option<Arc<Chunk>> {
-        self.chunks.iter().rev().find(|c| c.from <= from && from < c.next).map(Arc::clone)
-    }
-
-    fn keep(&mut self, chunk: &Arc<Chunk>) {
-        if self.chunks.len() == KEPT_CHUNKS {
-            self.chunks.pop_front();
-        }
-        self.chunks.push_back(Arc::clone(chunk));
-    }
-}
-
-impl Feed {
-    /// A feed over `partition`, its records read as `schema` says; a `strict` one goes no further than the first
-    /// record that is no row.
-    #[must_use]
-    pub fn new(bus: Arc<dyn Bus>, partition: TopicPartition, schema: Arc<StreamSchema>, strict: bool) -> Self {
-        let decoding = tokio::sync::Mutex::new(Decoding { decoder: Decoder::new(schema), reader: None });
-        Self { bus, partition, strict, decoding, recent: Mutex::default(), asked: Notify::new(), wait: AHEAD_WAIT }
-    }
-
-    /// The partition it reads.
-    #[must_use]
-    pub const fn partition(&self) -> &TopicPartition {
-        &self.partition
-    }
-
-    /// The chunk that holds `from`, or `None` where the partition has nothing there yet. Its first rows
-    /// may lie below `from`.
-    pub async fn poll(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
-        let chunk = self.chunk(from).await?;
-        {
-            let mut recent = self.recent.lock();
-            recent.alone = false;
-            if let Some(chunk) = &chunk {
-                recent.ahead = recent.chunks.iter().rev().take_while(|later| later.from > chunk.from).count();
-            }
-        }
-        self.asked.notify_waiters();
-        Ok(chunk)
-    }
-
-    /// The same for those who look at what the queries read too and have less to do, the intake and the page: they go before the queries,
-    /// but only so far that these still find what was decoded. Where no query comes they go on by themselves.
-    pub async fn poll_ahead(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
-        loop {
-            // Before the look: a query that asks right behind it is heard.
-            let asked = self.asked.notified();
-            let (known, may) = {
-                let recent = self.recent.lock();
-                (recent.find(from), recent.alone || recent.ahead < AHEAD_CHUNKS)
-            };
-            if known.is_some() {
-                return Ok(known);
-            }
-            if may {
-                let chunk = self.chunk(from).await?;
-                self.recent.lock().ahead += usize::from(chunk.is_some());
-                return Ok(chunk);
-            }
-            if tokio::time::timeout(self.wait, asked).await.is_err() {
-                self.recent.lock().alone = true;
-            }
-        }
-    }
-
-    async fn chunk(&self, from: Offset) -> Result<Option<Arc<Chunk>>, StreamError> {
-        let known = self.recent.lock().find(from);
-        if known.is_some() {
-            return Ok(known);
-        }
-        let mut decoding = self.decoding.lock().await;
-        // Another may have decoded it meanwhile.
-        let known = self.recent.lock().find(from);
-        if known.is_some() {
-            return Ok(known);
-        }
-        let mut reader = match decoding.reader.take() {
-            Some(reader) if reader.position() == from => reader,
-            _ => self.bus.open(&self.partition, from).await?,
-        };
-        let raw = reader.poll(CHUNK_BYTES).await?;
-        let next = reader.position();
-        decoding.reader = Some(reader);
-        if raw.is_empty() {
-            // Offsets may be skipped without records behind them: an empty stretch still moves on.
-            return Ok((next > from).then(|| Arc::new(empty_chunk(&decoding.decoder, from, next))));
-        }
-        let decoded = decoding.decoder.decode_asking(self.partition.partition, &raw, from).await?;
-        // The decoder may stop before the last batch (a gigabyte of plain bytes, a schema to be asked for): the rest is read again
-        // from there.
-        let next = next.min(decoded.next.max(from.plus(1)));
-        let (rows, offsets, bad, tombstones) = (decoded.rows, decoded.offsets, decoded.bad, decoded.tombstones);
-        let mut chunk = Chunk { from, next, rows, offsets, bad, tombstones, raw };
-        if self.strict {
-            chunk = self.upto_bad(chunk)?;
-        }
-        let chunk = Arc::new(chunk);
-        self.recent.lock().keep(&chunk);
-        Ok(Some(chunk))
-    }
-
-    /// What stands before the first bad record; an error where that is the next one.
-    fn upto_bad(&self, mut chunk: Chunk) -> Result<Chunk, StreamError> {
-        let Some(bad) = chunk.bad.iter().find(|bad| bad.offset >= chunk.from) else { return Ok(chunk) };
-        if bad.offset == chunk.from {
-            let (partition, offset, why) = (self.partition.clone(), bad.offset, bad.reason.clone());
-            return Err(StreamError::BadRecord { partition, offset, why });
-        }
-        let good = chunk.first_at(bad.offset);
-        chunk.next = bad.offset;
-        chunk.rows = chunk.rows.slice(0, good);
-        chunk.offsets = chunk.offsets.slice(0, good);
-        chunk.tombstones.retain(|tombstone| tombstone.offset < chunk.next);
-        chunk.bad.clear();
-        Ok(chunk)
-    }
-}
-
-fn empty_chunk(decoder: &Decoder, from: Offset, next: Offset) -> Chunk {
-    let rows = RecordBatch::new_empty(decoder.arrow_schema());
-    Chunk { from, next, rows, offsets: ScalarBuffer::from(Vec::new()), bad: Vec::new(), tombstones: Vec::new(), raw: Vec::new() }
-}
 
 /// How a stream tells time: which column is the event time, and the WATERMARK expression over it.
 #[derive(Clone, Debug)]
@@ -285,10 +80,28 @@ pub enum Piece {
     Deletion(Deletion),
 }
 
+/// What all rows of a chunk say of time to one who has heard so much before it: found once for all queries of the stream that go
+/// through it together.
+#[derive(Debug)]
+pub(super) struct Stamped {
+    /// The stream's rule, in words.
+    rule: String,
+    /// The watermark before the first row.
+    since: i64,
+    times: ScalarBuffer<i64>,
+    /// The latest of them.
+    latest: i64,
+    before: ScalarBuffer<i64>,
+    /// The watermark behind the last row, where no row is ahead of the clock.
+    watermark: i64,
+}
+
 /// Stamps the rows of one partition with their time and the watermark before each.
 #[derive(Clone, Debug)]
 pub struct Stamper {
     rule: TimeRule,
+    /// The rule in words.
+    words: String,
     partition: PartitionId,
     watermark: i64,
     /// How far the watermark can have come with these rows, where that is known: they are read again.
@@ -298,8 +111,10 @@ pub struct Stamper {
 impl Stamper {
     /// A stamper that has seen nothing.
     #[must_use]
-    pub const fn new(rule: TimeRule, partition: PartitionId) -> Self {
-        Self { rule, partition, watermark: Timestamp::MIN.0, most: Timestamp::MAX.0 }
+    pub fn new(rule: TimeRule, partition: PartitionId) -> Self {
+        let text = |of: &Option<Arc<dyn Expr>>| of.as_ref().map(|of| of.text());
+        let words = format!("{:?} {:?}", text(&rule.time), text(&rule.watermark));
+        Self { rule, words, partition, watermark: Timestamp::MIN.0, most: Timestamp::MAX.0 }
     }
 
     /// The partition's watermark after all rows so far.
@@ -335,8 +150,59 @@ impl Stamper {
     ) -> Result<Rows, StreamError> {
         let first = chunk.first_at(from);
         let len = chunk.first_at(to).saturating_sub(first);
+        if len > 0
+            && len == chunk.rows.num_rows()
+            && let Some(rows) = self.as_for_others(chunk, &judge)?
+        {
+            return Ok(rows);
+        }
         let (batch, offsets) = (chunk.rows.slice(first, len), chunk.offsets.slice(first, len));
         self.stamp_batch(batch, offsets, judge, aside)
+    }
+
+    /// All rows of a chunk as they are stamped for whoever has heard as much; `None` where they are not the same for this one, or some
+    /// are ahead of the clock.
+    fn as_for_others(&mut self, chunk: &Chunk, judge: &AheadJudge<'_>) -> Result<Option<Rows>, StreamError> {
+        if self.most < Timestamp::MAX.0 {
+            return Ok(None);
+        }
+        let stamped = match chunk.stamped.get() {
+            Some(stamped) => stamped,
+            None => {
+                let found = self.stamped(&chunk.rows)?;
+                chunk.stamped.get_or_init(|| found)
+            }
+        };
+        let nothing_is_ahead = match judge {
+            AheadJudge::Nobody => true,
+            AheadJudge::Recorded(rows) => rows.is_empty(),
+            AheadJudge::Clock(now, _) => stamped.latest <= self.near(*now),
+        };
+        if !nothing_is_ahead || stamped.since != self.watermark || stamped.rule != self.words {
+            return Ok(None);
+        }
+        self.watermark = stamped.watermark;
+        let (times, before) = (stamped.times.clone(), stamped.before.clone());
+        let (batch, offsets) = (chunk.rows.clone(), chunk.offsets.clone());
+        Ok(Some(Rows { batch, partition: self.partition, offsets, times, before, heard: None, gone: false }))
+    }
+
+    fn stamped(&self, batch: &RecordBatch) -> Result<Stamped, StreamError> {
+        let (times, promises) = (self.times(batch)?, self.promises(batch)?);
+        let (since, mut watermark) = (self.watermark, self.watermark);
+        let mut next = |promise: i64| {
+            let before = watermark;
+            watermark = watermark.max(promise);
+            before
+        };
+        let before: Vec<i64> = match &promises {
+            Some(promises) if promises.null_count() == 0 => promises.values().iter().map(|promise| next(*promise)).collect(),
+            // Who promises nothing moves nothing.
+            Some(promises) => promises.iter().map(|promise| next(promise.unwrap_or(Timestamp::MIN.0))).collect(),
+            None => vec![since; batch.num_rows()],
+        };
+        let latest = times.iter().copied().max().unwrap_or(NO_TIME);
+        Ok(Stamped { rule: self.words.clone(), since, times, latest, before: before.into(), watermark })
     }
 
     /// Stamps the chunk's rows and deletions from offset `from` up to (not including) `to`, in order.
@@ -440,10 +306,15 @@ impl Stamper {
         Ok(Rows { batch, partition: self.partition, offsets, times, before: before.into(), heard, gone: false })
     }
 
+    /// What is later than this is ahead of the clock.
+    fn near(&self, now: Timestamp) -> i64 {
+        self.rule.max_future_ms.map_or(i64::MAX, |ms| now.plus(ms).0)
+    }
+
     fn judge(&self, now: Timestamp, times: &ScalarBuffer<i64>, offsets: &ScalarBuffer<i64>) -> AheadRows {
         let mut noted = AheadRows::default();
         let far = now.plus(FAR_AHEAD_MS).0;
-        let near = self.rule.max_future_ms.map_or(i64::MAX, |ms| now.plus(ms).0);
+        let near = self.near(now);
         if self.rule.max_future_ms.is_none() || times.iter().copied().max().is_none_or(|latest| latest <= near) {
             return noted;
         }
@@ -494,74 +365,11 @@ fn failed(what: &str, why: &str) -> StreamError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::broker::TestDisk;
-    use crate::bus::{EmbeddedBus, TopicBatch, TopicSpec};
-    use crate::format::{FieldSpec, Format};
-    use crate::record::{BatchBuilder, TopicName};
     use crate::stream::checkpoint::CommitRecord;
     use crate::stream::doubles::{Column, Partition};
-
-    /// A feed over records of eight chunks and more, and where they end.
-    async fn feed() -> (Feed, Offset) {
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(TestDisk::default().broker().await));
-        let topic = TopicName::new("t").unwrap();
-        bus.ensure_topic(&topic, &TopicSpec { partitions: 1, configs: BTreeMap::new() }).await.unwrap();
-        let place = TopicPartition::new(topic, PartitionId(0));
-        let value = format!(r#"{{"a":"{}"}}"#, "x".repeat(10_000));
-        for _ in 0..36 {
-            let mut records = BatchBuilder::new();
-            (0..25).for_each(|_| records.push(0, None, Some(value.as_bytes()), &[]));
-            bus.append(vec![TopicBatch { to: place.clone(), records }]).await.unwrap();
-        }
-        let end = bus.bounds(&place).await.unwrap().end;
-        let schema = StreamSchema::new(Format::Json, vec![FieldSpec::new("a", DataType::Utf8)]).unwrap();
-        (Feed::new(bus, place, Arc::new(schema), false), end)
-    }
-
-    /// What the intake reads from the beginning to `end`.
-    async fn ahead(feed: &Feed, end: Offset) -> Vec<Arc<Chunk>> {
-        let (mut at, mut chunks) = (Offset::ZERO, Vec::new());
-        while at < end {
-            let chunk = feed.poll_ahead(at).await.unwrap().unwrap();
-            at = chunk.next;
-            chunks.push(chunk);
-        }
-        chunks
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_the_intake_decodes_the_query_behind_it_does_not_decode_again() {
-        let (feed, end) = feed().await;
-        // However slow the machine, the query comes.
-        let feed = Arc::new(Feed { wait: Duration::from_secs(600), ..feed });
-        let intake = tokio::spawn({
-            let feed = Arc::clone(&feed);
-            async move { ahead(&feed, end).await }
-        });
-        let (mut at, mut chunks) = (Offset::ZERO, Vec::new());
-        while at < end {
-            // The query has more to do: the intake goes as far before it as it may.
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
-            }
-            let chunk = feed.poll(at).await.unwrap().unwrap();
-            at = chunk.next;
-            chunks.push(chunk);
-        }
-        let judged = intake.await.unwrap();
-        assert!(chunks.len() >= 8, "{} chunks", chunks.len());
-        assert_eq!(chunks.len(), judged.len());
-        assert!(chunks.iter().zip(&judged).all(|(a, b)| Arc::ptr_eq(a, b)), "a chunk was decoded twice");
-    }
-
-    #[tokio::test]
-    async fn the_intake_goes_on_alone_where_no_query_comes() {
-        let (feed, end) = feed().await;
-        assert!(ahead(&feed, end).await.len() >= 8);
-        // And a query that comes later finds it all the same, from the beginning.
-        assert_eq!(feed.poll(Offset::ZERO).await.unwrap().unwrap().from, Offset::ZERO);
-    }
 
     #[test]
     fn what_the_clock_said_of_rows_ahead_is_said_again_from_the_commit() {
@@ -583,5 +391,46 @@ mod tests {
         commit.note_ahead(0, &noted);
         let commit: CommitRecord = serde_json::from_slice(&serde_json::to_vec(&commit).unwrap()).unwrap();
         assert_eq!(stamped(AheadJudge::Recorded(&commit.ahead_of(0))), first);
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunk_is_stamped_for_all_as_for_one(
+            times in proptest::collection::vec(proptest::option::weighted(0.9, 0..50i64), 1..20),
+            followers in proptest::collection::vec((proptest::option::of(0..60i64), 0..4u8), 1..6),
+        ) {
+            let readings: Vec<_> = times.iter().map(|at| ("a", *at, None)).collect();
+            let partition = Partition::new(0, 0, &readings);
+            let of = partition.rows();
+            let chunk = || Chunk::of(of.batch.clone(), of.offsets.clone());
+            let rule = TimeRule { time: Some(Arc::new(Column(1))), watermark: Some(Arc::new(Column(1))), max_future_ms: Some(10) };
+            let shared = chunk();
+            for (since, judge) in followers {
+                let stamp = |chunk: &Chunk| {
+                    let (mut stamper, mut aside) = (Stamper::new(rule.clone(), PartitionId(0)), Vec::new());
+                    stamper.raise(Timestamp(since.unwrap_or(i64::MIN)));
+                    let (mut noted, recorded) = (AheadRows::default(), AheadRows { ahead: [(0, 5)].into(), ..AheadRows::default() });
+                    let none = AheadRows::default();
+                    let judge = match judge {
+                        0 => AheadJudge::Nobody,
+                        1 => AheadJudge::Clock(Timestamp(30), &mut noted),
+                        2 => AheadJudge::Recorded(&recorded),
+                        _ => AheadJudge::Recorded(&none),
+                    };
+                    let rows = stamper.stamp(chunk, Offset::ZERO, chunk.next, judge, &mut aside).unwrap();
+                    let heard = rows.heard.map(|heard| heard.to_vec());
+                    (rows.times.to_vec(), rows.before.to_vec(), heard, stamper.watermark(), noted, rows.batch, rows.offsets)
+                };
+                prop_assert_eq!(stamp(&shared), stamp(&chunk()));
+                // And as what is cut to size, which nobody shares.
+                let whole = stamp(&chunk());
+                let (mut stamper, mut aside) = (Stamper::new(rule.clone(), PartitionId(0)), Vec::new());
+                stamper.raise(Timestamp(since.unwrap_or(i64::MIN)));
+                if judge == 0 {
+                    let rows = stamper.stamp_batch(of.batch.clone(), of.offsets.clone(), AheadJudge::Nobody, &mut aside).unwrap();
+                    prop_assert_eq!((rows.times.to_vec(), rows.before.to_vec(), stamper.watermark()), (whole.0, whole.1, whole.3));
+                }
+            }
+        }
     }
 }

@@ -26,12 +26,13 @@ use super::budget::{Share, StateBudget};
 use super::chain::Chain;
 use super::checkpoint::{self, CommitRecord, Decision};
 use super::element::Output;
+use super::feed::{Chunk, Following};
 use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
 use super::operator_stats::OperatorStats;
 use super::sink::{Outputs, Sink};
-use super::source::{AheadJudge, AheadRows, Chunk, Piece};
+use super::source::{AheadJudge, AheadRows, Piece};
 use super::stats::{InputProgress, TaskStats};
 use super::time_spent::Doing;
 use crate::bus::{Bus, Commit, Committer, TaskId, checkpoint_topic};
@@ -65,11 +66,18 @@ pub struct Pace {
     pub snapshot_bytes: usize,
     /// .. or after this long, if anything was read.
     pub snapshot_interval: Duration,
+    /// How it reads what other tasks read too.
+    pub following: Following,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { commit_interval: Duration::from_millis(100), snapshot_bytes: 64 << 20, snapshot_interval: Duration::from_secs(30) }
+        Self {
+            commit_interval: Duration::from_millis(100),
+            snapshot_bytes: 64 << 20,
+            snapshot_interval: Duration::from_secs(30),
+            following: Following::Together,
+        }
     }
 }
 
@@ -185,7 +193,7 @@ impl Task {
         stats: Arc<TaskStats>,
         committer: Option<Box<dyn Committer>>,
     ) -> Self {
-        let inputs = inputs_of(&spec.sources);
+        let inputs = inputs_of(&spec.sources, spec.pace.following);
         let told_at = clock.now();
         let share = Share::new(&spec.budget);
         stats.turn(Doing::Busy);

@@ -45,6 +45,26 @@ pub(super) struct Sql {
     /// A tenth of it: shows that it works, its figures say little.
     #[arg(long)]
     quick: bool,
+    /// One part of it only.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Windows, sessions and frames.
+    Query,
+    /// What more readings cost.
+    Readings,
+    /// What more partitions cost.
+    Partitions,
+    /// What more patients cost.
+    Patients,
+    /// What more queries over one topic cost.
+    Queries,
+    /// What a patient's open window holds.
+    State,
 }
 
 /// A query that is measured.
@@ -52,6 +72,9 @@ struct Measured {
     name: &'static str,
     select: &'static str,
 }
+
+/// How many queries one topic has to serve.
+const MANY: usize = 30;
 
 /// Three vitals of a patient, and how many readings there were.
 macro_rules! statistics {
@@ -96,6 +119,22 @@ const STATE: Measured = Measured {
              count(heart_rate) AS n FROM TABLE(TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end",
 };
 
+/// What wards ask of a vital: statistics of short and long windows, a moving one, stays in its range, and the few readings outside of it.
+fn of_many(number: usize) -> String {
+    let vital = ["heart_rate", "spo2", "map", "resp_rate", "sbp", "dbp"][number / 5 % 6];
+    let window = match number % 5 {
+        0 => "TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+        1 => "TUMBLE(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '15' MINUTE)",
+        2 => "HOP(TABLE bench_vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE)",
+        3 => "SESSION(TABLE bench_vitals PARTITION BY patient_id, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
+        _ => return format!("SELECT patient_id, ts, {vital} FROM bench_vitals WHERE {vital} > 1000"),
+    };
+    format!(
+        "SELECT patient_id, window_start, window_end, avg({vital}) AS mean, min({vital}) AS least, max({vital}) AS most, count({vital}) AS n \
+         FROM TABLE({window}) GROUP BY patient_id, window_start, window_end"
+    )
+}
+
 /// Readings in a topic.
 #[derive(Clone, Copy)]
 struct Filled {
@@ -112,6 +151,7 @@ struct Filled {
 struct Took {
     seconds: f64,
     cpu: f64,
+    /// Of the query, or of the last of several.
     status: QueryStatus,
 }
 
@@ -122,21 +162,30 @@ pub(super) fn run(sql: &Sql) -> CommandResult {
     let most = (sql.most_patients / less).max(1);
     let rounds = if sql.quick { 1 } else { sql.rounds.max(1) };
     let usual = Filled { readings, patients: sql.patients, partitions: 1, interval_ms: 1000, closed: true };
-    on_topic(usual, |bench| QUERIES.iter().try_for_each(|query| bench.measured("query", query, rounds)))?;
-    for part in [8, 4, 2, 1] {
+    let wanted = |part| sql.only.is_none_or(|only| only == part);
+    if wanted(Part::Query) {
+        on_topic(usual, |bench| QUERIES.iter().try_for_each(|query| bench.measured("query", query, rounds)))?;
+    }
+    for part in [8, 4, 2, 1].into_iter().filter(|_| wanted(Part::Readings)) {
         on_topic(Filled { readings: (readings / part).max(1), ..usual }, |bench| bench.measured("readings", &TUMBLE, rounds))?;
     }
-    for partitions in [1, 4, 16, 64] {
+    for partitions in [1, 4, 16, 64].into_iter().filter(|_| wanted(Part::Partitions)) {
         on_topic(Filled { partitions, ..usual }, |bench| bench.measured("partitions", &TUMBLE, rounds))?;
     }
     // Three readings of each patient a window, however many patients: what differs is their number alone.
-    for patients in [1000, 10_000, 100_000, 1_000_000].into_iter().filter(|patients| *patients <= most) {
+    for patients in [1000, 10_000, 100_000, 1_000_000].into_iter().filter(|patients| wanted(Part::Patients) && *patients <= most) {
         let readings = (readings / (3 * patients)).max(1) * 3 * patients;
         on_topic(Filled { readings, patients, interval_ms: 20_000, ..usual }, |bench| bench.measured("patients", &TUMBLE, rounds))?;
     }
-    // Every patient in one window, which stays open; then they go on, until a snapshot has been taken with all of them in it.
-    let readings = (1 + SNAPSHOT_READINGS.div_ceil(most)) * most;
-    on_topic(Filled { readings, patients: most, partitions: 1, interval_ms: 1000, closed: false }, |bench| bench.state())
+    if wanted(Part::Queries) {
+        on_topic(usual, |bench| bench.many(rounds))?;
+    }
+    if wanted(Part::State) {
+        // Every patient in one window, which stays open; then they go on, until a snapshot has been taken with all of them in it.
+        let readings = (1 + SNAPSHOT_READINGS.div_ceil(most)) * most;
+        on_topic(Filled { readings, patients: most, partitions: 1, interval_ms: 1000, closed: false }, |bench| bench.state())?;
+    }
+    Ok(())
 }
 
 /// Does `work` with a topic of a node of its own.
@@ -224,27 +273,46 @@ impl Bench<'_> {
 
     /// One run of a query, to its end; it and its stream of results are gone afterwards.
     fn once(&self, query: &Measured) -> Result<Took, Failure> {
+        self.together(&[query.select.to_owned()])
+    }
+
+    /// One run of several queries side by side.
+    fn together(&self, selects: &[String]) -> Result<Took, Failure> {
         let (begun, before) = (Instant::now(), process().cpu_seconds);
-        self.sql(&format!("CREATE QUERY bench_results WITH ('delivery' = 'exactly_once') AS INSERT INTO bench_results {}", query.select))?;
-        let status = loop {
-            let status = self.runtime.block_on(self.node.query_status("bench_results"));
+        let names: Vec<_> = (0..selects.len()).map(|n| format!("bench_results_{n}")).collect();
+        for (name, select) in names.iter().zip(selects) {
+            self.sql(&format!("CREATE QUERY {name} WITH ('delivery' = 'exactly_once') AS INSERT INTO {name} {select}"))?;
+        }
+        let mut last = None;
+        for name in &names {
+            last = Some(self.finished(name, begun)?);
+        }
+        let status = last.ok_or_else(|| Failure::new("there is no query"))?;
+        let took = Took { seconds: begun.elapsed().as_secs_f64(), cpu: process().cpu_seconds - before, status };
+        for name in &names {
+            self.sql(&format!("DROP QUERY {name}; DROP STREAM {name}"))?;
+        }
+        self.rest();
+        Ok(took)
+    }
+
+    /// Waits until a query has read and committed everything.
+    fn finished(&self, name: &str, begun: Instant) -> Result<QueryStatus, Failure> {
+        loop {
+            let status = self.runtime.block_on(self.node.query_status(name));
             let status = status.ok_or_else(|| Failure::new("the query is gone"))?;
             if let Some(error) = status.error {
                 return Err(Failure::new(format!("the query failed: {error}")));
             }
             if status.counts.rows_in >= self.records() && status.lag == 0 {
-                break status;
+                return Ok(status);
             }
             if begun.elapsed() > LIMIT {
                 let read = status.counts.rows_in;
                 return Err(Failure::new(format!("only {read} of {} readings were read in {} s", self.records(), LIMIT.as_secs())));
             }
             std::thread::sleep(Duration::from_millis(2));
-        };
-        let took = Took { seconds: begun.elapsed().as_secs_f64(), cpu: process().cpu_seconds - before, status };
-        self.sql("DROP QUERY bench_results; DROP STREAM bench_results")?;
-        self.rest();
-        Ok(took)
+        }
     }
 
     /// What `part` looks at, as a line of JSON and a sentence.
@@ -260,7 +328,32 @@ impl Bench<'_> {
             query.name, took.status.counts.rows_out
         ));
         let figures = json!({ "seconds": took.seconds, "cpu_seconds": took.cpu, "per_cpu_second": per_cpu, "per_second": per });
-        self.line(part, query, &took.status, figures)
+        self.line(part, query.name, &took.status, figures)
+    }
+
+    /// What many queries over the one topic cost beside one of them: the mean of the five kinds there are.
+    fn many(&self, rounds: usize) -> CommandResult {
+        let median = |selects: &[String]| {
+            let mut runs = (0..rounds).map(|_| self.together(selects)).collect::<Result<Vec<_>, _>>()?;
+            runs.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
+            Ok::<_, Failure>(runs.swap_remove(rounds / 2))
+        };
+        let mut one = 0.0;
+        for kind in 0..5 {
+            one += median(&[of_many(kind)])?.cpu / 5.0;
+        }
+        for queries in [3, 10, MANY] {
+            let took = median(&(0..queries).map(of_many).collect::<Vec<_>>())?;
+            let times = took.cpu / one.max(0.01);
+            output::say(&format!("{queries} queries over one topic: {:.2} s of CPU, {times:.1} times one of them ({one:.2} s)", took.cpu));
+            let per = self.filled.readings as f64;
+            let figures = json!({
+                "seconds": took.seconds, "cpu_seconds": took.cpu, "per_cpu_second": per / took.cpu.max(0.01), "per_second": per / took.seconds,
+                "queries": queries, "one_cpu_seconds": one, "times_one": times,
+            });
+            self.line("queries", &format!("{queries} queries, {times:.1} times one of them"), &took.status, figures)?;
+        }
+        Ok(())
     }
 
     /// What a query holds of each patient in one window.
@@ -275,13 +368,13 @@ impl Bench<'_> {
             "seconds": took.seconds, "cpu_seconds": took.cpu, "per_cpu_second": per / took.cpu.max(0.01), "per_second": per / took.seconds,
             "state_bytes": held, "state_bytes_per_key_window": each, "resident_bytes_before": resident, "resident_bytes_after": process().resident_bytes,
         });
-        self.line("state", &STATE, &took.status, figures)
+        self.line("state", STATE.name, &took.status, figures)
     }
 
-    fn line(&self, part: &str, query: &Measured, status: &QueryStatus, figures: Value) -> CommandResult {
+    fn line(&self, part: &str, query: &str, status: &QueryStatus, figures: Value) -> CommandResult {
         let Filled { readings, patients, partitions, .. } = self.filled;
         let mut line = json!({
-            "bench": "sql", "part": part, "query": query.name, "readings": readings, "patients": patients, "partitions": partitions,
+            "bench": "sql", "part": part, "query": query, "readings": readings, "patients": patients, "partitions": partitions,
             "results": status.counts.rows_out, "late": status.counts.late,
         });
         if let (Some(line), Value::Object(figures)) = (line.as_object_mut(), figures) {

@@ -22,8 +22,8 @@ use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
 use crate::sql::statement::{CreateQuery, Kind, Name, Select, Statement};
 use crate::stream::{
-    BadRecords, Chain, Feed, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StateBudget, StreamError, Task, TaskSpec,
-    TaskStats, TopicSink,
+    BadRecords, Chain, Feed, Following, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StateBudget, StreamError, Task,
+    TaskSpec, TaskStats, TopicSink,
 };
 
 /// A plan with what it reads, found in the catalogue.
@@ -265,6 +265,7 @@ impl Engine {
         let pace = Pace {
             commit_interval: commit_interval.unwrap_or(self.options.commit_interval),
             snapshot_interval: self.options.snapshot_interval,
+            following: if matches!(&*entry.statement, Statement::CreateAlert(_)) { Following::First } else { Following::Together },
             ..Pace::default()
         };
         let delivery = self.delivery(entry, &plan);

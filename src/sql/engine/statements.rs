@@ -22,7 +22,7 @@ use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
 use crate::stream::{
-    ChannelSink, Delivery, Feed, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink,
+    ChannelSink, Delivery, Feed, Following, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink,
 };
 
 /// Batches that may wait for a slow reader.
@@ -280,7 +280,8 @@ impl Engine {
                 timeout: plan.timeout,
                 every: plan.every,
                 fingerprint: String::new(),
-                pace: Pace { commit_interval: self.options.commit_interval, ..Pace::default() },
+                // Its reader may be slow.
+                pace: Pace { commit_interval: self.options.commit_interval, following: Following::Alone, ..Pace::default() },
                 delivery: Delivery::ExactlyOnce,
                 budget: Arc::clone(&budget),
             };

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 
-use super::shared::grouping;
+use super::shared::{Grouping, grouping};
+use crate::stream::rowwise::take_column;
 use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
 
 /// Makes panes, and keeps emptied ones for the next use.
@@ -23,6 +24,10 @@ pub(in crate::stream) struct Maker {
 
 /// How many emptied panes are kept.
 const POOLED: usize = 8;
+/// A pane knows the groups of shared names where there are no more of these than so many times its groups, and ..
+const SPARSE: usize = 4;
+/// .. so many more.
+const SMALL: usize = 1024;
 
 #[derive(Default)]
 struct Pool(Vec<Live>);
@@ -114,7 +119,7 @@ impl Maker {
         }
         let keys = self.keys.as_ref().map(|keys| keys.keys()).transpose()?;
         let folds = self.folds.iter().map(|fold| fold.fold()).collect::<Result<_, _>>()?;
-        Ok(Live { keys, folds, groups: 0, numbers: Vec::new(), own: Vec::new() })
+        Ok(Live { keys, folds, groups: 0, numbers: Vec::new(), own: Vec::new(), named: Named::default() })
     }
 
     /// Takes back a pane whose groups have been taken out.
@@ -232,6 +237,60 @@ pub(in crate::stream) struct Live {
     numbers: Vec<usize>,
     /// The same of each text of a grouping.
     own: Vec<usize>,
+    named: Named,
+}
+
+/// The groups of texts that have a number which several queries share.
+#[derive(Default)]
+struct Named {
+    generation: u64,
+    /// By number: the group and one, or nothing where it is not known.
+    groups: Vec<u32>,
+    /// The places of those not known, and their groups, during one call.
+    missing: Vec<u32>,
+    found: Vec<usize>,
+}
+
+impl Named {
+    /// The group of each text of a grouping; what is not known is asked of `keys`.
+    fn groups_of(&mut self, grouping: &Grouping, keys: &mut dyn Keys, groups: &mut Vec<usize>) -> Result<(), StreamError> {
+        groups.clear();
+        // A table for many texts of which few are here would be larger than the state.
+        if grouping.end as usize > SPARSE * keys.len() + SMALL {
+            return keys.intern(std::slice::from_ref(&grouping.texts), groups);
+        }
+        if self.generation != grouping.generation {
+            self.forget();
+            self.generation = grouping.generation;
+        }
+        if self.groups.len() < grouping.end as usize {
+            self.groups.resize(grouping.end as usize, 0);
+        }
+        self.missing.clear();
+        for (place, name) in grouping.names.iter().enumerate() {
+            let known = self.groups[*name as usize];
+            if known == 0 {
+                self.missing.push(place as u32);
+            }
+            groups.push((known as usize).wrapping_sub(1));
+        }
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        self.found.clear();
+        keys.intern(&[take_column(&grouping.texts, &UInt32Array::from(self.missing.clone()))?], &mut self.found)?;
+        for (place, group) in self.missing.iter().zip(&self.found) {
+            groups[*place as usize] = *group;
+            if let Ok(group) = u32::try_from(*group + 1) {
+                self.groups[grouping.names[*place as usize] as usize] = group;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.groups.clear();
+    }
 }
 
 impl Live {
@@ -243,8 +302,7 @@ impl Live {
                 match shared {
                     None => known.intern(keys, &mut self.numbers)?,
                     Some(found) => {
-                        self.own.clear();
-                        known.intern(std::slice::from_ref(&found.texts), &mut self.own)?;
+                        self.named.groups_of(&found, known.as_mut(), &mut self.own)?;
                         self.numbers.extend(found.places.iter().map(|place| self.own[*place as usize]));
                     }
                 }
@@ -260,11 +318,13 @@ impl Live {
 
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>, StreamError> {
         self.groups = 0;
+        self.named.forget();
         self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.take())
     }
 
     pub(in crate::stream) fn bytes(&self) -> usize {
-        self.keys.as_ref().map_or(0, |keys| keys.size()) + self.folds.iter().map(|fold| fold.size()).sum::<usize>()
+        let named = self.named.groups.capacity() * size_of::<u32>();
+        named + self.keys.as_ref().map_or(0, |keys| keys.size()) + self.folds.iter().map(|fold| fold.size()).sum::<usize>()
     }
 }
 
@@ -293,6 +353,85 @@ impl Pane {
         match self {
             Self::Live(live) => live.bytes(),
             Self::Frozen(frozen) => frozen.columns.iter().map(|column| column.get_array_memory_size()).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+    use arrow::datatypes::DataType;
+    use proptest::prelude::*;
+
+    use super::super::shared::Names;
+    use super::*;
+    use crate::stream::doubles::Numbering;
+
+    /// What happens to a pane.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Rows whose texts have numbers.
+        Shared(Vec<u8>),
+        /// Rows that only this query reads.
+        Alone(Vec<u8>),
+        /// It is emptied.
+        Taken,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let keys = || proptest::collection::vec(0..40u8, 80..200);
+        prop_oneof![4 => keys().prop_map(Step::Shared), 2 => keys().prop_map(Step::Alone), 1 => Just(Step::Taken)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn groups_by_number_are_those_by_text(steps in proptest::collection::vec(step(), 1..12), elsewhere in proptest::collection::vec(20..60u8, 80..90)) {
+            let texts = |keys: &[u8]| keys.iter().map(|key| (*key > 0).then(|| format!("p{key}"))).collect::<StringArray>();
+            let mut names = Names::default();
+            // Another query has given numbers before.
+            Grouping::of(&texts(&elsewhere), &mut names);
+            let (mut one, mut other) = (Numbering(vec![DataType::Utf8]).keys().unwrap(), Numbering(vec![DataType::Utf8]).keys().unwrap());
+            let mut named = Named::default();
+            for step in steps {
+                let (mut by_number, mut by_text) = (Vec::new(), Vec::new());
+                match step {
+                    Step::Shared(keys) => {
+                        let column = texts(&keys);
+                        let Some(grouping) = Grouping::of(&column, &mut names) else { continue };
+                        let mut own = Vec::new();
+                        named.groups_of(&grouping, one.as_mut(), &mut own).unwrap();
+                        by_number.extend(grouping.places.iter().map(|place| own[*place as usize]));
+                        other.intern(&[Arc::new(column)], &mut by_text).unwrap();
+                    }
+                    Step::Alone(keys) => {
+                        let column: ArrayRef = Arc::new(texts(&keys));
+                        one.intern(std::slice::from_ref(&column), &mut by_number).unwrap();
+                        other.intern(&[column], &mut by_text).unwrap();
+                    }
+                    Step::Taken => {
+                        one.take().unwrap();
+                        other.take().unwrap();
+                        named.forget();
+                    }
+                }
+                prop_assert_eq!(by_number, by_text);
+                prop_assert_eq!(one.len(), other.len());
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_begin_anew_are_not_taken_for_the_old_ones() {
+        let mut names = Names::default();
+        let mut keys = Numbering(vec![DataType::Utf8]).keys().unwrap();
+        let (mut named, mut own) = (Named::default(), Vec::new());
+        let column =
+            |from: usize, count: usize| (from..from + count).flat_map(|n| [n, n]).map(|n| Some(format!("p{n}"))).collect::<StringArray>();
+        for from in [0, 40_000, 80_000, 0] {
+            let grouping = Grouping::of(&column(from, 40_000), &mut names).unwrap();
+            named.groups_of(&grouping, keys.as_mut(), &mut own).unwrap();
+            assert_eq!(own.first(), Some(&from), "generation {}", grouping.generation);
         }
     }
 }

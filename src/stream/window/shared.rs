@@ -1,8 +1,9 @@
 //! One numbering of a column's texts for all queries that group by it: [`grouping`].
 //!
 //! Queries over one topic read the same chunks, and most of them group by the same column: the patient. Each numbers its own groups,
-//! but which rows of a chunk are of one patient is found once. Always: a column is known again by its memory, which is held for
-//! as long as it is known, so that no other can lie there; a column that only one query asks for is not looked at twice.
+//! but which rows of a chunk are of one patient is found once, and a patient has a number by which each finds its group without reading
+//! the text. Always: a column is known again by its memory, which is held for as long as it is known, so that no other can lie there; a
+//! column that only one query asks for is not looked at twice; within a generation a number is one text's.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ const LEAST_ROWS: usize = 256;
 const MOST_BYTES: usize = 1 << 20;
 /// So many columns are known.
 const KNOWN: usize = 16;
+/// So many texts have numbers, and so many bytes; then they begin anew.
+const MOST_NAMES: usize = 1 << 16;
+const MOST_NAME_BYTES: usize = 4 << 20;
 
 /// Which rows of a column have the same text.
 pub(super) struct Grouping {
@@ -26,11 +30,41 @@ pub(super) struct Grouping {
     pub places: Vec<u32>,
     /// .. among those that there are, in the order in which they come first.
     pub texts: ArrayRef,
+    /// The number of each of these, the same in every column ..
+    pub names: Vec<u32>,
+    /// .. of the same generation; all of them are below ..
+    pub generation: u64,
+    /// .. this one.
+    pub end: u32,
+}
+
+/// The numbers of texts.
+#[derive(Default)]
+pub(super) struct Names {
+    generation: u64,
+    numbers: HashMap<Option<Box<str>>, u32, RandomState>,
+    bytes: usize,
+}
+
+impl Names {
+    fn of(&mut self, texts: &StringArray) -> Vec<u32> {
+        if self.numbers.len() + texts.len() > MOST_NAMES || self.bytes + texts.value_data().len() > MOST_NAME_BYTES {
+            *self = Self { generation: self.generation + 1, ..Self::default() };
+        }
+        let number = |text: Option<&str>| {
+            let next = self.numbers.len() as u32;
+            *self.numbers.entry(text.map(Box::from)).or_insert_with(|| {
+                self.bytes += text.map_or(0, str::len);
+                next
+            })
+        };
+        texts.iter().map(number).collect()
+    }
 }
 
 impl Grouping {
     /// Where most texts come once there is none.
-    fn of(column: &StringArray) -> Option<Self> {
+    pub(super) fn of(column: &StringArray, known_names: &mut Names) -> Option<Self> {
         let mut known: HashMap<Option<&str>, u32, RandomState> = HashMap::default();
         let mut firsts: Vec<u32> = Vec::new();
         let mut places = Vec::with_capacity(column.len());
@@ -45,7 +79,9 @@ impl Grouping {
             return None;
         }
         let texts = take(column, &UInt32Array::from(firsts), None).ok()?;
-        Some(Self { places, texts })
+        let names = known_names.of(texts.as_string());
+        let end = names.iter().max().map_or(0, |last| last + 1);
+        Some(Self { places, texts, names, generation: known_names.generation, end })
     }
 }
 
@@ -62,8 +98,14 @@ enum Found {
     Grouped(Option<Arc<Grouping>>),
 }
 
-/// The columns that were asked for last.
-struct Recent(Mutex<VecDeque<Seen>>);
+/// The columns that were asked for last, and the names in them.
+struct Recent(Mutex<Option<Known>>);
+
+#[derive(Default)]
+struct Known {
+    seen: VecDeque<Seen>,
+    names: Names,
+}
 
 static RECENT: Recent = Recent::new();
 
@@ -74,7 +116,7 @@ pub(super) fn grouping(column: &ArrayRef) -> Option<Arc<Grouping>> {
 
 impl Recent {
     const fn new() -> Self {
-        Self(Mutex::new(VecDeque::new()))
+        Self(Mutex::new(None))
     }
 
     fn grouping(&self, column: &ArrayRef) -> Option<Arc<Grouping>> {
@@ -82,7 +124,8 @@ impl Recent {
             return None;
         }
         let column = column.as_string::<i32>();
-        let mut seen = self.0.lock();
+        let mut known = self.0.lock();
+        let Known { seen, names } = known.get_or_insert_default();
         let Some(known) = seen.iter_mut().rev().find(|known| is_same(&known.column, column)) else {
             if seen.len() == KNOWN {
                 seen.pop_front();
@@ -92,7 +135,7 @@ impl Recent {
         };
         if matches!(known.found, Found::Nothing) {
             // The others wait for it: they would all do the same.
-            known.found = Found::Grouped(Grouping::of(column).map(Arc::new));
+            known.found = Found::Grouped(Grouping::of(column, names).map(Arc::new));
         }
         if let Found::Grouped(grouping) = &known.found { grouping.clone() } else { None }
     }

@@ -68,9 +68,17 @@ pub(super) fn split(rule: &WindowRule, rows: &Rows, closed: i64) -> Split {
     let mut places: BTreeMap<Place, Vec<u32>> = BTreeMap::new();
     let mut run: Vec<u32> = Vec::new();
     let mut current: Option<Place> = None;
+    // The current place, where its rows count in all windows of their pane: the next row is likely to be one of them.
+    let mut whole: Option<Place> = None;
     for (row, (at, before)) in rows.times.iter().zip(&rows.before).enumerate() {
         let row = row as u32;
-        let place = match place_of(rule, *at, (*before).max(closed)) {
+        let mark = (*before).max(closed);
+        let in_pane = |place: Place| place.start <= *at && *at < place.start + rule.pane_ms() && rule.places(*at);
+        if whole.is_some_and(|place| in_pane(place) && mark < place.first_end) {
+            run.push(row);
+            continue;
+        }
+        let place = match place_of(rule, *at, mark) {
             Judged::In(place) => place,
             Judged::Nowhere => continue,
             Judged::Late => {
@@ -78,10 +86,11 @@ pub(super) fn split(rule: &WindowRule, rows: &Rows, closed: i64) -> Split {
                 continue;
             }
         };
-        if current != Some(place)
-            && let Some(last) = current.replace(place)
-        {
-            places.entry(last).or_default().append(&mut run);
+        if current != Some(place) {
+            if let Some(last) = current.replace(place) {
+                places.entry(last).or_default().append(&mut run);
+            }
+            whole = Some(place).filter(|place| place.first_end == rule.first_end(place.start));
         }
         run.push(row);
     }
