@@ -122,7 +122,11 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         }
         Statement::Subscribe(subscribe) => vec![Need::Read(&subscribe.view.text)],
         Statement::Insert(insert) => vec![Need::Write(&insert.into.text)],
-        Statement::Show(_) | Statement::Describe(_) | Statement::Explain(Explain::Query { .. }) | Statement::WhyQuery(_) => vec![Need::See],
+        Statement::Show(_)
+        | Statement::Describe(_)
+        | Statement::DescribeSavepoint(_)
+        | Statement::Explain(Explain::Query { .. })
+        | Statement::WhyQuery(_) => vec![Need::See],
         Statement::CreateLike(like) => vec![Need::Change, Need::Look(like.topic.as_str())],
         Statement::CreateStream(_)
         | Statement::CreateTable(_)
@@ -130,8 +134,10 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         | Statement::CreateView(_)
         | Statement::CreateAlert(_)
         | Statement::CreateFunction(_)
+        | Statement::CreateSavepoint(_)
         | Statement::Pause(..)
         | Statement::Resume(..)
+        | Statement::Restore(_)
         | Statement::Drop(_) => vec![Need::Change],
     }
 }

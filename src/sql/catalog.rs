@@ -6,15 +6,18 @@
 //! parses, and whatever a query or alert reads is in here too.
 //!
 //! Streams, tables and views share one space of names, queries and alerts another: a query may be called like the
-//! stream it writes. A view is both, what can be read and what runs, and its name is taken in both. Functions have a third.
+//! stream it writes. A view is both, what can be read and what runs, and its name is taken in both. Functions have a third, savepoints a
+//! fourth.
 
 mod record;
+mod savepoint;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use record::{CATALOG_TOPIC, CatalogRecord, RecordError, ViewDef};
+pub use savepoint::{OriginDef, SAVEPOINT_FORMAT, SavedPlace, SavepointDef};
 pub use stream::StreamDef;
 
 use super::dialect::split_script;
@@ -47,6 +50,10 @@ pub struct Entry {
     pub stream: Option<Arc<StreamDef>>,
     /// For a view: what its results are.
     pub view: Option<Arc<ViewDef>>,
+    /// For a savepoint: what it holds.
+    pub savepoint: Option<Arc<SavepointDef>>,
+    /// For a query or alert: the savepoint that its tasks begin from where they have not yet.
+    pub origin: Option<Arc<OriginDef>>,
 }
 
 impl Entry {
@@ -187,6 +194,7 @@ pub struct Catalog {
     relations: BTreeMap<String, Arc<Entry>>,
     tasks: BTreeMap<String, Arc<Entry>>,
     functions: BTreeMap<String, Arc<Entry>>,
+    savepoints: BTreeMap<String, Arc<Entry>>,
 }
 
 impl Functions for Catalog {
@@ -214,7 +222,9 @@ impl Catalog {
             let entry = self.entry(parsed, kind, name, 1, now)?;
             return Ok(Change::Create(entry));
         };
-        if old.kind == kind && same_text(&old.text, &parsed.text) {
+        // A savepoint that was taken before is not the one that somebody asks for by hand.
+        let is_anew = kind == Kind::Savepoint && existing == Existing::AsWritten && !if_not_exists;
+        if old.kind == kind && !is_anew && same_text(&old.text, &parsed.text) {
             return Ok(Change::Unchanged(Arc::clone(old)));
         }
         if if_not_exists {
@@ -226,12 +236,16 @@ impl Catalog {
         if old.kind != kind {
             return Err(taken(format!("choose another name, or DROP {} {name} first", old.kind.word().to_uppercase())));
         }
+        if kind == Kind::Savepoint {
+            return Err(taken(format!("choose another name, or DROP SAVEPOINT {name} first")));
+        }
         if existing == Existing::AsWritten && !or_replace {
             let upper = kind.word().to_uppercase();
             return Err(taken(format!("write CREATE OR REPLACE {upper}, or IF NOT EXISTS to leave it")));
         }
         let mut entry = self.entry(parsed, kind, name, old.version + 1, now)?;
-        Arc::make_mut(&mut entry).paused = old.paused;
+        let new = Arc::make_mut(&mut entry);
+        (new.paused, new.origin) = (old.paused, old.origin.clone());
         Ok(Change::Replace { old: Arc::clone(old), new: entry })
     }
 
@@ -301,7 +315,12 @@ impl Catalog {
             stream: StreamDef::of(&parsed.statement).map(Arc::new),
             statement: Arc::new(parsed.statement),
             view: None,
+            savepoint: record.savepoint.map(Arc::new),
+            origin: record.origin.map(Arc::new),
         };
+        if kind == Kind::Savepoint && entry.savepoint.is_none() {
+            return Err(RecordError::Value(format!("savepoint \"{name}\" does not say what it holds")));
+        }
         if kind == Kind::View {
             let view = record.view.ok_or_else(|| RecordError::Value(format!("view \"{name}\" does not say what its results are")))?;
             entry = entry.with_view(view).map_err(|error| RecordError::Statement { name: name.clone(), error: Box::new(error) })?;
@@ -411,7 +430,14 @@ impl Catalog {
             stream: StreamDef::of(&parsed.statement).map(Arc::new),
             statement: Arc::new(parsed.statement.clone()),
             view: None,
+            savepoint: None,
+            origin: None,
         };
+        if let Statement::CreateSavepoint(savepoint) = &*entry.statement
+            && self.get(savepoint.kind, &savepoint.of.text).is_none()
+        {
+            return Err(self.missing(savepoint.kind, &savepoint.of));
+        }
         if let Some(stream) = &entry.stream {
             // What the decoder would refuse is refused now. The count of partitions is of no matter here.
             stream.schema(1).map_err(|e| e.at(name.place))?;
@@ -438,7 +464,7 @@ impl Catalog {
         let other = match kind {
             Kind::View => self.tasks.get(&name.text),
             Kind::Query | Kind::Alert => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
-            Kind::Stream | Kind::Table | Kind::Function => None,
+            Kind::Stream | Kind::Table | Kind::Function | Kind::Savepoint => None,
         };
         match other {
             None => Ok(()),
@@ -538,6 +564,7 @@ impl Catalog {
             Kind::Alert => "SHOW ALERTS lists what there is".to_owned(),
             Kind::View => "SHOW VIEWS lists what there is".to_owned(),
             Kind::Function => "SHOW FUNCTIONS lists what there is".to_owned(),
+            Kind::Savepoint => "SHOW SAVEPOINTS lists what there is".to_owned(),
         });
         SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(hint)
     }
@@ -547,6 +574,7 @@ impl Catalog {
             Kind::Stream | Kind::Table | Kind::View => &self.relations,
             Kind::Query | Kind::Alert => &self.tasks,
             Kind::Function => &self.functions,
+            Kind::Savepoint => &self.savepoints,
         }
     }
 
@@ -555,6 +583,7 @@ impl Catalog {
             Kind::Stream | Kind::Table | Kind::View => &mut self.relations,
             Kind::Query | Kind::Alert => &mut self.tasks,
             Kind::Function => &mut self.functions,
+            Kind::Savepoint => &mut self.savepoints,
         }
     }
 }
@@ -567,6 +596,7 @@ fn intent(statement: &Statement) -> (bool, bool) {
         Statement::CreateQuery(q) | Statement::CreateView(q) => (q.or_replace, q.if_not_exists),
         Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
         Statement::CreateFunction(f) => (f.or_replace, f.if_not_exists),
+        Statement::CreateSavepoint(s) => (false, s.if_not_exists),
         _ => (false, false),
     }
 }

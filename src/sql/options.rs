@@ -127,7 +127,7 @@ pub enum EpochUnit {
 }
 
 /// Where a query begins to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// At the oldest record kept.
     Earliest,
@@ -135,6 +135,18 @@ pub enum Start {
     Latest,
     /// At the first record that is not older.
     At(Timestamp),
+    /// Where the savepoint of this name was taken, and with its state.
+    Savepoint(String),
+}
+
+/// What becomes of a savepoint's state that is another plan's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SavepointState {
+    /// The statement is refused.
+    #[default]
+    Kept,
+    /// It is made again from the input.
+    Remade,
 }
 
 /// How grave an alert is.
@@ -215,6 +227,8 @@ pub struct QueryOptions {
     pub delivery: Option<Delivery>,
     /// Where it begins; from the earliest where nothing is given.
     pub start: Start,
+    /// What becomes of a savepoint's state that does not fit.
+    pub savepoint_state: SavepointState,
     /// The longest an output waits for its commit; the node's default where none is given.
     pub commit_interval: Option<Duration>,
     /// How long state is kept for which no row comes.
@@ -246,6 +260,8 @@ pub struct AlertOptions {
     pub notify_max_age: Duration,
     /// Where it begins; at the latest where nothing is given.
     pub start: Start,
+    /// What becomes of a savepoint's state that does not fit.
+    pub savepoint_state: SavepointState,
     /// How often a change of an alert may be written; as the node says where nothing is said.
     pub delivery: Option<Delivery>,
     /// How many bytes of state it may hold, `Some(None)` for any number; the node's limit where nothing is said.
@@ -317,6 +333,17 @@ impl Options {
     fn start(&self, otherwise: Start) -> Start {
         self.value("start").and_then(read_start).unwrap_or(otherwise)
     }
+
+    /// The value of `savepoint.state`, which says nothing where no savepoint is.
+    fn savepoint_state(&self) -> Result<SavepointState, SqlError> {
+        let Some(given) = self.given.iter().find(|g| g.name == "savepoint.state") else { return Ok(SavepointState::default()) };
+        if !matches!(self.value("start").and_then(read_start), Some(Start::Savepoint(_))) {
+            return Err(SqlError::new(Code::BadOption, "option 'savepoint.state' says nothing without a savepoint to begin from")
+                .at(given.name_place)
+                .hint("leave it out, or name the savepoint: 'start' = 'savepoint:<name>'"));
+        }
+        Ok(if given.value == "remade" { SavepointState::Remade } else { SavepointState::Kept })
+    }
 }
 
 /// The letter that a `csv.delimiter` stands for.
@@ -343,12 +370,13 @@ fn unknown(owner: &str, spec: &'static [OptionSpec], option: &Given) -> SqlError
         .note(format!("options: {all}"))
 }
 
-/// Reads `earliest`, `latest` or a time.
+/// Reads `earliest`, `latest`, `savepoint:<name>` or a time.
 fn read_start(text: &str) -> Option<Start> {
-    match text {
-        "earliest" => Some(Start::Earliest),
-        "latest" => Some(Start::Latest),
-        other => Timestamp::parse(other).map(Start::At),
+    match (text, text.split_once(':')) {
+        ("earliest", _) => Some(Start::Earliest),
+        ("latest", _) => Some(Start::Latest),
+        (_, Some(("savepoint", name))) => Some(name.trim()).filter(|name| !name.is_empty()).map(|name| Start::Savepoint(name.to_owned())),
+        (other, _) => Timestamp::parse(other).map(Start::At),
     }
 }
 
@@ -431,6 +459,7 @@ impl QueryOptions {
         Ok(Self {
             delivery: given.value("delivery").and_then(Delivery::of),
             start: given.start(Start::Earliest),
+            savepoint_state: given.savepoint_state()?,
             commit_interval: given.duration_or_none("commit.interval"),
             state_ttl: match given.value("state.ttl") {
                 None => StateTtl::Unstated,
@@ -460,6 +489,7 @@ impl AlertOptions {
             notify: table::webhooks(given.value("notify").unwrap_or_default()).unwrap_or_default(),
             notify_max_age: given.duration("notify.max-age"),
             start: given.start(Start::Latest),
+            savepoint_state: given.savepoint_state()?,
             delivery: given.value("delivery").and_then(Delivery::of),
             state_max: given.state_max(),
             given,

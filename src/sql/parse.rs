@@ -16,7 +16,7 @@ use super::dialect::tokens::{is_word, word, words_at};
 use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
 use super::spelling;
-use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, StateTtl, Statement, Subscribe};
+use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Restore, Select, Show, StateTtl, Statement, Subscribe};
 
 /// How deep brackets and subqueries may lie in one another.
 const RECURSION_LIMIT: usize = 50;
@@ -89,7 +89,6 @@ const OTHER_STATEMENTS: &[&str] = &[
     "REFRESH",
     "REPLACE",
     "RESET",
-    "RESTORE",
     "REVOKE",
     "ROLLBACK",
     "SAVEPOINT",
@@ -107,8 +106,23 @@ const OTHER_STATEMENTS: &[&str] = &[
 ];
 
 /// First words of the statements there are.
-const STATEMENTS: [&str; 14] =
-    ["CREATE", "SELECT", "WITH", "VALUES", "INSERT", "PAUSE", "RESUME", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "WHY", "SUBSCRIBE"];
+const STATEMENTS: [&str; 15] = [
+    "CREATE",
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "INSERT",
+    "PAUSE",
+    "RESUME",
+    "RESTORE",
+    "DROP",
+    "SHOW",
+    "DESCRIBE",
+    "DESC",
+    "EXPLAIN",
+    "WHY",
+    "SUBSCRIBE",
+];
 
 fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let Some(first) = tokens.first() else { return Err(SqlError::syntax("there is no statement")) };
@@ -131,13 +145,16 @@ fn statement(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
             let name = last_name(&mut p, kind)?;
             Ok(if verb == "PAUSE" { Statement::Pause(kind, name) } else { Statement::Resume(kind, name) })
         }
+        "RESTORE" => restore(tokens),
         "DROP" => drop_object(tokens),
         "SHOW" => show(tokens),
         "DESCRIBE" | "DESC" => {
             let mut p = rest(tokens, 1);
             // The kind may be said; the name alone is enough, for a name means one thing.
-            if let Token::Word(_) = p.peek_nth_token(1).token {
-                kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert])?;
+            if let Token::Word(_) = p.peek_nth_token(1).token
+                && kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Savepoint])? == Kind::Savepoint
+            {
+                return Ok(Statement::DescribeSavepoint(last_name(&mut p, Kind::Savepoint)?));
             }
             let name = name(&mut p, "stream")?;
             end(&p)?;
@@ -345,9 +362,30 @@ fn subscribe(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     Ok(Statement::Subscribe(Subscribe { view, filter, as_of }))
 }
 
+/// `RESTORE QUERY q FROM SAVEPOINT s`.
+fn restore(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
+    let mut p = rest(tokens, 1);
+    let token = p.peek_token();
+    if next_words(&p, &["MATERIALIZED"]) || next_words(&p, &["VIEW"]) {
+        return Err(SqlError::not_supported("RESTORE VIEW")
+            .at(Place::of(token.span))
+            .hint("a view's rows would stay those of later: let a query begin from the savepoint, or CREATE OR REPLACE the view"));
+    }
+    let kind = kind(&mut p, &[Kind::Query, Kind::Alert])?;
+    let name = name(&mut p, kind.word())?;
+    if !next_words(&p, &["FROM", "SAVEPOINT"]) {
+        let token = p.peek_token();
+        let hint = format!("write RESTORE {} {name} FROM SAVEPOINT s", kind.word().to_ascii_uppercase());
+        return Err(SqlError::syntax(format!("expected FROM SAVEPOINT, found {}", shown(&token))).at(Place::of(token.span)).hint(hint));
+    }
+    (0..2).for_each(|_| drop(p.next_token()));
+    let savepoint = last_name(&mut p, Kind::Savepoint)?;
+    Ok(Statement::Restore(Restore { kind, name, savepoint }))
+}
+
 fn drop_object(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let mut p = rest(tokens, 1);
-    let kind = kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function])?;
+    let kind = kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function, Kind::Savepoint])?;
     let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = name(&mut p, kind.word())?;
     let token = p.peek_token();
@@ -359,13 +397,14 @@ fn drop_object(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
 }
 
 fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
-    const LISTS: [(&str, Kind); 6] = [
+    const LISTS: [(&str, Kind); 7] = [
         ("STREAMS", Kind::Stream),
         ("TABLES", Kind::Table),
         ("QUERIES", Kind::Query),
         ("VIEWS", Kind::View),
         ("ALERTS", Kind::Alert),
         ("FUNCTIONS", Kind::Function),
+        ("SAVEPOINTS", Kind::Savepoint),
     ];
     let mut p = rest(tokens, 1);
     let what = p.next_token();
@@ -374,7 +413,8 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     if written == "CREATE" {
         let mut said = None;
         if let Token::Word(_) = p.peek_nth_token(1).token {
-            said = Some(kind(&mut p, &[Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function])?);
+            let kinds = [Kind::Stream, Kind::Table, Kind::Query, Kind::View, Kind::Alert, Kind::Function, Kind::Savepoint];
+            said = Some(kind(&mut p, &kinds)?);
         }
         let name = name(&mut p, said.map_or("stream", Kind::word))?;
         end(&p)?;
@@ -398,7 +438,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         let hint = if written == "COLUMNS" {
             "write DESCRIBE s"
         } else {
-            "SHOW takes STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS and CREATE"
+            "SHOW takes STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS, SAVEPOINTS and CREATE"
         };
         return Err(SqlError::not_supported(&format!("SHOW {written}")).at(place).hint(hint));
     }
@@ -407,7 +447,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         if matches!(what.token, Token::EOF) { "SHOW does not say what".to_owned() } else { format!("cannot show {}", shown(&what)) };
     Err(SqlError::syntax(message)
         .at(place)
-        .hint(hint.unwrap_or_else(|| "write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS or CREATE ..".to_owned())))
+        .hint(hint.unwrap_or_else(|| "write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS, SAVEPOINTS or CREATE ..".to_owned())))
 }
 
 fn explain(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {

@@ -12,10 +12,10 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 pub use print::{canonical, derived_stream};
 
-use super::catalog::{Catalog, Entry, StreamDef};
+use super::catalog::{Catalog, Entry, SavedPlace, SavepointDef, StreamDef};
 use super::macros::signature;
 use super::parse::parse_statement;
-use super::statement::{Column, ColumnSource, CreateFunction, Kind};
+use super::statement::{Column, ColumnSource, CreateFunction, Kind, Statement};
 use super::types::sql_type;
 use crate::time::Timestamp;
 
@@ -38,13 +38,54 @@ pub struct TaskLine {
     pub error: Option<String>,
 }
 
-/// Answers `SHOW STREAMS`, `SHOW TABLES`, `SHOW QUERIES`, `SHOW VIEWS`, `SHOW ALERTS`. `status` is asked once a query or alert.
+/// Answers `SHOW STREAMS`, `SHOW TABLES`, `SHOW QUERIES`, `SHOW VIEWS`, `SHOW ALERTS`, `SHOW FUNCTIONS`, `SHOW SAVEPOINTS`. `status` is asked once a query or alert.
 pub fn show_all(catalog: &Catalog, kind: Kind, status: impl FnMut(&str) -> TaskLine) -> RecordBatch {
     match kind {
         Kind::Stream | Kind::Table => relations(catalog, kind),
         Kind::Query | Kind::View | Kind::Alert => tasks(catalog, kind, status),
         Kind::Function => functions(catalog),
+        Kind::Savepoint => savepoints(catalog),
     }
+}
+
+fn savepoints(catalog: &Catalog) -> RecordBatch {
+    let all: Vec<(&Arc<Entry>, &Arc<SavepointDef>)> = catalog.savepoints().collect();
+    let of = |entry: &Entry| match &*entry.statement {
+        Statement::CreateSavepoint(savepoint) => format!("{} {}", savepoint.kind.word(), savepoint.of),
+        _ => String::new(),
+    };
+    batch(vec![
+        ("name", text(all.iter().map(|(entry, _)| entry.name.clone()).collect())),
+        ("of", text(all.iter().map(|(entry, _)| of(entry)).collect())),
+        ("version", Arc::new(UInt64Array::from_iter_values(all.iter().map(|(_, def)| def.version)))),
+        ("taken", times(all.iter().map(|(entry, _)| Some(entry.created)))),
+        ("tasks", Arc::new(Int32Array::from_iter_values(all.iter().map(|(_, def)| def.tasks)))),
+        ("bytes", Arc::new(UInt64Array::from_iter_values(all.iter().map(|(_, def)| def.bytes)))),
+        ("positions", text(all.iter().map(|(_, def)| def.positions()).collect())),
+        ("program", text(all.iter().map(|(_, def)| def.program.clone()).collect())),
+    ])
+}
+
+/// Answers `DESCRIBE SAVEPOINT`: where it stood. `there` says of each place how many records lie behind it, or what is amiss.
+pub fn describe_savepoint(def: &SavepointDef, mut there: impl FnMut(&SavedPlace) -> Result<i64, String>) -> RecordBatch {
+    let behind: Vec<Result<i64, String>> = def.places.iter().map(&mut there).collect();
+    batch(vec![
+        ("task", Arc::new(Int32Array::from_iter_values(def.places.iter().map(|place| place.task)))),
+        ("topic", text(def.places.iter().map(|place| place.topic.clone()).collect())),
+        ("partition", Arc::new(Int32Array::from_iter_values(def.places.iter().map(|place| place.partition)))),
+        ("position", Arc::new(Int64Array::from_iter_values(def.places.iter().map(|place| place.position)))),
+        ("watermark", times(def.places.iter().map(|place| place.watermark.map(Timestamp)))),
+        ("behind", Arc::new(behind.iter().map(|there| there.as_ref().ok().copied()).collect::<Int64Array>())),
+        ("amiss", maybe_text(behind.into_iter().map(Result::err).collect())),
+    ])
+}
+
+fn times(values: impl Iterator<Item = Option<Timestamp>>) -> ArrayRef {
+    Arc::new(
+        values
+            .map(|at| at.filter(|at| *at > Timestamp::MIN && *at < Timestamp::MAX).map(Timestamp::millis))
+            .collect::<TimestampMillisecondArray>(),
+    )
 }
 
 fn functions(catalog: &Catalog) -> RecordBatch {
@@ -94,15 +135,7 @@ fn tasks(catalog: &Catalog, kind: Kind, mut status: impl FnMut(&str) -> TaskLine
         ("rows_in", Arc::new(UInt64Array::from_iter_values(lines.iter().map(|l| l.rows_in)))),
         ("rows_out", Arc::new(UInt64Array::from_iter_values(lines.iter().map(|l| l.rows_out)))),
         ("late", Arc::new(UInt64Array::from_iter_values(lines.iter().map(|l| l.late)))),
-        (
-            "watermark",
-            Arc::new(
-                lines
-                    .iter()
-                    .map(|l| l.watermark.filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).map(Timestamp::millis))
-                    .collect::<TimestampMillisecondArray>(),
-            ),
-        ),
+        ("watermark", times(lines.iter().map(|l| l.watermark))),
         ("lag", Arc::new(lines.iter().map(|l| l.lag).collect::<Int64Array>())),
         ("error", maybe_text(lines.iter().map(|l| l.error.clone()).collect())),
     ]);
@@ -111,7 +144,7 @@ fn tasks(catalog: &Catalog, kind: Kind, mut status: impl FnMut(&str) -> TaskLine
 
 fn priority(entry: &Entry) -> Option<String> {
     match &*entry.statement {
-        super::statement::Statement::CreateAlert(alert) => Some(alert.options.priority.as_str().to_owned()),
+        Statement::CreateAlert(alert) => Some(alert.options.priority.as_str().to_owned()),
         _ => None,
     }
 }
@@ -160,9 +193,13 @@ pub fn describe_schema(schema: &Schema) -> RecordBatch {
     ])
 }
 
-/// Answers `SHOW CREATE`: the statement in its canonical spelling, which reads back as the same statement.
+/// Answers `SHOW CREATE`: the statement in its canonical spelling, which reads back as the same statement; of a savepoint the statement
+/// of what it is of, as that was written.
 #[must_use]
 pub fn show_create(entry: &Entry) -> String {
+    if let Some(savepoint) = &entry.savepoint {
+        return savepoint.text.clone();
+    }
     let printed = canonical(&entry.statement);
     let again = parse_statement(&printed).ok().map(|parsed| canonical(&parsed.statement));
     if again.as_deref() == Some(printed.as_str()) { printed } else { entry.text.clone() }

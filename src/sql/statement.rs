@@ -127,6 +127,8 @@ pub enum Statement {
     CreateAlert(Box<CreateAlert>),
     /// `CREATE FUNCTION`.
     CreateFunction(Box<CreateFunction>),
+    /// `CREATE SAVEPOINT s FOR QUERY q`.
+    CreateSavepoint(CreateSavepoint),
     /// A query typed by hand, with or without `EMIT CHANGES`.
     Select(Box<Select>),
     /// `SUBSCRIBE TO v`.
@@ -137,12 +139,16 @@ pub enum Statement {
     Pause(Kind, Name),
     /// `RESUME QUERY`, `RESUME ALERT`.
     Resume(Kind, Name),
+    /// `RESTORE QUERY q FROM SAVEPOINT s`.
+    Restore(Restore),
     /// `DROP ..`.
     Drop(DropObject),
     /// `SHOW ..`.
     Show(Show),
     /// `DESCRIBE x`.
     Describe(Name),
+    /// `DESCRIBE SAVEPOINT s`.
+    DescribeSavepoint(Name),
     /// `EXPLAIN ..`.
     Explain(Explain),
     /// `WHY QUERY q`.
@@ -160,6 +166,7 @@ impl Statement {
             Self::CreateView(v) => Some((Kind::View, &v.name)),
             Self::CreateAlert(a) => Some((Kind::Alert, &a.name)),
             Self::CreateFunction(f) => Some((Kind::Function, &f.name)),
+            Self::CreateSavepoint(s) => Some((Kind::Savepoint, &s.name)),
             _ => None,
         }
     }
@@ -180,6 +187,8 @@ pub enum Kind {
     Alert,
     /// A function that stands for an expression.
     Function,
+    /// Where a query, view or alert stood at a moment, with its state.
+    Savepoint,
 }
 
 impl Kind {
@@ -193,6 +202,7 @@ impl Kind {
             Self::View => "view",
             Self::Alert => "alert",
             Self::Function => "function",
+            Self::Savepoint => "savepoint",
         }
     }
 }
@@ -457,6 +467,30 @@ pub struct CreateAlert {
     pub options: AlertOptions,
     /// What it finds.
     pub select: Select,
+}
+
+/// `CREATE SAVEPOINT [IF NOT EXISTS] s FOR QUERY | VIEW | ALERT q`.
+#[derive(Clone, Debug)]
+pub struct CreateSavepoint {
+    /// Its name.
+    pub name: Name,
+    /// Whether an existing one is left as it is.
+    pub if_not_exists: bool,
+    /// What it is of: a query, view or alert.
+    pub kind: Kind,
+    /// Of which.
+    pub of: Name,
+}
+
+/// `RESTORE QUERY | ALERT q FROM SAVEPOINT s`.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// What goes back: a query or alert.
+    pub kind: Kind,
+    /// Which.
+    pub name: Name,
+    /// To where.
+    pub savepoint: Name,
 }
 
 /// `INSERT INTO s [(columns)] VALUES (..), ..`.

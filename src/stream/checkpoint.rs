@@ -184,6 +184,9 @@ pub struct Manifest {
     pub topics: Vec<String>,
     /// The merged watermark, in milliseconds.
     pub merged: i64,
+    /// The savepoint that the task has begun from, in the words of who let it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// How many parts.
     pub parts: usize,
     /// The state's checksum, over all parts in order.
@@ -247,6 +250,12 @@ impl Restored {
             }
         }
         Some(Manifest { epoch, fingerprint: String::new(), merged: i64::MIN, ..manifest })
+    }
+
+    /// Whether the task has begun from the savepoint that goes by this mark.
+    #[must_use]
+    pub fn has_begun_from(&self, mark: &str) -> bool {
+        self.snapshot.as_ref().is_some_and(|(manifest, _)| manifest.origin.as_deref() == Some(mark))
     }
 
     /// The epoch of the last commit.
@@ -405,6 +414,7 @@ mod tests {
             partitions: BTreeMap::from([(0, mark(10)), (1, mark(11)), (second, mark(20)), (2 * second + 1, mark(31))]),
             topics: vec!["a".to_owned(), "b".to_owned(), "a".to_owned()],
             merged: 0,
+            origin: None,
             parts: 0,
             crc: 0,
         };

@@ -58,7 +58,9 @@ pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
 pub use source::{AheadJudge, AheadRows, FAR_AHEAD_MS, Piece, Stamper, TimeRule, millis};
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, Refill, TaskCounts, TaskStats};
-pub use task::{Control, Delivery, Pace, StartAt, Task, TaskSpec, checkpoint_place, hand_over, start_of};
+pub use task::{
+    Control, Delivery, Origin, Pace, Saved, SavedInput, StartAt, Task, TaskSpec, checkpoint_place, hand_over, has_begun, save, start_of,
+};
 pub use time_spent::{Doing, TimeShares};
 pub use update::{GroupEmit, GroupLife, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
 pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

@@ -10,9 +10,11 @@
 mod ahead;
 mod handover;
 mod restore;
+mod savepoint;
 
 pub use ahead::Delivery;
 pub use handover::hand_over;
+pub use savepoint::{Origin, Saved, SavedInput, has_begun, save};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -101,6 +103,8 @@ pub struct TaskSpec {
     pub delivery: Delivery,
     /// What the query's tasks may hold together.
     pub budget: Arc<StateBudget>,
+    /// The savepoint it begins from, unless it has done so before.
+    pub origin: Option<Origin>,
 }
 
 /// What a running task is told.
@@ -163,9 +167,14 @@ impl Task {
         stats: Arc<TaskStats>,
     ) -> Result<Self, StreamError> {
         let committer = bus.committer(&spec.id).await?;
-        let restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id)).await?;
+        let mut restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id)).await?;
+        let mut anew = None;
+        if let Some(origin) = spec.origin.as_ref().filter(|origin| !restored.has_begun_from(&origin.mark)) {
+            anew = Some(restored.epoch());
+            restored = origin.read(bus.as_ref(), &spec.id).await?;
+        }
         let mut task = Self::new(spec, chain, sink, bus, clock, stats, Some(committer));
-        task.restore(restored).await?;
+        task.restore(restored, anew).await?;
         Ok(task)
     }
 

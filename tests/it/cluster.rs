@@ -13,14 +13,14 @@ use vitalsql::record::{PartitionId, TopicName, TopicPartition};
 use vitalsql::sql::Outcome;
 use vitalsql::time::{Clock, Timestamp};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 const PATIENTS: i64 = 8;
 /// Readings of a patient come this far apart.
 const STEP_MS: i64 = 7_000;
 const MINUTE_MS: i64 = 60_000;
-const EPOCH_MS: i64 = 1_700_000_040_000;
+pub(super) const EPOCH_MS: i64 = 1_700_000_040_000;
 
-const SCRIPT: &str = "
+pub(super) const SCRIPT: &str = "
     CREATE STREAM vitals (patient_id VARCHAR NOT NULL, hr INT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
         WITH ('topic' = 'vitals', 'format' = 'json', 'key' = 'patient_id', 'partitions' = '3');
     CREATE QUERY per_minute AS INSERT INTO minutes
@@ -29,7 +29,7 @@ const SCRIPT: &str = "
         GROUP BY patient_id, window_start, window_end
         EMIT ON WINDOW CLOSE;";
 
-async fn start(dir: &Path, more: &[(&str, &str)]) -> Node {
+pub(super) async fn start(dir: &Path, more: &[(&str, &str)]) -> Node {
     let dir = dir.display().to_string();
     let mut flags = vec![("data_dir", dir), ("http.listen", "127.0.0.1:0".to_owned()), ("log.min_free_bytes", "0".to_owned())];
     flags.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
@@ -37,14 +37,14 @@ async fn start(dir: &Path, more: &[(&str, &str)]) -> Node {
     Node::start(NodeOptions::new(config, Clock::system())).await.expect("a node starts")
 }
 
-async fn run(node: &Node, text: &str) {
+pub(super) async fn run(node: &Node, text: &str) {
     if let Err(error) = node.execute(text).await {
         panic!("{}", error.render(text));
     }
 }
 
 /// Readings `from..to` of every patient.
-async fn write(node: &Node, from: i64, to: i64) {
+pub(super) async fn write(node: &Node, from: i64, to: i64) {
     let mut records = Vec::new();
     for n in from..to {
         for patient in 0..PATIENTS {
@@ -61,7 +61,7 @@ const fn hr(patient: i64, n: i64) -> i64 {
 }
 
 /// What the query has to have written after `readings` readings of every patient: the windows that are over.
-fn expected(readings: i64) -> Vec<(String, i64, i64, i64)> {
+pub(super) fn expected(readings: i64) -> Vec<(String, i64, i64, i64)> {
     let mut windows: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
     let closed = (EPOCH_MS + (readings - 1) * STEP_MS) / MINUTE_MS * MINUTE_MS;
     for patient in 0..PATIENTS {
@@ -76,9 +76,9 @@ fn expected(readings: i64) -> Vec<(String, i64, i64, i64)> {
     windows.into_iter().map(|((patient, start), (count, total))| (patient, start, count, total)).collect()
 }
 
-/// What topic `minutes` holds, as a client sees it who reads committed records only.
-async fn written(node: &Node) -> Vec<(String, i64, i64, i64)> {
-    let topic = TopicName::new("minutes").expect("a name");
+/// What a topic of such windows holds, as a client sees it who reads committed records only.
+pub(super) async fn written(node: &Node, name: &str) -> Vec<(String, i64, i64, i64)> {
+    let topic = TopicName::new(name).expect("a name");
     let mut all = Vec::new();
     for partition in 0..node.bus().partitions(&topic).await.expect("an answer").unwrap_or(0) {
         let place = TopicPartition::new(topic.clone(), PartitionId(partition));
@@ -104,10 +104,10 @@ async fn written(node: &Node) -> Vec<(String, i64, i64, i64)> {
     all
 }
 
-async fn settled(node: &Node, readings: i64) {
+pub(super) async fn settled(node: &Node, readings: i64) {
     let (wanted, end) = (expected(readings), Instant::now() + DEADLINE);
     loop {
-        let all = written(node).await;
+        let all = written(node, "minutes").await;
         if all.len() >= wanted.len() || Instant::now() > end {
             assert_eq!(all, wanted);
             return;
@@ -126,7 +126,7 @@ async fn states(node: &Node) -> Vec<String> {
     batches.iter().flat_map(state).collect()
 }
 
-async fn until_states(node: &Node, fit: impl Fn(&[String]) -> bool) {
+pub(super) async fn until_states(node: &Node, fit: impl Fn(&[String]) -> bool) {
     let end = Instant::now() + DEADLINE;
     loop {
         let states = states(node).await;

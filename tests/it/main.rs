@@ -6,3 +6,4 @@ mod golden;
 mod house;
 mod queries;
 mod replaced_alert;
+mod savepoints;

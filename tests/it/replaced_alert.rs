@@ -18,7 +18,7 @@ async fn run(node: &Node, text: &str) {
 }
 
 /// The records of the alerts topic, once there are so many: state and id of each, in order.
-async fn alerts(node: &Node, wanted: usize) -> Vec<(String, String)> {
+pub(super) async fn alerts(node: &Node, wanted: usize) -> Vec<(String, String)> {
     let begun = Instant::now();
     let bus = node.bus();
     let topic = TopicName::new("alerts").expect("a name");

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+use super::savepoint::{OriginDef, SavepointDef};
 use crate::sql::error::SqlError;
 use crate::sql::statement::Kind;
 use crate::time::Timestamp;
@@ -58,6 +59,10 @@ struct Stored {
     text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     view: Option<ViewDef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    savepoint: Option<SavepointDef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<OriginDef>,
 }
 
 /// What a view's statement does not say by itself: what its results were found to be when it was made.
@@ -77,6 +82,8 @@ pub(super) struct Read {
     pub paused: bool,
     pub text: String,
     pub view: Option<ViewDef>,
+    pub savepoint: Option<SavepointDef>,
+    pub origin: Option<OriginDef>,
 }
 
 impl CatalogRecord {
@@ -91,6 +98,8 @@ impl CatalogRecord {
             paused: entry.paused,
             text: entry.text.clone(),
             view: entry.view.as_deref().cloned(),
+            savepoint: entry.savepoint.as_deref().cloned(),
+            origin: entry.origin.as_deref().cloned(),
         };
         let value = serde_json::to_vec(&stored).expect("text and numbers become JSON");
         Self { key: key(entry), value: Some(value) }
@@ -110,8 +119,8 @@ fn key(entry: &Entry) -> Vec<u8> {
 pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
     let text = String::from_utf8_lossy(key);
     let parts = text.split_once(':').and_then(|(kind, name)| {
-        let kind =
-            [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert, Kind::Function].into_iter().find(|k| k.word() == kind)?;
+        let kinds = [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert, Kind::Function, Kind::Savepoint];
+        let kind = kinds.into_iter().find(|k| k.word() == kind)?;
         (!name.is_empty()).then(|| (kind, name.to_owned()))
     });
     parts.ok_or_else(|| RecordError::Key(text.chars().take(200).collect()))
@@ -120,5 +129,6 @@ pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
 pub(super) fn read_value(value: &[u8]) -> Result<Read, RecordError> {
     let stored: Stored = serde_json::from_slice(value).map_err(|e| RecordError::Value(e.to_string()))?;
     let created = Timestamp::parse(&stored.created).ok_or_else(|| RecordError::Value(format!("\"{}\" is not a time", stored.created)))?;
-    Ok(Read { version: stored.version, created, paused: stored.paused, text: stored.text, view: stored.view })
+    let Stored { version, paused, text, view, savepoint, origin, .. } = stored;
+    Ok(Read { version, created, paused, text, view, savepoint, origin })
 }

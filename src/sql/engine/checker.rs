@@ -98,7 +98,7 @@ impl Checker {
                 self.catalog.apply(&change);
                 Ok(())
             }
-            Statement::CreateFunction(_) => self.create(parsed),
+            Statement::CreateFunction(_) | Statement::CreateSavepoint(_) => self.create(parsed),
             Statement::CreateLike(like) => {
                 Err(SqlError::new(Code::BadDefinition, "LIKE SAMPLE needs a node to look at the topic's records")
                     .at(like.topic_place)

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::changing::check_upserts;
 use super::growth::{keeps_keys, repartitioned};
 use super::running::{OpenTask, Turn, Watched};
+use super::savepoint::origin_of;
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
 use crate::bus::{TaskId, TopicSpec, checkpoint_topic, shift};
 use crate::format::{Encoder, EncoderError};
@@ -258,8 +259,8 @@ impl Engine {
             });
         }
         let (start, commit_interval) = match &*entry.statement {
-            Statement::CreateQuery(q) | Statement::CreateView(q) => (q.options.start, q.options.commit_interval),
-            Statement::CreateAlert(a) => (a.options.start, None),
+            Statement::CreateQuery(q) | Statement::CreateView(q) => (q.options.start.clone(), q.options.commit_interval),
+            Statement::CreateAlert(a) => (a.options.start.clone(), None),
             _ => (Start::Earliest, None),
         };
         let pace = Pace {
@@ -269,11 +270,12 @@ impl Engine {
             ..Pace::default()
         };
         let delivery = self.delivery(entry, &plan);
+        let origin = origin_of(entry, &plan);
         let plan = Arc::new(plan);
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
             // A partition that came later is read from its beginning, however the query began; a table always is.
-            let start = match start {
+            let start = match &start {
                 _ if index as i32 >= there => StartAt::Earliest,
                 // The process that runs it may open it a while after the statement was answered.
                 Start::Latest if self.bus.company().is_some() => StartAt::At(entry.created),
@@ -290,7 +292,7 @@ impl Engine {
             let (me, plan, entry, sink, counted) =
                 (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&sink), Arc::clone(&stats));
             let (name, place) = (id.to_string(), id.clone());
-            let budget = Arc::clone(budget);
+            let (budget, origin) = (Arc::clone(budget), origin.clone());
             let open: OpenTask = Arc::new(move || {
                 let spec = TaskSpec {
                     id: id.clone(),
@@ -302,6 +304,7 @@ impl Engine {
                     pace,
                     delivery,
                     budget: Arc::clone(&budget),
+                    origin: origin.clone(),
                 };
                 let chain = me.chain_of(&entry, &plan, scope);
                 let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
@@ -332,7 +335,7 @@ impl Engine {
         said.unwrap_or(self.options.state_max)
     }
 
-    fn fingerprint(&self, entry: &Entry, plan: &QueryPlan) -> String {
+    pub(super) fn fingerprint(&self, entry: &Entry, plan: &QueryPlan) -> String {
         match &*entry.statement {
             // A rule's state is its alerts, which a new version goes on with; what it reads must be the same.
             Statement::CreateAlert(_) => format!("alert {}", plan.fingerprint()),
@@ -340,7 +343,7 @@ impl Engine {
         }
     }
 
-    fn chain_of(&self, entry: &Entry, plan: &QueryPlan, scope: Scope) -> Result<Chain, StreamError> {
+    pub(super) fn chain_of(&self, entry: &Entry, plan: &QueryPlan, scope: Scope) -> Result<Chain, StreamError> {
         let made = |e: SqlError| StreamError::Limit(e.message);
         let mut chain = plan.chain(scope).map_err(made)?;
         if let Statement::CreateAlert(alert) = &*entry.statement {
@@ -429,11 +432,12 @@ impl Engine {
 /// Makes a sink for one task.
 pub(super) type MakeSink = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Box<dyn Sink>, StreamError>> + Send>> + Send + Sync>;
 
-fn start_at(start: Start) -> StartAt {
+fn start_at(start: &Start) -> StartAt {
     match start {
-        Start::Earliest => StartAt::Earliest,
+        // A partition, or a stream, that the savepoint does not know is read from its beginning.
+        Start::Earliest | Start::Savepoint(_) => StartAt::Earliest,
         Start::Latest => StartAt::Latest,
-        Start::At(at) => StartAt::At(at),
+        Start::At(at) => StartAt::At(*at),
     }
 }
 

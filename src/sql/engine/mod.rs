@@ -15,6 +15,7 @@ mod replace;
 mod rules;
 mod running;
 mod sample;
+mod savepoint;
 mod statements;
 mod status;
 mod subscribe;
@@ -173,6 +174,11 @@ impl Engine {
             followed: watch::Sender::new(upto.0),
             followers: Mutex::default(),
         });
+        if engine.bus.company().is_none()
+            && let Err(error) = engine.clear_torn().await
+        {
+            tracing::warn!(code = %error.code, reason = %error.message, "what a savepoint has left that was not made whole is still there");
+        }
         let entries: Vec<Arc<Entry>> = {
             let catalog = engine.catalog.read();
             catalog.all_tasks().cloned().collect()

@@ -47,7 +47,20 @@ impl Engine {
                 let _one = self.exclusive().await?;
                 self.create_view(view, parsed, existing).await
             }
+            Statement::CreateSavepoint(savepoint) => {
+                let _one = self.exclusive().await?;
+                self.create_savepoint(savepoint, parsed, existing).await
+            }
+            Statement::Restore(restore) => {
+                let _one = self.exclusive().await?;
+                self.restore(restore).await
+            }
+            Statement::DescribeSavepoint(name) => self.describe_savepoint(name).await,
             Statement::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            Statement::Drop(drop) if drop.kind == Kind::Savepoint => {
+                let _one = self.exclusive().await?;
+                self.drop_savepoint(drop).await
+            }
             Statement::Drop(drop) => {
                 let _one = self.exclusive().await?;
                 self.drop_object(drop).await
@@ -66,7 +79,11 @@ impl Engine {
             Statement::Show(Show::All(kind)) => self.show(*kind).await,
             Statement::Show(Show::Create { kind, name }) => {
                 let catalog = self.catalog.read();
-                Ok(rows(lines("statement", &show_create(catalog.find_kind(*kind, name)?))))
+                let entry = match kind {
+                    Some(Kind::Savepoint) => catalog.savepoint(name)?.0,
+                    kind => catalog.find_kind(*kind, name)?,
+                };
+                Ok(rows(lines("statement", &show_create(entry))))
             }
             Statement::Describe(name) => self.describe(name).await,
             Statement::Explain(explain) => self.explain(explain).await,
@@ -79,6 +96,7 @@ impl Engine {
             self.make_sink(query, parsed, existing).await?;
         }
         let change = self.catalog.read().create(parsed, existing, self.clock.now())?;
+        let (change, begins) = self.with_origin(change)?;
         let entry = match &change {
             Change::Create(entry) | Change::Replace { new: entry, .. } => Arc::clone(entry),
             other => return Ok(Outcome::Done(other.message())),
@@ -99,6 +117,9 @@ impl Engine {
                 check_delivery(&entry.statement, &planned.plan)?;
                 self.check_sink(q, &planned).await?;
                 self.check_tasks(&entry, &planned).await?;
+                if begins {
+                    self.check_origin(&entry, &planned).await?;
+                }
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
@@ -107,6 +128,9 @@ impl Engine {
                 check_reads(&self.catalog.read(), &entry.name, &a.select)?;
                 self.rules.check(&planned.plan.schema).map_err(|why| SqlError::new(Code::BadDefinition, why))?;
                 self.check_tasks(&entry, &planned).await?;
+                if begins {
+                    self.check_origin(&entry, &planned).await?;
+                }
             }
             _ => {
                 if let Some(def) = &entry.stream {
@@ -126,6 +150,9 @@ impl Engine {
             }
             self.launch(&entry).await?;
             self.await_opened(&entry.name).await;
+            if begins {
+                return Ok(Outcome::Done(format!("{}{}", change.message(), self.begins_with(&entry))));
+            }
             if replaced {
                 return Ok(Outcome::Done(format!("{}{}", change.message(), self.goes_on_with(&entry.name))));
             }
@@ -174,10 +201,13 @@ impl Engine {
         check_delivery(&parsed.statement, &planned.plan)?;
         let made = parse_statement(&derived_sink(query, &planned.plan, planned.partitions())?)?;
         let change = self.catalog.read().create(&made, Existing::AsWritten, self.clock.now())?;
-        {
+        let tried = {
             let mut tried = self.catalog.read().clone();
             tried.apply(&change);
-            tried.create(parsed, existing, self.clock.now())?;
+            tried.create(parsed, existing, self.clock.now())?
+        };
+        if let (Change::Create(entry) | Change::Replace { new: entry, .. }, true) = self.with_origin(tried)? {
+            self.check_origin(&entry, &planned).await?;
         }
         if let Change::Create(entry) = &change
             && let Some(def) = &entry.stream
@@ -208,7 +238,7 @@ impl Engine {
                     self.clear(entry).await?;
                 }
                 Kind::Query | Kind::Alert => self.forget_checkpoints(entry).await?,
-                Kind::Function => {}
+                Kind::Function | Kind::Savepoint => {}
                 Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }
         }
@@ -284,6 +314,7 @@ impl Engine {
                 pace: Pace { commit_interval: self.options.commit_interval, following: Following::Alone, ..Pace::default() },
                 delivery: Delivery::ExactlyOnce,
                 budget: Arc::clone(&budget),
+                origin: None,
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
             let task = Task::watch(spec, plan.chain(scope)?, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
@@ -433,7 +464,7 @@ impl Engine {
     }
 }
 
-fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
+pub(super) fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
     match &*entry.statement {
         Statement::CreateQuery(q) | Statement::CreateView(q) => Ok(&q.select),
         Statement::CreateAlert(a) => Ok(&a.select),
@@ -442,7 +473,7 @@ fn select_of(entry: &Entry) -> Result<&Select, SqlError> {
 }
 
 /// What somebody watches: from now on, a table from its beginning, and nothing is written.
-fn watched(input: &PlannedInput, of: &PlanInput, inputs: Vec<Arc<Feed>>) -> SourceSpec {
+pub(super) fn watched(input: &PlannedInput, of: &PlanInput, inputs: Vec<Arc<Feed>>) -> SourceSpec {
     let is_table = input.stream.kind == Kind::Table;
     SourceSpec {
         inputs,

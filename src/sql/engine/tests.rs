@@ -22,6 +22,7 @@ mod figures;
 mod formats;
 mod functions;
 mod replace;
+mod savepoints;
 mod slips;
 mod views;
 

@@ -29,7 +29,7 @@ pub enum Kind {
     Flag,
     /// One of some words.
     Choice(&'static [&'static str]),
-    /// `earliest`, `latest` or a time.
+    /// `earliest`, `latest`, a time or a savepoint.
     Start,
     /// Names inside a JSON object, dots between them.
     Path,
@@ -134,7 +134,13 @@ pub static QUERY_OPTIONS: &[OptionSpec] = &[
         "exactly_once: each result once, seen at its commit; at_least_once: seen as soon as it is there, the last of them again after a \
          crash; the node's engine.delivery where it is not given",
     ),
-    option("start", Kind::Start, Some("earliest"), "where the query begins to read: earliest, latest or a time"),
+    option(
+        "start",
+        Kind::Start,
+        Some("earliest"),
+        "where the query begins to read: earliest, latest, a time, or savepoint:<name>, with the state that is kept there",
+    ),
+    SAVEPOINT_STATE,
     option(
         "commit.interval",
         Kind::Duration,
@@ -165,7 +171,13 @@ pub static ALERT_OPTIONS: &[OptionSpec] = &[
     ),
     option("notify", Kind::Notify, None, "who hears of it: webhook:<name>, several with commas between them"),
     option("notify.max-age", Kind::Duration, Some("5m"), "an alert older than this when it is found is recorded and not notified"),
-    option("start", Kind::Start, Some("latest"), "where the alert begins to read: earliest, latest or a time"),
+    option(
+        "start",
+        Kind::Start,
+        Some("latest"),
+        "where the alert begins to read: earliest, latest, a time, or savepoint:<name>, one of its own, with the state that is kept there",
+    ),
+    SAVEPOINT_STATE,
     option(
         "delivery",
         DELIVERY,
@@ -198,6 +210,14 @@ const STATE_MAX: OptionSpec = option(
      engine.state_max where it is not given",
 );
 
+const SAVEPOINT_STATE: OptionSpec = option(
+    "savepoint.state",
+    Kind::Choice(&["kept", "remade"]),
+    Some("kept"),
+    "kept: the state of the savepoint must be this plan's, or the statement is refused; remade: where it is another plan's, it is made \
+     again from the input up to where the savepoint was taken",
+);
+
 const DELIVERY: Kind = Kind::Choice(&["exactly_once", "at_least_once"]);
 
 impl Kind {
@@ -223,7 +243,8 @@ impl Kind {
             Self::Choice(words) if words.contains(&value) => Ok(()),
             Self::Choice(words) => Err(format!("write one of {}", words.join(", "))),
             Self::Start => {
-                read_start(value).map(drop).ok_or_else(|| "write earliest, latest or a time such as 2026-01-31T08:00:00Z".to_owned())
+                let otherwise = "write earliest, latest, a time such as 2026-01-31T08:00:00Z, or savepoint:<name>";
+                read_start(value).map(drop).ok_or_else(|| otherwise.to_owned())
             }
             Self::Letter if value == "\\t" => Ok(()),
             Self::Letter => match value.as_bytes() {
@@ -251,7 +272,7 @@ impl Kind {
             Self::BytesOrNone => "bytes or none".to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Choice(words) => words.join(" | "),
-            Self::Start => "earliest | latest | time".to_owned(),
+            Self::Start => "earliest | latest | time | savepoint:<name>".to_owned(),
             Self::Letter => "letter".to_owned(),
             Self::Registry => "http://host:port".to_owned(),
             Self::Word => "text".to_owned(),

@@ -6,17 +6,17 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::{column_list, end, name, rest, select, shown};
+use super::{column_list, end, kind, last_name, name, rest, select, shown};
 use crate::record::TopicName;
 use crate::sql::dialect::columns::{Elements, columns_of, elements, next_words, with_options};
 use crate::sql::dialect::refuse;
 use crate::sql::dialect::tokens::{word, words_at};
 use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
-use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, StreamOptions};
+use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, Start, StreamOptions};
 use crate::sql::spelling;
 use crate::sql::statement::{
-    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateStream, CreateTable, Emit, Metadata, Name, Parameter,
-    Statement,
+    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateSavepoint, CreateStream, CreateTable, Emit, Kind,
+    Metadata, Name, Parameter, Statement,
 };
 use crate::sql::types::{arrow_type, sql_type};
 
@@ -27,9 +27,8 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let or_replace = words_at(tokens, 1, &["OR", "REPLACE"]);
     let at = if or_replace { 3 } else { 1 };
     let Some(what) = tokens.get(at) else {
-        return Err(
-            SqlError::syntax("CREATE does not say what").hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT or FUNCTION")
-        );
+        return Err(SqlError::syntax("CREATE does not say what")
+            .hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT, FUNCTION or SAVEPOINT"));
     };
     let place = Place::of(what.span);
     let written = word(what).map(str::to_ascii_uppercase).unwrap_or_default();
@@ -40,21 +39,25 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         "QUERY" => create_query(&mut p, &tokens[at + 1..], or_replace),
         "ALERT" => create_alert(&mut p, &tokens[at + 1..], or_replace),
         "FUNCTION" => create_function(&mut p, or_replace),
+        "SAVEPOINT" if or_replace => Err(SqlError::not_supported("CREATE OR REPLACE SAVEPOINT")
+            .at(place)
+            .hint("choose another name, or DROP SAVEPOINT first: one that is there is not lost by a slip")),
+        "SAVEPOINT" => create_savepoint(&mut p),
         "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => create_view(&mut rest(tokens, at + 2), &tokens[at + 2..], or_replace),
         "VIEW" => Err(SqlError::not_supported("CREATE VIEW")
             .at(place)
             .hint("write CREATE MATERIALIZED VIEW, or the query where it is used, with WITH v AS (..)")),
         "SINK" => Err(SqlError::not_supported("CREATE SINK").at(place).hint("write CREATE QUERY q AS INSERT INTO s SELECT ..")),
-        "AGGREGATE" | "INDEX" | "SAVEPOINT" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP" | "EXTERNAL"
-        | "SUBSCRIPTION" | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
+        "AGGREGATE" | "INDEX" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP" | "EXTERNAL" | "SUBSCRIPTION"
+        | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
             Err(SqlError::not_supported(&format!("CREATE {written}")).at(place))
         }
         _ => {
-            let hint = nearest(&written, ["STREAM", "TABLE", "QUERY", "MATERIALIZED", "ALERT", "SOURCE", "FUNCTION"])
+            let hint = nearest(&written, ["STREAM", "TABLE", "QUERY", "MATERIALIZED", "ALERT", "SOURCE", "FUNCTION", "SAVEPOINT"])
                 .map(|w| format!("did you mean {w}?"));
             Err(SqlError::syntax(format!("cannot create {}", shown(what)))
                 .at(place)
-                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT or FUNCTION".to_owned())))
+                .hint(hint.unwrap_or_else(|| "write STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT, FUNCTION or SAVEPOINT".to_owned())))
         }
     }
 }
@@ -66,6 +69,16 @@ fn if_not_exists(p: &mut Parser<'_>, or_replace: bool) -> Result<bool, SqlError>
         return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS do not go together").at(place).hint("keep one of them"));
     }
     Ok(said)
+}
+
+fn create_savepoint(p: &mut Parser<'_>) -> Result<Statement, SqlError> {
+    let (name, if_not_exists) = task_name(p, "savepoint", false)?;
+    if !p.parse_keyword(Keyword::FOR) {
+        return Err(unexpected(&p.peek_token(), "FOR").hint(format!("write CREATE SAVEPOINT {name} FOR QUERY q")));
+    }
+    let kind = kind(p, &[Kind::Query, Kind::View, Kind::Alert])?;
+    let of = last_name(p, kind)?;
+    Ok(Statement::CreateSavepoint(CreateSavepoint { name, if_not_exists, kind, of }))
 }
 
 fn create_function(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlError> {
@@ -461,6 +474,14 @@ fn create_query(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) 
 fn create_view(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -> Result<Statement, SqlError> {
     let (name, if_not_exists) = task_name(p, "view", or_replace)?;
     let options = QueryOptions::read(with_options(p)?)?;
+    if let Start::Savepoint(_) = &options.start {
+        return Err(SqlError::new(
+            Code::BadOption,
+            "a view cannot begin from a savepoint: it would lack the rows that did not change since",
+        )
+        .at(options.given.place("start"))
+        .hint("let a query begin from it, which writes into a stream or table: CREATE QUERY .. AS INSERT INTO .."));
+    }
     expect_as(p, &format!("write CREATE MATERIALIZED VIEW {name} AS SELECT .."))?;
     let mut select = select(tokens.get(p.index()..).unwrap_or_default())?;
     select.state_ttl = options.state_ttl;

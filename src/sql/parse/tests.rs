@@ -22,6 +22,11 @@ fn shape(statement: &Statement) -> String {
             format!("alert {} {} from {} | {}", a.name, a.options.priority.as_str(), reads(&a.select), emit(&a.select))
         }
         Statement::CreateFunction(f) => format!("function {}: {}", crate::sql::macros::signature(f), f.body),
+        Statement::CreateSavepoint(s) => {
+            format!("savepoint {} of {} {}{}", s.name, s.kind.word(), s.of, if s.if_not_exists { " if not there" } else { "" })
+        }
+        Statement::Restore(r) => format!("restore {} {} from {}", r.kind.word(), r.name, r.savepoint),
+        Statement::DescribeSavepoint(name) => format!("describe savepoint {name}"),
         Statement::Select(s) => format!("select {} from {} | {}", s.query, reads(s), emit(s)),
         Statement::Insert(i) => format!("insert {} columns {} {}", i.into, i.columns.len(), i.values),
         Statement::Pause(kind, name) => format!("pause {} {name}", kind.word()),
@@ -230,6 +235,17 @@ fn the_short_statements_are_read() {
         ),
         ("SHOW FUNCTIONS", "show all function"),
         ("SHOW CREATE FUNCTION f", "show create function f"),
+        ("CREATE SAVEPOINT s FOR QUERY q", "savepoint s of query q"),
+        ("create savepoint if not exists S for materialized view V", "savepoint s of view v if not there"),
+        ("CREATE SAVEPOINT \"Before\" FOR ALERT a;", "savepoint Before of alert a"),
+        ("DROP SAVEPOINT s", "drop savepoint s"),
+        ("DROP SAVEPOINT IF EXISTS s", "drop savepoint s if exists"),
+        ("SHOW SAVEPOINTS", "show all savepoint"),
+        ("SHOW CREATE SAVEPOINT s", "show create savepoint s"),
+        ("DESCRIBE SAVEPOINT s", "describe savepoint s"),
+        ("RESTORE QUERY q FROM SAVEPOINT s", "restore query q from s"),
+        ("RESTORE ALERT a FROM SAVEPOINT \"S\"", "restore alert a from S"),
+        ("CREATE QUERY q WITH ('start' = 'savepoint:s') AS INSERT INTO o SELECT * FROM s", "query q into o from s | unstated"),
         ("SHOW STREAMS", "show all stream"),
         ("SHOW TABLES", "show all table"),
         ("show queries", "show all query"),
@@ -260,7 +276,8 @@ fn what_is_not_built_is_refused_by_name() {
         ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE LANGUAGE JAVASCRIPT RETURN x", "LANGUAGE in CREATE FUNCTION"),
         ("CREATE AGGREGATE f(x DOUBLE) RETURNS DOUBLE RETURN x", "CREATE AGGREGATE"),
         ("CREATE SINK s FROM q", "CREATE SINK"),
-        ("CREATE SAVEPOINT s FOR QUERY q", "CREATE SAVEPOINT"),
+        ("CREATE OR REPLACE SAVEPOINT s FOR QUERY q", "CREATE OR REPLACE SAVEPOINT"),
+        ("RESTORE VIEW v FROM SAVEPOINT s", "RESTORE VIEW"),
         ("CREATE TABLE t AS SELECT 1", "CREATE TABLE .. AS SELECT"),
         ("UPDATE t SET a = 1", "UPDATE"),
         ("DELETE FROM t", "DELETE"),
@@ -592,7 +609,7 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
             error[SQL-0003]: an alert has no option 'prority'
               1 | CREATE ALERT a WITH ('prority' = 'high') AS SELECT 1 FROM s
                 |                      ^^^^^^^^^ did you mean 'priority'?
-              options: 'priority', 'hold', 'clear.hold', 'latch', 'max.gap', 'order', 'notify', 'notify.max-age', 'start', 'delivery', 'state.max'
+              options: 'priority', 'hold', 'clear.hold', 'latch', 'max.gap', 'order', 'notify', 'notify.max-age', 'start', 'savepoint.state', 'delivery', 'state.max'
         "#]],
         ),
         (
@@ -622,7 +639,7 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
         (
             "DROP QERY q",
             expect![[r#"
-            error[SQL-0001]: expected STREAM or TABLE or QUERY or VIEW or ALERT or FUNCTION, found QERY
+            error[SQL-0001]: expected STREAM or TABLE or QUERY or VIEW or ALERT or FUNCTION or SAVEPOINT, found QERY
               1 | DROP QERY q
                 |      ^^^^ did you mean QUERY?
         "#]],
@@ -632,7 +649,7 @@ fn a_slip_is_shown_where_it_is_with_what_to_write() {
             expect![[r#"
                 error[SQL-0001]: SHOW does not say what
                   1 | SHOW
-                    |     ^ write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS or CREATE ..
+                    |     ^ write STREAMS, TABLES, QUERIES, VIEWS, ALERTS, FUNCTIONS, SAVEPOINTS or CREATE ..
             "#]],
         ),
         (

@@ -10,19 +10,7 @@ use crate::stream::operator::{StateWriter, StreamError};
 /// Lets every task of `to` begin where the tasks of `from`, so many, stood: each reads its input again up to there. Nothing is
 /// taken from `from`; doing it twice does no harm as long as none of `to` has been opened.
 pub async fn hand_over(bus: &dyn Bus, from: &str, count: i32, to: &[TaskId], now: i64) -> Result<(), StreamError> {
-    let mut stood: Option<Manifest> = None;
-    for index in 0..count {
-        let place = TopicPartition::new(checkpoint_topic(from), PartitionId(index));
-        let Some(one) = checkpoint::read(bus, &place).await?.stood() else { continue };
-        match &mut stood {
-            None => stood = Some(one),
-            Some(all) => {
-                all.epoch = all.epoch.max(one.epoch);
-                all.partitions.extend(one.partitions);
-            }
-        }
-    }
-    let Some(stood) = stood else { return Ok(()) };
+    let Some(stood) = stood(bus, from, count).await? else { return Ok(()) };
     for task in to {
         let mut checkpoint = BatchBuilder::new();
         for (key, value) in checkpoint::snapshot_records(stood.clone(), &StateWriter::default())? {
@@ -32,4 +20,24 @@ pub async fn hand_over(bus: &dyn Bus, from: &str, count: i32, to: &[TaskId], now
         tracing::info!(task = %task, place = %checkpoint_place(task), "begins where the tasks before it stood");
     }
     Ok(())
+}
+
+/// Where the tasks of an owner, so many, stand together, in a form that is no plan's.
+pub(super) async fn stood(bus: &dyn Bus, from: &str, count: i32) -> Result<Option<Manifest>, StreamError> {
+    let mut stood: Option<Manifest> = None;
+    for index in 0..count {
+        let place = TopicPartition::new(checkpoint_topic(from), PartitionId(index));
+        let Some(one) = checkpoint::read(bus, &place).await?.stood() else { continue };
+        match &mut stood {
+            None => stood = Some(one),
+            Some(all) => {
+                all.epoch = all.epoch.max(one.epoch);
+                all.partitions.extend(one.partitions);
+                if all.origin != one.origin {
+                    all.origin = None;
+                }
+            }
+        }
+    }
+    Ok(stood)
 }

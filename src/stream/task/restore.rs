@@ -49,12 +49,47 @@ impl Task {
             partitions: marks.collect(),
             topics: topics.iter().map(ToString::to_string).collect(),
             merged: self.merged.0,
+            origin: self.spec.origin.as_ref().map(|origin| origin.mark.clone()),
             parts: 0,
             crc: 0,
         }
     }
 
-    pub(super) async fn restore(&mut self, mut restored: Restored) -> Result<(), StreamError> {
+    /// Goes on from what a checkpoint says; `anew` where that is not the task's own: its own had come to this epoch.
+    pub(super) async fn restore(&mut self, mut restored: Restored, anew: Option<u64>) -> Result<(), StreamError> {
+        let fits = self.stand_at(&mut restored).await?;
+        // What its own checkpoint holds from before counts no more, once a snapshot of a later epoch stands behind it.
+        self.epoch = self.epoch.max(anew.unwrap_or(0));
+        for input in &self.inputs {
+            let bounds = self.bus.bounds(input.feed.partition()).await?;
+            if input.position < bounds.start {
+                let why = format!(
+                    "its input {} begins at offset {} by now, and it stood at {}",
+                    input.feed.partition(),
+                    bounds.start,
+                    input.position
+                );
+                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
+            }
+        }
+        self.count();
+        self.weigh()?;
+        // A fresh snapshot, so that the pins on the input and the checkpoint's length are right from the start.
+        if !restored.commits.is_empty() || restored.snapshot.is_none() || !fits || anew.is_some() {
+            self.snapshot().await?;
+        } else {
+            self.pin();
+        }
+        if self.spec.every.is_none() && self.chain.has_changes() {
+            // It ended between two commits that belong together, or its results are others by now.
+            self.uncommitted_since = Some(std::time::Instant::now());
+        }
+        self.note_progress();
+        Ok(())
+    }
+
+    /// Stands where the last commit of a checkpoint was, with the state as of then. Answers whether the state was this plan's.
+    pub(super) async fn stand_at(&mut self, restored: &mut Restored) -> Result<bool, StreamError> {
         self.begin().await?;
         self.epoch = restored.epoch();
         let topics = self.topics();
@@ -81,32 +116,7 @@ impl Task {
         let _ = self.outputs.take();
         self.pending = CommitRecord::default();
         self.uncommitted_since = None;
-        for input in &self.inputs {
-            let bounds = self.bus.bounds(input.feed.partition()).await?;
-            if input.position < bounds.start {
-                let why = format!(
-                    "its input {} begins at offset {} by now, and it stood at {}",
-                    input.feed.partition(),
-                    bounds.start,
-                    input.position
-                );
-                return Err(StreamError::Restore { operator: self.spec.id.to_string(), why });
-            }
-        }
-        self.count();
-        self.weigh()?;
-        // A fresh snapshot, so that the pins on the input and the checkpoint's length are right from the start.
-        if !restored.commits.is_empty() || restored.snapshot.is_none() || !fits {
-            self.snapshot().await?;
-        } else {
-            self.pin();
-        }
-        if self.spec.every.is_none() && self.chain.has_changes() {
-            // It ended between two commits that belong together, or its results are others by now.
-            self.uncommitted_since = Some(std::time::Instant::now());
-        }
-        self.note_progress();
-        Ok(())
+        Ok(fits)
     }
 
     /// Sets every input to where a checkpoint says that it stood.

@@ -7,10 +7,11 @@ use super::*;
 use crate::sql::engine::Outcome;
 use crate::time::Timestamp;
 
-const WARD: &str = "CREATE STREAM w (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
+pub(super) const WARD: &str =
+    "CREATE STREAM w (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
     WITH ('topic' = 'w', 'partitions' = '2', 'key' = 'p', 'late.topic' = 'w.late', 'watermark.idle-timeout' = '1h');";
 
-const QUERIES: [(&str, &str); 5] = [
+pub(super) const QUERIES: [(&str, &str); 5] = [
     ("plain", "SELECT p, x, ts FROM w WHERE x % 4 <> 0"),
     (
         "windows",
@@ -31,7 +32,7 @@ const QUERIES: [(&str, &str); 5] = [
 ];
 
 /// What a topic holds, by key, each key's values in order.
-async fn by_key(bench: &Bench, name: &str) -> BTreeMap<String, Vec<String>> {
+pub(super) async fn by_key(bench: &Bench, name: &str) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for partition in 0..bench.bus.partitions(&topic(name)).await.unwrap().unwrap_or(0) {
         let mut reader = bench.bus.open(&TopicPartition::new(topic(name), PartitionId(partition)), Offset::ZERO).await.unwrap();
@@ -82,7 +83,7 @@ fn what_is_said_again_is_told_from_what_is_lost_or_out_of_order() {
     }
 }
 
-fn threads() -> Runtime {
+pub(super) fn threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 

@@ -9,7 +9,7 @@ use crate::sql::error::{Code, SqlError};
 const STREAM: &str = "CREATE STREAM v (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
     WITH ('topic' = 'v', 'partitions' = '2', 'key' = 'p', 'watermark.idle-timeout' = 'none');
     CREATE STREAM o (plan VARCHAR, p VARCHAR, window_start TIMESTAMP(3), window_end TIMESTAMP(3), n BIGINT) WITH ('topic' = 'o', 'partitions' = '1');";
-const BEGIN: i64 = 1_767_225_600_000;
+pub(super) const BEGIN: i64 = 1_767_225_600_000;
 
 pub(super) async fn run(bench: &Bench, text: &str) -> Result<String, SqlError> {
     let mut said = String::new();
@@ -128,7 +128,7 @@ async fn after_its_topic_has_grown_a_query_that_keeps_keys_is_not_replaced_and_t
 }
 
 /// How many walks: more where `SEEDS` says so.
-fn seeds(usual: u64) -> u64 {
+pub(super) fn seeds(usual: u64) -> u64 {
     std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
@@ -157,7 +157,7 @@ async fn no_more_is_read_again_than_the_windows_need_also_of_a_query_that_was_pa
 
 /// Plans for the walk below: the SELECT behind the word that says which, whether it merges the partitions, and
 /// whether its windows include their end.
-const PLANS: [(&str, bool, bool); 6] = [
+pub(super) const PLANS: [(&str, bool, bool); 6] = [
     (
         "p, window_start, window_end, sum(x) AS n FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY p, window_start, window_end",
         false,
@@ -191,7 +191,7 @@ const PLANS: [(&str, bool, bool); 6] = [
 ];
 
 /// The rows of a plan over all that is stored, each with its key and end.
-async fn whole(bench: &Bench, at: usize, tag: usize) -> Vec<(String, Option<String>, i64)> {
+pub(super) async fn whole(bench: &Bench, at: usize, tag: usize) -> Vec<(String, Option<String>, i64)> {
     let rows = stored(&bench.engine, &format!("SELECT 'plan{tag}' AS plan, {}", PLANS[at].0)).await;
     rows.into_iter()
         .map(|row| {
