@@ -1,4 +1,4 @@
-//! SQL over HTTP: a text in, newline-delimited JSON out.
+//! SQL over HTTP: a text in, or `{"sql": ".."}` as `application/json`; newline-delimited JSON out.
 //!
 //! Each statement answers with a line `{"columns": [..]}`, a line a row (a JSON array), and a line
 //! `{"done": true, ..}`; an error is a line `{"error": {..}}` and ends the answer. `EMIT CHANGES` goes on until
@@ -16,7 +16,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -44,8 +44,10 @@ pub async fn run(
     State(app): State<Arc<App>>,
     Extension(visitor): Extension<Visitor>,
     Query(wanted): Query<Wanted>,
-    text: String,
+    headers: HeaderMap,
+    body: String,
 ) -> Result<impl IntoResponse, ApiError> {
+    let text = script(&headers, body)?;
     // All of a script or none of it. What cannot be read is refused below, in the words of the SQL room.
     for parsed in parse_script(&text).into_iter().flatten() {
         visitor.may_run(&app.engine, &parsed.statement)?;
@@ -59,6 +61,29 @@ pub async fn run(
     let body =
         futures::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|line| (Ok::<_, std::convert::Infallible>(line), rx)) });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)))
+}
+
+/// A script in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    sql: String,
+}
+
+/// The script of a request: its body, or in a body of JSON, as `{"sql": ".."}`, its only field.
+fn script(headers: &HeaderMap, body: String) -> Result<String, ApiError> {
+    let said = headers.get(header::CONTENT_TYPE).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let kind = said.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Ok(body);
+    }
+    // What serde says of it may quote the statement.
+    let wrong =
+        || ApiError::new(StatusCode::BAD_REQUEST, "HTTP-0400", "a body of JSON is {\"sql\": \"SELECT ..\"} and nothing more".to_owned());
+    if !body.trim_start().starts_with('{') {
+        return Err(wrong());
+    }
+    serde_json::from_str::<Script>(&body).map(|script| script.sql).map_err(|_| wrong())
 }
 
 async fn answer(app: &App, text: &str, limit: usize, tx: &mpsc::Sender<Bytes>) -> Result<(), SqlError> {
@@ -201,6 +226,21 @@ mod tests {
     use arrow::array::{TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray};
 
     use super::*;
+
+    #[test]
+    fn a_script_comes_as_text_or_in_json() {
+        let said = |kind: &str, body: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, kind.parse().expect("a header"));
+            script(&headers, body.to_owned()).ok()
+        };
+        assert_eq!(script(&HeaderMap::new(), "SHOW STREAMS".to_owned()).ok().as_deref(), Some("SHOW STREAMS"));
+        assert_eq!(said("text/plain", "{\"sql\": 1}").as_deref(), Some("{\"sql\": 1}"));
+        assert_eq!(said("Application/JSON; charset=utf-8", " {\"sql\": \"SELECT 'a'\\n;\"} ").as_deref(), Some("SELECT 'a'\n;"));
+        for wrong in ["SHOW STREAMS", "{}", "{\"sql\": 1}", "{\"sql\": \"SHOW STREAMS\", \"limit\": 5}", "[\"SHOW STREAMS\"]", ""] {
+            assert_eq!(said("application/json", wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_keeps_its_digits() {

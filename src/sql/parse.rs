@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::dialect::columns::{here, next_words, shown};
 use super::dialect::tokens::{is_word, word, words_at};
-use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, split_script, windows};
+use super::dialect::{Piece, asof, emit, pattern, prepass, refuse, reserved, split_script, windows};
 use super::error::{Code, Place, SqlError, did_you_mean, nearest};
 use super::spelling;
 use super::statement::{DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Restore, Select, Show, StateTtl, Statement, Subscribe};
@@ -198,6 +198,7 @@ fn select_alone(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
 /// A whole query: its EMIT clause cut off, its window calls in their normal form, what is not built refused.
 fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     let mut tokens = tokens.to_vec();
+    reserved::quote(&mut tokens);
     let (emit, emit_place) = emit::cut(&mut tokens)?;
     refuse::in_tokens(&tokens)?;
     let tokens = prepass::rewrite(&asof::rewrite(&pattern::rewrite(&tokens)?)?)?;

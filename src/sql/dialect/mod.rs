@@ -1,5 +1,5 @@
 //! The dialect, between text and sqlparser: cutting a script into statements (`tokens`), what is rewritten before
-//! parsing (`prepass`, `asof`, `pattern`), the EMIT clause (`emit`), columns of a stream (`columns`), what is rewritten after parsing
+//! parsing (`reserved`, `prepass`, `asof`, `pattern`), the EMIT clause (`emit`), columns of a stream (`columns`), what is rewritten after parsing
 //! (`windows`), and what is refused by name (`refuse`).
 //!
 //! Always: a token that is made up carries the place of the one it stands for, so that every error points into the
@@ -11,6 +11,7 @@ pub(super) mod emit;
 pub(super) mod pattern;
 pub(super) mod prepass;
 pub(super) mod refuse;
+pub(super) mod reserved;
 pub(super) mod tokens;
 pub(super) mod windows;
 
