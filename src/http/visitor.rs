@@ -133,6 +133,7 @@ fn needs(statement: &Statement) -> Vec<Need<'_>> {
         | Statement::CreateQuery(_)
         | Statement::CreateView(_)
         | Statement::CreateAlert(_)
+        | Statement::CreatePlainView(_)
         | Statement::CreateFunction(_)
         | Statement::CreateSavepoint(_)
         | Statement::Pause(..)
@@ -193,8 +194,12 @@ impl Visitor {
                 Need::Read(relation) => (Operation::Read, relation),
                 Need::Write(relation) => (Operation::Write, relation),
             };
-            match engine.topic_behind(relation) {
-                Some(topic) => self.topic(operation, topic.as_str())?,
+            let topics = match operation {
+                Operation::Read => engine.topics_read(relation),
+                _ => engine.topic_behind(relation).map(|topic| vec![topic]),
+            };
+            match topics {
+                Some(topics) => topics.iter().try_for_each(|topic| self.topic(operation, topic.as_str()))?,
                 None => self.cluster(Operation::Describe)?,
             }
         }

@@ -22,9 +22,10 @@ pub use stream::StreamDef;
 
 use super::dialect::split_script;
 use super::dialect::tokens::{is_word, word, words_at};
-use super::error::{Code, SqlError, did_you_mean};
+use super::error::{Code, Place, SqlError, did_you_mean};
+use super::inline::{self, Views};
 use super::macros::{self, Functions};
-use super::parse::parse_statement;
+use super::parse::{parse_statement, relations};
 use super::statement::{CreateFunction, DropObject, Kind, Name, Parsed, Select, Statement};
 use crate::record::TopicName;
 use crate::time::Timestamp;
@@ -63,6 +64,7 @@ impl Entry {
         match &*self.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select.reads,
             Statement::CreateAlert(a) => &a.select.reads,
+            Statement::CreatePlainView(v) => &v.select.reads,
             _ => &[],
         }
     }
@@ -105,6 +107,7 @@ impl Entry {
         match &*self.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => macros::calls(&q.select.query),
             Statement::CreateAlert(a) => macros::calls(&a.select.query),
+            Statement::CreatePlainView(v) => macros::calls(&v.select.query),
             Statement::CreateFunction(f) => macros::calls(f.body.as_ref()),
             _ => BTreeSet::new(),
         }
@@ -203,6 +206,12 @@ impl Functions for Catalog {
     }
 }
 
+impl Views for Catalog {
+    fn view_text(&self, name: &str) -> Option<&str> {
+        self.relations.get(name).filter(|entry| entry.kind == Kind::PlainView).map(|entry| entry.text.as_str())
+    }
+}
+
 impl Catalog {
     /// An empty one.
     #[must_use]
@@ -251,7 +260,7 @@ impl Catalog {
 
     /// Checks a DROP: refused while it is used, the users named.
     pub fn drop_object(&self, drop: &DropObject) -> Result<Change, SqlError> {
-        let Some(entry) = self.space(drop.kind).get(&drop.name.text).filter(|e| e.kind == drop.kind) else {
+        let Some(entry) = self.space(drop.kind).get(&drop.name.text).filter(|e| e.kind.is_meant_by(drop.kind)) else {
             if drop.if_exists {
                 return Ok(Change::Absent);
             }
@@ -361,7 +370,10 @@ impl Catalog {
     pub fn find_kind(&self, kind: Option<Kind>, name: &Name) -> Result<&Arc<Entry>, SqlError> {
         match kind {
             None => self.find(name),
-            Some(kind) => self.get(kind, &name.text).ok_or_else(|| self.missing(kind, name)),
+            Some(kind) => {
+                let found = self.space(kind).get(&name.text).filter(|e| e.kind.is_meant_by(kind));
+                found.ok_or_else(|| self.missing(kind, name))
+            }
         }
     }
 
@@ -370,30 +382,90 @@ impl Catalog {
         self.space(kind).values().filter(move |e| e.kind == kind)
     }
 
-    /// The same SELECT with an expression for each call of a function that was made here.
+    /// The same SELECT with their queries in place of the views that are names of one, and an expression for each call of a function
+    /// that was made here. What it reads is then what those read.
     pub fn expanded(&self, select: &Select) -> Result<Select, SqlError> {
         let mut select = select.clone();
+        let used = inline::expand(&mut select.query, self)?;
         if !self.functions.is_empty() {
-            macros::expand(&mut select.query, self)?;
+            macros::expand(&mut select.query, self).map_err(|error| inline::as_written(error, &used))?;
+        }
+        if !used.is_empty() {
+            let written = std::mem::take(&mut select.reads);
+            select.reads = relations(&select.query);
+            for read in &mut select.reads {
+                // What is read through a view is read where the view is.
+                read.place = read.place.filter(|_| written.contains(read)).or_else(|| used.first().and_then(|view| view.name.place));
+            }
         }
         Ok(select)
     }
 
-    /// The functions, queries, views and alerts that call a function, those first that others call.
-    fn callers(&self, of: &str) -> Vec<&Arc<Entry>> {
-        self.functions.values().chain(self.all_tasks()).filter(|entry| entry.calls().contains(of)).collect()
+    /// An error that planning the expanded SELECT gave, as the writer of this one is to see it: where it is about what a view says, it
+    /// points into the view's text. `alone` says what is wrong with a SELECT by itself.
+    pub fn as_written(&self, select: &Select, error: SqlError, alone: &dyn Fn(&Select) -> Option<SqlError>) -> SqlError {
+        let Ok(used) = inline::expand(&mut select.query.clone(), self) else { return error };
+        if used.is_empty() || error.place.is_some() {
+            return inline::as_written(error, &used);
+        }
+        for view in select.reads.iter().filter_map(|read| used.iter().find(|view| view.name == *read)) {
+            let Some(Statement::CreatePlainView(of)) = self.get(Kind::PlainView, &view.name.text).map(|entry| &*entry.statement) else {
+                continue;
+            };
+            let found = self.expanded(&of.select).ok().and_then(|body| alone(&body));
+            if let Some(found) = found.filter(|found| found.message == error.message) {
+                return inline::inside(self.as_written(&of.select, found, alone), view);
+            }
+        }
+        error
     }
 
-    /// What runs and calls a function, itself or through others.
+    /// The streams, tables and materialized views that a SELECT reads, itself or through views that are names of a query.
     #[must_use]
-    pub fn running_callers(&self, of: &Entry) -> Vec<&Arc<Entry>> {
-        let mut names = BTreeSet::from([of.name.clone()]);
-        let mut open = vec![of.name.clone()];
-        while let Some(name) = open.pop() {
-            let functions = self.callers(&name).into_iter().filter(|entry| entry.kind == Kind::Function);
-            open.extend(functions.map(|entry| entry.name.clone()).filter(|name| names.insert(name.clone())));
+    pub fn reads_through(&self, reads: &[Name]) -> Vec<Name> {
+        let (mut found, mut seen): (Vec<Name>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
+        let mut open: Vec<(&Name, Option<Place>)> = reads.iter().rev().map(|read| (read, read.place)).collect();
+        while let Some((read, place)) = open.pop() {
+            if !seen.insert(read.text.as_str()) {
+                continue;
+            }
+            match self.get(Kind::PlainView, &read.text) {
+                Some(view) => open.extend(view.reads().iter().rev().map(|read| (read, place))),
+                None => found.push(Name { text: read.text.clone(), place }),
+            }
         }
-        self.all_tasks().filter(|entry| !entry.calls().is_disjoint(&names)).collect()
+        found
+    }
+
+    /// Whether something of a name can be read.
+    fn check_readable(&self, name: &Name) -> Result<(), SqlError> {
+        if self.get(Kind::PlainView, &name.text).is_some() { Ok(()) } else { self.relation_or_error(name).map(|_| ()) }
+    }
+
+    /// The functions, queries, views and alerts that call a function, those first that others call.
+    fn callers(&self, of: &str) -> Vec<&Arc<Entry>> {
+        let all = self.functions.values().chain(self.all(Kind::PlainView)).chain(self.all_tasks());
+        all.filter(|entry| entry.calls().contains(of)).collect()
+    }
+
+    /// What runs and uses something, itself or through functions and views that stand for a text.
+    #[must_use]
+    pub fn running_users(&self, of: &Entry) -> Vec<&Arc<Entry>> {
+        let mut seen: BTreeSet<(Kind, &str)> = BTreeSet::new();
+        let mut found = Vec::new();
+        let mut open = self.users(of);
+        while let Some(user) = open.pop() {
+            if !seen.insert((user.kind, user.name.as_str())) {
+                continue;
+            }
+            if user.is_task() {
+                found.push(user);
+            } else {
+                open.extend(self.users(user));
+            }
+        }
+        found.sort_by_key(|user| (user.kind != Kind::View, &user.name));
+        found
     }
 
     /// The queries, views and alerts that read or write a stream, table or view; of a function, who calls it.
@@ -402,11 +474,12 @@ impl Catalog {
         if of.kind == Kind::Function {
             return self.callers(&of.name);
         }
-        if !matches!(of.kind, Kind::Stream | Kind::Table | Kind::View) {
+        if !matches!(of.kind, Kind::Stream | Kind::Table | Kind::View | Kind::PlainView) {
             return Vec::new();
         }
         let uses = |t: &&Arc<Entry>| t.writes() == Some(of.name.as_str()) || t.reads().iter().any(|r| r.text == of.name);
-        self.all_tasks().filter(|t| (t.kind, &t.name) != (of.kind, &of.name)).filter(uses).collect()
+        let all = self.all(Kind::PlainView).chain(self.all_tasks());
+        all.filter(|t| (t.kind, &t.name) != (of.kind, &of.name)).filter(uses).collect()
     }
 
     /// All that runs: views, then queries and alerts.
@@ -443,7 +516,10 @@ impl Catalog {
             stream.schema(1).map_err(|e| e.at(name.place))?;
         }
         for read in entry.reads() {
-            self.relation_or_error(read)?;
+            self.check_readable(read)?;
+        }
+        if kind == Kind::PlainView {
+            self.check_view_circle(&entry)?;
         }
         if let Statement::CreateFunction(function) = &*entry.statement {
             let mut tried = self.clone();
@@ -464,7 +540,7 @@ impl Catalog {
         let other = match kind {
             Kind::View => self.tasks.get(&name.text),
             Kind::Query | Kind::Alert => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
-            Kind::Stream | Kind::Table | Kind::Function | Kind::Savepoint => None,
+            Kind::Stream | Kind::Table | Kind::PlainView | Kind::Function | Kind::Savepoint => None,
         };
         match other {
             None => Ok(()),
@@ -526,9 +602,9 @@ impl Catalog {
 
     /// Refuses a query that would feed itself through others.
     fn check_circle(&self, entry: &Entry, into: &Name) -> Result<(), SqlError> {
-        let mut seen: BTreeSet<&str> = BTreeSet::new();
-        let mut open: Vec<&str> = entry.reads().iter().map(|r| r.text.as_str()).collect();
-        while let Some(stream) = open.pop() {
+        let mut seen: BTreeSet<String> = BTreeSet::new();
+        let mut open = self.reads_through(entry.reads());
+        while let Some(Name { text: stream, .. }) = open.pop() {
             if stream == into.text {
                 return Err(SqlError::new(
                     Code::BadDefinition,
@@ -537,11 +613,39 @@ impl Catalog {
                 .at(into.place)
                 .hint("write into another stream"));
             }
-            if !seen.insert(stream) {
+            if seen.contains(&stream) {
                 continue;
             }
-            for task in self.all_tasks().filter(|t| (t.kind, &t.name) != (entry.kind, &entry.name) && t.writes() == Some(stream)) {
-                open.extend(task.reads().iter().map(|r| r.text.as_str()));
+            for task in self.all_tasks().filter(|t| (t.kind, &t.name) != (entry.kind, &entry.name) && t.writes() == Some(stream.as_str())) {
+                open.extend(self.reads_through(task.reads()));
+            }
+            seen.insert(stream);
+        }
+        Ok(())
+    }
+
+    /// Refuses a view that would stand for itself, or with which a query would feed itself.
+    fn check_view_circle(&self, view: &Entry) -> Result<(), SqlError> {
+        let (mut seen, mut open): (BTreeSet<&str>, Vec<&Name>) = (BTreeSet::new(), view.reads().iter().collect());
+        while let Some(read) = open.pop() {
+            if read.text == view.name {
+                return Err(SqlError::new(Code::BadDefinition, format!("view \"{}\" would stand for itself", view.name))
+                    .hint("a view is a name for a query's text: it cannot repeat itself"));
+            }
+            if seen.insert(&read.text)
+                && let Some(other) = self.get(Kind::PlainView, &read.text)
+            {
+                open.extend(other.reads());
+            }
+        }
+        if self.get(Kind::PlainView, &view.name).is_none() {
+            return Ok(());
+        }
+        let mut tried = self.clone();
+        tried.relations.insert(view.name.clone(), Arc::new(view.clone()));
+        for user in tried.running_users(view) {
+            if let Statement::CreateQuery(query) | Statement::CreateView(query) = &*user.statement {
+                tried.check_circle(user, &query.insert_into).map_err(|error| SqlError { place: None, ..error })?;
             }
         }
         Ok(())
@@ -551,18 +655,22 @@ impl Catalog {
     fn missing(&self, kind: Kind, name: &Name) -> SqlError {
         let other = self.relations.get(&name.text).into_iter().chain(self.tasks.get(&name.text)).find(|e| e.kind != kind);
         if let Some(other) = other {
-            return SqlError::new(Code::NoSuchName, format!("there is no {} \"{name}\"", kind.word())).at(name.place).hint(format!(
-                "\"{name}\" is {} {}",
-                if other.kind == Kind::Alert { "an" } else { "a" },
-                other.kind.word()
-            ));
+            let what = match other.kind {
+                Kind::Alert => "an alert".to_owned(),
+                Kind::PlainView => "a view that is not materialized: a name for a query's text, of which nothing runs".to_owned(),
+                kind => format!("a {}", kind.word()),
+            };
+            let message = if other.kind == Kind::PlainView && kind == Kind::View { "materialized view" } else { kind.word() };
+            return SqlError::new(Code::NoSuchName, format!("there is no {message} \"{name}\""))
+                .at(name.place)
+                .hint(format!("\"{name}\" is {what}"));
         }
         let known = self.space(kind).values().map(|e| e.name.as_str());
         let hint = did_you_mean(&name.text, known).unwrap_or_else(|| match kind {
             Kind::Stream | Kind::Table => "SHOW STREAMS lists what there is".to_owned(),
             Kind::Query => "SHOW QUERIES lists what there is".to_owned(),
             Kind::Alert => "SHOW ALERTS lists what there is".to_owned(),
-            Kind::View => "SHOW VIEWS lists what there is".to_owned(),
+            Kind::View | Kind::PlainView => "SHOW VIEWS lists what there is".to_owned(),
             Kind::Function => "SHOW FUNCTIONS lists what there is".to_owned(),
             Kind::Savepoint => "SHOW SAVEPOINTS lists what there is".to_owned(),
         });
@@ -571,7 +679,7 @@ impl Catalog {
 
     const fn space(&self, kind: Kind) -> &BTreeMap<String, Arc<Entry>> {
         match kind {
-            Kind::Stream | Kind::Table | Kind::View => &self.relations,
+            Kind::Stream | Kind::Table | Kind::View | Kind::PlainView => &self.relations,
             Kind::Query | Kind::Alert => &self.tasks,
             Kind::Function => &self.functions,
             Kind::Savepoint => &self.savepoints,
@@ -580,7 +688,7 @@ impl Catalog {
 
     const fn space_mut(&mut self, kind: Kind) -> &mut BTreeMap<String, Arc<Entry>> {
         match kind {
-            Kind::Stream | Kind::Table | Kind::View => &mut self.relations,
+            Kind::Stream | Kind::Table | Kind::View | Kind::PlainView => &mut self.relations,
             Kind::Query | Kind::Alert => &mut self.tasks,
             Kind::Function => &mut self.functions,
             Kind::Savepoint => &mut self.savepoints,
@@ -595,6 +703,7 @@ fn intent(statement: &Statement) -> (bool, bool) {
         Statement::CreateTable(t) => (t.or_replace, t.if_not_exists),
         Statement::CreateQuery(q) | Statement::CreateView(q) => (q.or_replace, q.if_not_exists),
         Statement::CreateAlert(a) => (a.or_replace, a.if_not_exists),
+        Statement::CreatePlainView(v) => (v.or_replace, v.if_not_exists),
         Statement::CreateFunction(f) => (f.or_replace, f.if_not_exists),
         Statement::CreateSavepoint(s) => (false, s.if_not_exists),
         _ => (false, false),

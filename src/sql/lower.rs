@@ -37,6 +37,7 @@ use self::flow::Flow;
 use self::step::Step;
 pub(super) use self::update::How;
 use self::walk::{Chain, Walk};
+use super::dialect::refuse;
 use super::error::{Code, SqlError};
 use super::expr::{cast_column, null_column};
 use super::session::Session;
@@ -242,6 +243,8 @@ fn renumbered(text: &str) -> String {
 /// Plans a continuous query.
 pub fn plan(select: &Select, sources: &dyn Sources, purpose: Purpose) -> Result<QueryPlan, SqlError> {
     let mut query = select.query.as_ref().clone();
+    // What a view says has not been judged as a stream yet.
+    refuse::on_streams(&query)?;
     over::fill_over(&mut query, sources)?;
     let mut tables = Vec::new();
     for name in &select.reads {

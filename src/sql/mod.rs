@@ -14,6 +14,7 @@ mod expr;
 mod figures;
 mod fold;
 mod functions;
+mod inline;
 mod lower;
 mod macros;
 mod options;
@@ -43,8 +44,8 @@ pub use options::{
 pub use parse::{parse_piece, parse_script, parse_statement};
 pub use show::{TaskLine, canonical, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 pub use statement::{
-    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateStream, CreateTable, DropObject, Emit, Explain,
-    Insert, Kind, Metadata, Name, Parsed, Select, Show, Statement, Watermark,
+    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreatePlainView, CreateQuery, CreateStream, CreateTable, DropObject,
+    Emit, Explain, Insert, Kind, Metadata, Name, Parsed, Select, Show, Statement, Watermark,
 };
 pub use types::{arrow_type, interval_millis, quoted, sql_type};
 pub use workspace::{Spill, Workspace};

@@ -217,7 +217,7 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
 }
 
 /// The relations a query reads, once each, without the names of its own WITH.
-fn relations(query: &ast::Query) -> Vec<Name> {
+pub(super) fn relations(query: &ast::Query) -> Vec<Name> {
     #[derive(Default)]
     struct Relations {
         found: Vec<Name>,
@@ -402,7 +402,7 @@ fn show(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
         ("STREAMS", Kind::Stream),
         ("TABLES", Kind::Table),
         ("QUERIES", Kind::Query),
-        ("VIEWS", Kind::View),
+        ("VIEWS", Kind::PlainView),
         ("ALERTS", Kind::Alert),
         ("FUNCTIONS", Kind::Function),
         ("SAVEPOINTS", Kind::Savepoint),

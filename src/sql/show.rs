@@ -38,11 +38,12 @@ pub struct TaskLine {
     pub error: Option<String>,
 }
 
-/// Answers `SHOW STREAMS`, `SHOW TABLES`, `SHOW QUERIES`, `SHOW VIEWS`, `SHOW ALERTS`, `SHOW FUNCTIONS`, `SHOW SAVEPOINTS`. `status` is asked once a query or alert.
+/// Answers `SHOW STREAMS`, `SHOW TABLES`, `SHOW QUERIES`, `SHOW VIEWS`, `SHOW MATERIALIZED VIEWS`, `SHOW ALERTS`, `SHOW FUNCTIONS`,
+/// `SHOW SAVEPOINTS`. `status` is asked once a query or alert.
 pub fn show_all(catalog: &Catalog, kind: Kind, status: impl FnMut(&str) -> TaskLine) -> RecordBatch {
     match kind {
         Kind::Stream | Kind::Table => relations(catalog, kind),
-        Kind::Query | Kind::View | Kind::Alert => tasks(catalog, kind, status),
+        Kind::Query | Kind::View | Kind::PlainView | Kind::Alert => tasks(catalog, kind, status),
         Kind::Function => functions(catalog),
         Kind::Savepoint => savepoints(catalog),
     }
@@ -112,8 +113,15 @@ fn relations(catalog: &Catalog, kind: Kind) -> RecordBatch {
 }
 
 fn tasks(catalog: &Catalog, kind: Kind, mut status: impl FnMut(&str) -> TaskLine) -> RecordBatch {
-    let entries: Vec<&Arc<Entry>> = catalog.all(kind).collect();
-    let lines: Vec<TaskLine> = entries.iter().map(|e| status(&e.name)).collect();
+    // VIEWS are all of them, those of which nothing runs too.
+    let materialized = (kind == Kind::PlainView).then_some(Kind::View);
+    let mut entries: Vec<&Arc<Entry>> = catalog.all(kind).chain(materialized.into_iter().flat_map(|kind| catalog.all(kind))).collect();
+    entries.sort_by_key(|entry| &entry.name);
+    let mut line = |entry: &Entry| match entry.kind {
+        Kind::PlainView => TaskLine { state: "not materialized".to_owned(), ..TaskLine::default() },
+        _ => status(&entry.name),
+    };
+    let lines: Vec<TaskLine> = entries.iter().map(|e| line(e)).collect();
     let state = |(entry, line): (&&Arc<Entry>, &TaskLine)| {
         if line.state.is_empty() && entry.paused { "paused".to_owned() } else { line.state.clone() }
     };
@@ -125,7 +133,7 @@ fn tasks(catalog: &Catalog, kind: Kind, mut status: impl FnMut(&str) -> TaskLine
     ];
     if kind == Kind::Query {
         columns.push(("writes", maybe_text(entries.iter().map(|e| e.writes().map(str::to_owned)).collect())));
-    } else if kind == Kind::View {
+    } else if matches!(kind, Kind::View | Kind::PlainView) {
         let key = |e: &&Arc<Entry>| e.stream.as_ref().filter(|d| !d.key_columns().is_empty()).map(|d| d.key_columns().join(", "));
         columns.push(("key", maybe_text(entries.iter().map(key).collect())));
     } else {

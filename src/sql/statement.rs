@@ -123,6 +123,8 @@ pub enum Statement {
     CreateQuery(Box<CreateQuery>),
     /// `CREATE MATERIALIZED VIEW`: a query that writes a topic of its own, which is called as the view is.
     CreateView(Box<CreateQuery>),
+    /// `CREATE VIEW`: a name for a query's text.
+    CreatePlainView(Box<CreatePlainView>),
     /// `CREATE ALERT`.
     CreateAlert(Box<CreateAlert>),
     /// `CREATE FUNCTION`.
@@ -164,6 +166,7 @@ impl Statement {
             Self::CreateTable(t) => Some((Kind::Table, &t.name)),
             Self::CreateQuery(q) => Some((Kind::Query, &q.name)),
             Self::CreateView(v) => Some((Kind::View, &v.name)),
+            Self::CreatePlainView(v) => Some((Kind::PlainView, &v.name)),
             Self::CreateAlert(a) => Some((Kind::Alert, &a.name)),
             Self::CreateFunction(f) => Some((Kind::Function, &f.name)),
             Self::CreateSavepoint(s) => Some((Kind::Savepoint, &s.name)),
@@ -183,6 +186,8 @@ pub enum Kind {
     Query,
     /// A materialised view: a query with the topic it keeps up to date.
     View,
+    /// A view that is no more than a name for a query's text.
+    PlainView,
     /// An alert.
     Alert,
     /// A function that stands for an expression.
@@ -192,14 +197,29 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word in messages and records.
+    /// Whether what is of this kind is meant by a statement that names that one: VIEW is said of both kinds.
+    #[must_use]
+    pub fn is_meant_by(self, said: Self) -> bool {
+        self == said || (said, self) == (Self::View, Self::PlainView)
+    }
+
+    /// The word in the keys of records, one for each kind.
+    #[must_use]
+    pub const fn key_word(self) -> &'static str {
+        match self {
+            Self::PlainView => "plain-view",
+            other => other.word(),
+        }
+    }
+
+    /// The word in messages.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Stream => "stream",
             Self::Table => "table",
             Self::Query => "query",
-            Self::View => "view",
+            Self::View | Self::PlainView => "view",
             Self::Alert => "alert",
             Self::Function => "function",
             Self::Savepoint => "savepoint",
@@ -440,6 +460,21 @@ pub struct CreateQuery {
     /// The columns it writes, where they are listed.
     pub insert_columns: Vec<Name>,
     /// What it finds.
+    pub select: Select,
+}
+
+/// `CREATE VIEW v [(columns)] AS SELECT ..`.
+#[derive(Clone, Debug)]
+pub struct CreatePlainView {
+    /// Its name.
+    pub name: Name,
+    /// Whether it takes the place of an older one.
+    pub or_replace: bool,
+    /// Whether an existing one is left as it is.
+    pub if_not_exists: bool,
+    /// What its columns are called, where that is said.
+    pub columns: Vec<Name>,
+    /// What it stands for.
     pub select: Select,
 }
 

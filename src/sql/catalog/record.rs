@@ -113,14 +113,15 @@ impl CatalogRecord {
 }
 
 fn key(entry: &Entry) -> Vec<u8> {
-    format!("{}:{}", entry.kind.word(), entry.name).into_bytes()
+    format!("{}:{}", entry.kind.key_word(), entry.name).into_bytes()
 }
 
 pub(super) fn read_key(key: &[u8]) -> Result<(Kind, String), RecordError> {
     let text = String::from_utf8_lossy(key);
     let parts = text.split_once(':').and_then(|(kind, name)| {
-        let kinds = [Kind::Stream, Kind::Table, Kind::View, Kind::Query, Kind::Alert, Kind::Function, Kind::Savepoint];
-        let kind = kinds.into_iter().find(|k| k.word() == kind)?;
+        let views = [Kind::View, Kind::PlainView];
+        let kinds = [Kind::Stream, Kind::Table, Kind::Query, Kind::Alert, Kind::Function, Kind::Savepoint];
+        let kind = kinds.into_iter().chain(views).find(|k| k.key_word() == kind)?;
         (!name.is_empty()).then(|| (kind, name.to_owned()))
     });
     parts.ok_or_else(|| RecordError::Key(text.chars().take(200).collect()))

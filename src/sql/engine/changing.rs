@@ -42,7 +42,7 @@ pub(super) fn check_upserts(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) 
 
 /// Refuses a query or alert that reads as a stream what another one keeps up to date.
 pub(super) fn check_reads(catalog: &Catalog, own: &str, select: &Select) -> Result<(), SqlError> {
-    for read in &select.reads {
+    for read in &catalog.reads_through(&select.reads) {
         let Some(def) = catalog.relation(&read.text).filter(|def| def.kind == Kind::Stream && !def.is_view) else { continue };
         if let Some(writer) = changing_writer(catalog, own, &def.topic) {
             let message = format!("stream \"{}\" holds the results of query \"{writer}\", which change", def.name);
@@ -61,7 +61,7 @@ pub(super) fn check_readers(catalog: &Catalog, own: &str, plan: &QueryPlan, into
     for entry in catalog.all_tasks().filter(|entry| entry.name != own) {
         let reads =
             |read: &Name| catalog.relation(&read.text).is_some_and(|def| def.kind == Kind::Stream && Some(&def.topic) == topic.as_ref());
-        if entry.reads().iter().any(reads) {
+        if catalog.reads_through(entry.reads()).iter().any(reads) {
             let message = format!("the results change, and {} \"{}\" reads \"{into}\" as a stream", entry.kind.word(), entry.name);
             return Err(SqlError::new(Code::NotOnAStream, message).at(into.place).hint("write them into another stream, or a table"));
         }

@@ -88,10 +88,16 @@ impl Checker {
                 self.plan(select, Purpose::Watch).map(|_| ())
             }
             Statement::Select(select) => {
-                for name in &select.reads {
+                for name in &self.catalog.expanded(select)?.reads {
                     self.catalog.relation_or_error(name)?;
                 }
                 Ok(())
+            }
+            Statement::CreatePlainView(view) => {
+                for name in &self.catalog.expanded(&view.select)?.reads {
+                    self.catalog.relation_or_error(name)?;
+                }
+                self.create(parsed)
             }
             Statement::Drop(drop) => {
                 let change = self.catalog.drop_object(drop)?;
@@ -115,11 +121,14 @@ impl Checker {
     }
 
     fn plan(&self, select: &Select, purpose: Purpose) -> Result<QueryPlan, SqlError> {
+        let written = select;
         let select = &self.catalog.expanded(select)?;
         let mut sources: BTreeMap<String, Source> = BTreeMap::new();
         for name in &select.reads {
             sources.insert(name.text.clone(), self.catalog.relation_or_error(name)?.source(PARTITIONS));
         }
-        plan(select, &|name: &str| sources.get(name).cloned(), purpose)
+        let find = |name: &str| sources.get(name).cloned();
+        let alone = |view: &Select| plan(view, &find, Purpose::Watch).err();
+        plan(select, &find, purpose).map_err(|error| self.catalog.as_written(written, error, &alone))
     }
 }

@@ -54,6 +54,7 @@ impl Planned {
 impl Engine {
     /// Plans a continuous SELECT. Makes the topic of the stream it reads where that is not there yet.
     pub(super) async fn planned(&self, select: &Select, purpose: Purpose) -> Result<Planned, SqlError> {
+        let written = select;
         let select = &self.catalog.read().expanded(select)?;
         let mut sources: BTreeMap<String, Source> = BTreeMap::new();
         for name in &select.reads {
@@ -62,7 +63,8 @@ impl Engine {
             sources.insert(name.text.clone(), def.source(partitions));
         }
         let find = |name: &str| sources.get(name).cloned();
-        let plan = plan(select, &find, purpose)?;
+        let alone = |view: &Select| plan(view, &find, Purpose::Watch).err();
+        let plan = plan(select, &find, purpose).map_err(|error| self.catalog.read().as_written(written, error, &alone))?;
         let mut inputs = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             let stream = self.catalog.read().relation(&input.stream).cloned();

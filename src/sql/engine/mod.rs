@@ -254,6 +254,15 @@ impl Engine {
         self.catalog.read().relation(relation).map(|def| def.topic.clone())
     }
 
+    /// The topics that are read where a stream, table or view of this name is: of a view that is a name for a query, those of that query. `None`
+    /// where one of them is not there.
+    #[must_use]
+    pub fn topics_read(&self, relation: &str) -> Option<Vec<TopicName>> {
+        let catalog = self.catalog.read();
+        let reads = catalog.reads_through(&[crate::sql::statement::Name::new(relation)]);
+        reads.iter().map(|read| catalog.relation(&read.text).map(|def| def.topic.clone())).collect()
+    }
+
     /// The feeds of a stream, one a partition; none where there is no such stream or its topic is not there.
     pub async fn feeds(&self, stream: &str) -> Vec<Arc<Feed>> {
         let Some(def) = self.catalog.read().relation(stream).cloned() else { return Vec::new() };

@@ -78,7 +78,8 @@ impl Engine {
     pub(super) async fn forget_checkpoints(&self, entry: &Entry) -> Result<(), SqlError> {
         let inputs: Vec<_> = {
             let catalog = self.catalog.read();
-            entry.reads().iter().filter_map(|name| catalog.relation(&name.text).map(|def| def.topic.clone())).collect()
+            let reads = catalog.reads_through(entry.reads());
+            reads.iter().filter_map(|name| catalog.relation(&name.text).map(|def| def.topic.clone())).collect()
         };
         let mut owners = [true, false].map(|is_merged| entry.owner(is_merged)).to_vec();
         owners.dedup();

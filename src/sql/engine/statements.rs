@@ -14,7 +14,7 @@ use super::{Engine, Outcome, storage};
 use crate::bus::{TaskId, TopicBatch, partition_for_key};
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 use crate::sql::batch::{analyze_history, explain_history, insert_values, select_history};
-use crate::sql::catalog::{Change, Entry, Existing};
+use crate::sql::catalog::{Catalog, Change, Entry, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{PlanInput, Purpose, QueryPlan};
 use crate::sql::macros;
@@ -35,6 +35,7 @@ impl Engine {
             | Statement::CreateTable(_)
             | Statement::CreateQuery(_)
             | Statement::CreateAlert(_)
+            | Statement::CreatePlainView(_)
             | Statement::CreateFunction(_) => {
                 let _one = self.exclusive().await?;
                 self.create(parsed, existing).await
@@ -132,6 +133,14 @@ impl Engine {
                     self.check_origin(&entry, &planned).await?;
                 }
             }
+            Statement::CreatePlainView(view) => {
+                let schema = self.columns_of(&view.select).await?;
+                if !view.columns.is_empty() && view.columns.len() != schema.fields().len() {
+                    let message =
+                        format!("view \"{}\" names {} columns, and its query has {}", view.name, view.columns.len(), schema.fields().len());
+                    return Err(SqlError::new(Code::BadDefinition, message).at(view.columns[0].place));
+                }
+            }
             _ => {
                 if let Some(def) = &entry.stream {
                     let partitions = self.topic_of(def).await?;
@@ -170,8 +179,7 @@ impl Engine {
     pub(super) async fn restart_users(self: &Arc<Self>, entry: &Arc<Entry>) -> Vec<String> {
         let users: Vec<Arc<Entry>> = {
             let catalog = self.catalog.read();
-            let users = if entry.kind == Kind::Function { catalog.running_callers(entry) } else { catalog.users(entry) };
-            users.into_iter().cloned().collect()
+            catalog.running_users(entry).into_iter().cloned().collect()
         };
         for user in &users {
             self.halt(&user.name).await;
@@ -238,7 +246,7 @@ impl Engine {
                     self.clear(entry).await?;
                 }
                 Kind::Query | Kind::Alert => self.forget_checkpoints(entry).await?,
-                Kind::Function | Kind::Savepoint => {}
+                Kind::Function | Kind::PlainView | Kind::Savepoint => {}
                 Kind::Stream | Kind::Table => self.forget_feeds(&entry.name),
             }
         }
@@ -274,12 +282,10 @@ impl Engine {
 
     async fn history(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
         let catalog = self.catalog.read().clone();
-        let select = &catalog.expanded(select)?;
-        for name in &select.reads {
-            let def = Arc::clone(catalog.relation_or_error(name)?);
-            self.topic_of(&def).await?;
-        }
-        let history = select_history(select, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await?;
+        let written = select;
+        let select = &self.readable(&catalog, written).await?;
+        let history = select_history(select, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await;
+        let history = history.map_err(|error| catalog.as_written(written, error, &|_| None))?;
         let (tx, rows_rx) = mpsc::channel(BACKLOG);
         let mut found = history.rows;
         self.runtime.spawn(async move {
@@ -291,6 +297,29 @@ impl Engine {
             }
         });
         Ok(Outcome::Stream { schema: history.schema, rows_rx })
+    }
+
+    /// A SELECT over stored data as it is planned, the topics of all it reads there.
+    async fn readable(&self, catalog: &Catalog, select: &Select) -> Result<Select, SqlError> {
+        let select = catalog.expanded(select)?;
+        for name in &select.reads {
+            let def = Arc::clone(catalog.relation_or_error(name)?);
+            self.topic_of(&def).await?;
+        }
+        Ok(select)
+    }
+
+    /// The columns of a SELECT, over what is stored or, where that has no answer, as a stream.
+    async fn columns_of(&self, select: &Select) -> Result<Schema, SqlError> {
+        let catalog = self.catalog.read().clone();
+        let expanded = self.readable(&catalog, select).await?;
+        match select_history(&expanded, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await {
+            Ok(history) => Ok(history.schema.as_ref().clone()),
+            Err(error) => match self.planned(select, Purpose::Watch).await {
+                Ok(planned) => Ok(planned.plan.schema.as_ref().clone()),
+                Err(_) => Err(catalog.as_written(select, error, &|_| None)),
+            },
+        }
     }
 
     /// `EMIT CHANGES`: tasks that leave no trace, as long as somebody reads.
@@ -402,6 +431,14 @@ impl Engine {
             let shape = def.source(partitions).shape()?;
             return Ok(rows(describe_stream(def, |column| shape.schema.field_with_name(column).ok().map(|f| f.data_type().clone()))));
         }
+        if let Statement::CreatePlainView(view) = &*entry.statement {
+            let mut schema = self.columns_of(&view.select).await?;
+            if view.columns.len() == schema.fields().len() {
+                let renamed = schema.fields().iter().zip(&view.columns).map(|(field, name)| field.as_ref().clone().with_name(&name.text));
+                schema = Schema::new(renamed.collect::<Vec<_>>());
+            }
+            return Ok(rows(describe_schema(&schema)));
+        }
         let select = select_of(&entry)?;
         let planned = self.planned(select, Purpose::ExactlyOnce).await?;
         Ok(rows(describe_schema(&planned.plan.schema)))
@@ -411,11 +448,7 @@ impl Engine {
         let text = match explain {
             Explain::Select { analyze: true, select } => {
                 let catalog = self.catalog.read().clone();
-                let select = &catalog.expanded(select)?;
-                for name in &select.reads {
-                    let def = Arc::clone(catalog.relation_or_error(name)?);
-                    self.topic_of(&def).await?;
-                }
+                let select = &self.readable(&catalog, select).await?;
                 analyze_history(select, &catalog, &self.bus, self.clock.now(), &self.options.workspace).await?
             }
             Explain::Select { select, .. } => match self.planned(select, Purpose::Watch).await {

@@ -15,6 +15,11 @@ impl Engine {
         let entry = {
             let catalog = self.catalog.read();
             match catalog.find_kind(Some(Kind::View), &subscribe.view) {
+                Ok(entry) if entry.kind == Kind::PlainView => {
+                    let message = format!("view \"{}\" is not materialized, so nothing is kept of it that changes", entry.name);
+                    let hint = format!("write SELECT .. FROM {} EMIT CHANGES, or CREATE MATERIALIZED VIEW", subscribe.view);
+                    return Err(SqlError::new(Code::NoSuchName, message).at(subscribe.view.place).hint(hint));
+                }
                 Ok(entry) => Arc::clone(entry),
                 Err(error) if catalog.relation(&subscribe.view.text).is_some() => {
                     let hint = format!("write SELECT .. FROM {} EMIT CHANGES", subscribe.view);

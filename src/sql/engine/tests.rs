@@ -21,6 +21,7 @@ mod delivery;
 mod figures;
 mod formats;
 mod functions;
+mod plain_views;
 mod replace;
 mod savepoints;
 mod slips;

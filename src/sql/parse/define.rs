@@ -15,7 +15,7 @@ use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
 use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, Start, StreamOptions};
 use crate::sql::spelling;
 use crate::sql::statement::{
-    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreateQuery, CreateSavepoint, CreateStream, CreateTable, Emit, Kind,
+    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreatePlainView, CreateQuery, CreateSavepoint, CreateStream, CreateTable, Emit, Kind,
     Metadata, Name, Parameter, Statement,
 };
 use crate::sql::types::{arrow_type, sql_type};
@@ -28,7 +28,7 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
     let at = if or_replace { 3 } else { 1 };
     let Some(what) = tokens.get(at) else {
         return Err(SqlError::syntax("CREATE does not say what")
-            .hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW, ALERT, FUNCTION or SAVEPOINT"));
+            .hint("write CREATE STREAM, TABLE, QUERY, MATERIALIZED VIEW, VIEW, ALERT, FUNCTION or SAVEPOINT"));
     };
     let place = Place::of(what.span);
     let written = word(what).map(str::to_ascii_uppercase).unwrap_or_default();
@@ -44,9 +44,10 @@ pub(super) fn create(tokens: &[TokenWithSpan]) -> Result<Statement, SqlError> {
             .hint("choose another name, or DROP SAVEPOINT first: one that is there is not lost by a slip")),
         "SAVEPOINT" => create_savepoint(&mut p),
         "MATERIALIZED" if words_at(tokens, at + 1, &["VIEW"]) => create_view(&mut rest(tokens, at + 2), &tokens[at + 2..], or_replace),
-        "VIEW" => Err(SqlError::not_supported("CREATE VIEW")
+        "VIEW" => create_plain_view(&mut p, &tokens[at + 1..], or_replace),
+        "TEMPORARY" | "TEMP" if words_at(tokens, at + 1, &["VIEW"]) => Err(SqlError::not_supported(&format!("CREATE {written} VIEW"))
             .at(place)
-            .hint("write CREATE MATERIALIZED VIEW, or the query where it is used, with WITH v AS (..)")),
+            .hint("write CREATE VIEW v AS ..: it is there until it is dropped")),
         "SINK" => Err(SqlError::not_supported("CREATE SINK").at(place).hint("write CREATE QUERY q AS INSERT INTO s SELECT ..")),
         "AGGREGATE" | "INDEX" | "CONNECTION" | "DATABASE" | "SCHEMA" | "TOPIC" | "TEMPORARY" | "TEMP" | "EXTERNAL" | "SUBSCRIPTION"
         | "SECRET" | "USER" | "ROLE" | "TYPE" | "SEQUENCE" | "TRIGGER" | "UNBOUNDED" => {
@@ -497,6 +498,28 @@ fn create_view(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -
     }
     let (insert_into, insert_columns) = (name.clone(), Vec::new());
     Ok(Statement::CreateView(Box::new(CreateQuery { name, or_replace, if_not_exists, options, insert_into, insert_columns, select })))
+}
+
+fn create_plain_view(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -> Result<Statement, SqlError> {
+    let (name, if_not_exists) = task_name(p, "view", or_replace)?;
+    let columns = column_list(p)?;
+    if next_words(p, &["WITH"]) {
+        return Err(SqlError::not_supported("options of a view that is not materialized")
+            .at(crate::sql::dialect::columns::here(p))
+            .hint("give them to the query that reads it, or write CREATE MATERIALIZED VIEW"));
+    }
+    expect_as(p, &format!("write CREATE VIEW {name} AS SELECT .."))?;
+    let select = select(tokens.get(p.index()..).unwrap_or_default())?;
+    if select.emit != Emit::Unstated {
+        return Err(SqlError::not_supported("EMIT in a view that is not materialized")
+            .at(select.emit_place)
+            .hint("say it where the view is read: the view is a name for a query's text"));
+    }
+    reads_something(&select.reads, &name, "view")?;
+    if let Some(own) = select.reads.iter().find(|read| **read == name) {
+        return Err(SqlError::not_supported("a view that reads itself").at(own.place).hint("choose another name"));
+    }
+    Ok(Statement::CreatePlainView(Box::new(CreatePlainView { name, or_replace, if_not_exists, columns, select })))
 }
 
 fn create_alert(p: &mut Parser<'_>, tokens: &[TokenWithSpan], or_replace: bool) -> Result<Statement, SqlError> {

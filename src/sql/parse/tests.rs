@@ -13,6 +13,7 @@ fn shape(statement: &Statement) -> String {
         Statement::CreateTable(t) => format!("table {} {} columns key {}", t.name, t.columns.len(), t.primary_key[0]),
         Statement::CreateQuery(q) => format!("query {} into {} from {} | {}", q.name, q.insert_into, reads(&q.select), emit(&q.select)),
         Statement::CreateView(v) => format!("view {} from {} | {}", v.name, reads(&v.select), emit(&v.select)),
+        Statement::CreatePlainView(v) => format!("plain view {} ({}) from {}", v.name, v.columns.len(), reads(&v.select)),
         Statement::Subscribe(s) => {
             let of = s.filter.as_ref().map_or_else(String::new, |f| format!(" where {f}"));
             let from = s.as_of.as_ref().map_or_else(String::new, |(epoch, _)| format!(" as of {epoch}"));
@@ -271,7 +272,10 @@ fn what_is_not_built_is_refused_by_name() {
     for (text, clause) in [
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM s EMIT CHANGES", "EMIT CHANGES in a view"),
         ("CREATE MATERIALIZED VIEW v AS SELECT * FROM v", "a view that reads itself"),
-        ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"),
+        ("CREATE VIEW v AS SELECT * FROM s EMIT CHANGES", "EMIT in a view that is not materialized"),
+        ("CREATE VIEW v WITH ('state.ttl' = '1d') AS SELECT * FROM s", "options of a view that is not materialized"),
+        ("CREATE VIEW v AS SELECT * FROM v", "a view that reads itself"),
+        ("CREATE TEMPORARY VIEW v AS SELECT * FROM s", "CREATE TEMPORARY VIEW"),
         ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE AS 'x'", "AS in CREATE FUNCTION"),
         ("CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE LANGUAGE JAVASCRIPT RETURN x", "LANGUAGE in CREATE FUNCTION"),
         ("CREATE AGGREGATE f(x DOUBLE) RETURNS DOUBLE RETURN x", "CREATE AGGREGATE"),

@@ -38,6 +38,10 @@ pub fn canonical(statement: &Statement) -> String {
         Statement::CreateView(v) => {
             format!("CREATE MATERIALIZED VIEW {}{} AS\n{}", quoted(&v.name.text), with(&v.options.given, false), select(&v.select))
         }
+        Statement::CreatePlainView(v) => {
+            let columns = if v.columns.is_empty() { String::new() } else { format!(" ({})", names(&v.columns)) };
+            format!("CREATE VIEW {}{columns} AS\n{}", quoted(&v.name.text), select(&v.select))
+        }
         Statement::CreateAlert(a) => {
             format!("CREATE ALERT {}{} AS\n{}", quoted(&a.name.text), with(&a.options.given, false), select(&a.select))
         }
