@@ -17,6 +17,7 @@ mod source;
 mod step;
 #[cfg(test)]
 mod tests;
+mod time;
 mod union;
 mod update;
 mod walk;
@@ -32,9 +33,11 @@ use datafusion::logical_expr::LogicalPlan;
 use sha2::{Digest, Sha256};
 
 pub use source::{RECORD_KEY, RECORD_TIME, Shape, Source, SourceColumn, Sources};
+pub use time::ResultTime;
 
 use self::flow::Flow;
 use self::step::Step;
+use self::time::{Known, result_time};
 pub(super) use self::update::How;
 use self::walk::{Chain, Walk};
 use super::dialect::refuse;
@@ -88,6 +91,8 @@ pub struct QueryPlan {
     /// Which of them are the key of the results: the group or PARTITION BY columns, else the stream's key. Empty
     /// where the query does not select them.
     pub key_columns: Vec<String>,
+    /// The event time that a new stream of its results has.
+    pub event_time: Option<ResultTime>,
     /// After how long of silence the clock moves a partition on.
     pub timeout: Option<Duration>,
     /// How often results that change are told; with every commit where nothing is said.
@@ -164,12 +169,14 @@ impl QueryPlan {
             columns.push(cast_column(&self.schema, from, field.data_type())?);
         }
         let as_is = self.schema == *target;
+        let in_place = places.iter().enumerate().all(|(to, from)| to == *from);
         let mut flow = self.flow.as_ref().clone();
         flow.changes = flow.changes.map(|keys| keys.into_iter().filter_map(|(from, key)| Some((*places.get(from)?, key))).collect());
         if !as_is {
             flow.steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
         }
-        Ok(Self { schema: Arc::clone(target), key_columns: keys, flow: Arc::new(flow), ..self })
+        let event_time = self.event_time.filter(|_| in_place);
+        Ok(Self { schema: Arc::clone(target), key_columns: keys, event_time, flow: Arc::new(flow), ..self })
     }
 
     /// The plan as EXPLAIN shows it.
@@ -288,8 +295,9 @@ fn signed(plan: QueryPlan) -> Result<QueryPlan, SqlError> {
 
 /// Lowers an optimized plan.
 pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources, how: How) -> Result<QueryPlan, SqlError> {
-    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)?, how, top: Cell::new(true) }.lower(optimized)?;
-    let Chain { fork, steps, columns, local, partitions, inputs, .. } = chain;
+    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)?, how, top: Cell::new(true) }
+        .lower(optimized)?;
+    let Chain { source, fork, steps, columns, local, partitions, inputs } = chain;
     let schema = Arc::clone(optimized.schema().inner());
     let placement = if local || partitions == 1 { Placement::Partition } else { Placement::Merged };
     let keys = columns.iter().zip(schema.fields()).filter(|(lineage, _)| lineage.key);
@@ -297,6 +305,8 @@ pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn So
         return Err(frames::endless_ranking());
     }
     let changing = steps.iter().any(Step::is_changing);
+    let is_one_task = placement == Placement::Merged || partitions == 1;
+    let event_time = result_time(&Known { source: &source, is_joined: fork.is_some(), steps: &steps, columns: &columns, is_one_task });
     let parts = columns.iter().enumerate().filter_map(|(at, lineage)| Some((at, lineage.change?)));
     let flow = Flow { fork, changes: changing.then(|| parts.collect()), steps };
     let plan = QueryPlan {
@@ -304,6 +314,7 @@ pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn So
         placement,
         key_columns: keys.map(|(_, field)| field.name().clone()).collect(),
         schema,
+        event_time,
         timeout: None,
         every: None,
         waits: flow.is_stateful(),

@@ -36,7 +36,7 @@ pub use dialect::{Piece, split_script};
 pub use engine::{Checker, Engine, EngineOptions, Outcome, QueryState, QueryStatus, RuleFactory, RuleSpec};
 pub use error::{Code, Place, SqlError, did_you_mean, nearest};
 pub use functions::set_pseudonym_key;
-pub use lower::{Placement, Purpose, QueryPlan, Shape, Source, SourceColumn, Sources, plan};
+pub use lower::{Placement, Purpose, QueryPlan, ResultTime, Shape, Source, SourceColumn, Sources, plan};
 pub use options::{
     ALERT_OPTIONS, AlertOptions, AlertOrder, AlertPriority, BadRecords, EpochUnit, FormatName, Given, KeyPartitioner, Kind as OptionKind,
     OptionSpec, Options, QUERY_OPTIONS, QueryOptions, STREAM_OPTIONS, Start, StreamOptions, TABLE_OPTIONS,

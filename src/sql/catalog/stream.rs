@@ -199,6 +199,7 @@ impl StreamDef {
             key: self.key().map(str::to_owned),
             time: self.time().map(str::to_owned),
             watermark: self.watermark.as_ref().map(|w| w.expr.clone()),
+            is_murmur2: self.options.key_partitioner == Some(KeyPartitioner::Murmur2),
             max_future_ms: self.max_future_ms(),
             is_table: self.kind == Kind::Table,
             primary_key: self.primary_key.clone(),

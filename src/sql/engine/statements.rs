@@ -537,5 +537,7 @@ pub(super) fn derived(into: &str, plan: &QueryPlan, names: &[String], partitions
     {
         options.push(("key", key));
     }
-    derived_stream(into, &Schema::new(fields), None, &options)
+    let time = plan.event_time.as_ref().and_then(|time| Some((names.get(time.column)?, time.watermark(names.get(time.column)?))));
+    let time = time.as_ref().map(|(name, watermark)| (name.as_str(), watermark.as_str()));
+    derived_stream(into, &Schema::new(fields), time, &options)
 }

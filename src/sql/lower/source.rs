@@ -40,6 +40,8 @@ pub struct Source {
     pub columns: Vec<SourceColumn>,
     /// The column whose rows of one value lie in one partition.
     pub key: Option<String>,
+    /// Whether it is checked that they lie where Java's partitioner puts them, as it does with results of queries.
+    pub is_murmur2: bool,
     /// The event time column.
     pub time: Option<String>,
     /// The WATERMARK expression over the columns.
@@ -85,6 +87,7 @@ impl Source {
             decoded,
             columns,
             key: None,
+            is_murmur2: false,
             time: None,
             watermark: None,
             max_future_ms: None,

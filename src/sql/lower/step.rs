@@ -400,3 +400,15 @@ fn shown_end(key: &str, plus_ms: i64) -> String {
         plus => format!("until {} behind {key}", Length(plus)),
     }
 }
+    /// Whether its rows come in order of the time they carry, of each input partition at least.
+    pub(super) const fn is_in_order(&self) -> bool {
+        matches!(
+            self,
+            Self::Keyed { .. }
+                | Self::Over { .. }
+                | Self::Rank { .. }
+                | Self::Window { .. }
+                | Self::Update { life: Life::Key(_), emit: GroupEmit::OnClose, .. }
+        )
+    }
+

@@ -8,6 +8,7 @@ mod patterns;
 mod refused;
 mod updates;
 mod windows;
+mod times;
 
 use std::sync::Arc;
 
