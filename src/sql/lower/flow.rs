@@ -35,8 +35,8 @@ pub(super) struct Fork {
 /// A join.
 #[derive(Clone, Debug)]
 pub(super) enum JoinStep {
-    /// By a range of time.
-    Interval(IntervalSpec),
+    /// By a range of time; and how long rows wait for partners, where no condition says it.
+    Interval(IntervalSpec, Option<i64>),
     /// With the latest row.
     AsOf(AsOfSpec),
     /// One beside the other.
@@ -76,7 +76,7 @@ impl Flow {
     /// Whether `state.ttl` lets go of something in it.
     pub(super) fn has_ttl(&self) -> bool {
         let sides = self.fork.as_ref().is_some_and(|fork| {
-            let joins = matches!(&fork.join, JoinStep::AsOf(AsOfSpec { ttl_ms: Some(_), .. }));
+            let joins = matches!(&fork.join, JoinStep::AsOf(AsOfSpec { ttl_ms: Some(_), .. }) | JoinStep::Interval(_, Some(_)));
             joins || fork.left.has_ttl() || fork.right.has_ttl()
         });
         sides || self.steps.iter().any(Step::has_ttl)
@@ -132,7 +132,7 @@ impl Flow {
 /// Whether a join, or a step behind it, keeps state between rows.
 pub(super) fn is_stateful(fork: Option<&Fork>, steps: &[Step]) -> bool {
     let joins = fork.is_some_and(|fork| match fork.join {
-        JoinStep::Interval(_) | JoinStep::AsOf(_) => true,
+        JoinStep::Interval(..) | JoinStep::AsOf(_) => true,
         JoinStep::Union(_) => fork.left.is_stateful() || fork.right.is_stateful(),
     });
     joins || steps.iter().any(Step::is_stateful)
@@ -143,7 +143,7 @@ impl JoinStep {
     fn operator(&self, left: usize) -> Result<Box<dyn Join>, StreamError> {
         Ok(match self {
             Self::Union(schema) => Box::new(Union::new(left, Arc::clone(schema))),
-            Self::Interval(spec) => Box::new(Interval::new(spec.clone())?),
+            Self::Interval(spec, _) => Box::new(Interval::new(spec.clone())?),
             Self::AsOf(spec) => Box::new(AsOf::new(spec.clone())?),
         })
     }
@@ -152,7 +152,7 @@ impl JoinStep {
         // Writing to a String cannot fail.
         let _ = match self {
             Self::Union(_) => writeln!(out, "union    the rows of both"),
-            Self::Interval(spec) => {
+            Self::Interval(spec, ttl) => {
                 let range = match (spec.least_ms, spec.greatest_ms) {
                     (0, 0) => "at the same time".to_owned(),
                     (least, greatest) => format!("its time {}", apart(least, greatest)),
@@ -179,7 +179,7 @@ impl JoinStep {
                 let _ = writeln!(out, "{:?}", schema.fields());
                 return;
             }
-            Self::Interval(spec) => (&spec.inputs, &spec.schema),
+            Self::Interval(spec, _) => (&spec.inputs, &spec.schema),
             Self::AsOf(spec) => (&spec.inputs, &spec.schema),
         };
         let _ = writeln!(out, "{:?} {:?}", inputs.each_ref().map(|schema| schema.fields()), schema.fields());

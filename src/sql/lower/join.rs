@@ -2,7 +2,8 @@
 //!
 //! Owns the lowering of DataFusion's join node. Of its conditions, those that compare the event times of both sides
 //! become a range of time, equalities become the key, and the rest is asked of every pair. Always: a join over
-//! streams has a range of time with two ends, or nothing could ever be forgotten; one without is refused by name.
+//! streams has a range of time with two ends, or nothing could ever be forgotten. Where the conditions leave one open, `state.ttl`
+//! closes it: rows further apart do not meet. One without either is refused by name.
 //! Called by `walk`.
 
 use std::sync::Arc;
@@ -16,12 +17,17 @@ use super::flow::{Flow, Fork, JoinStep};
 use super::lineage::{Lineage, column_of, lineage_of};
 use super::walk::{Chain, Lowered, Walk, refused};
 use crate::sql::error::{Code, SqlError};
+use crate::sql::statement::StateTtl;
 use crate::sql::types::sql_type;
 use crate::sql::windows::interval_millis;
 use crate::stream::{Expr, IntervalSpec, JoinKind, Side};
 
 /// What to write where there is no range of time.
 const RANGE: &str = "say how far apart in time rows belong together, as in a.ts BETWEEN b.ts - INTERVAL '5' MINUTE AND b.ts";
+/// What else one can write there.
+const TTL: &str = "or let go of rows that have waited so long for partners, WITH ('state.ttl' = '1d'): rows further apart do not meet then";
+/// As far apart as rows may be where they are kept for ever, in milliseconds: a thousand years.
+const FOREVER_MS: i64 = 1000 * 365 * 86_400_000;
 
 /// The right row's time, less the left one's, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ struct Range {
 struct Conditions {
     keys: Vec<[LogicalExpr; 2]>,
     range: Range,
+    /// How long rows wait for partners, where the conditions alone do not say it.
+    ttl: Option<i64>,
     others: Vec<LogicalExpr>,
 }
 
@@ -61,7 +69,7 @@ impl Walk<'_> {
         let (left, right) = (self.lower(&join.left)?, self.lower(&join.right)?);
         let kind = kind_of(join)?;
         let schemas = [join.left.schema(), join.right.schema()];
-        let conditions = conditions(join, [&left, &right], &schemas)?;
+        let conditions = conditions(join, [&left, &right], &schemas, self.how.join_ttl())?;
         let mut keys: [Vec<Arc<dyn Expr>>; 2] = [Vec::new(), Vec::new()];
         for pair in &conditions.keys {
             check_types([&pair[0], &pair[1]], &schemas)?;
@@ -85,7 +93,7 @@ impl Walk<'_> {
         };
         let local = together([&left, &right], &conditions.keys, &schemas);
         let columns = lineage(kind, conditions.range, local, [&left, &right]);
-        Ok(joined(left, right, JoinStep::Interval(spec), local, columns))
+        Ok(joined(left, right, JoinStep::Interval(spec, conditions.ttl), local, columns))
     }
 }
 
@@ -133,8 +141,9 @@ fn kind_of(join: &Join) -> Result<JoinKind, SqlError> {
 }
 
 /// Tells the conditions of a join apart.
-fn conditions(join: &Join, sides: [&Chain; 2], schemas: &[&DFSchemaRef; 2]) -> Result<Conditions, SqlError> {
-    let mut found = Conditions { keys: Vec::new(), range: Range { least: i64::MIN, greatest: i64::MAX }, others: Vec::new() };
+fn conditions(join: &Join, sides: [&Chain; 2], schemas: &[&DFSchemaRef; 2], ttl: StateTtl) -> Result<Conditions, SqlError> {
+    let range = Range { least: i64::MIN, greatest: i64::MAX };
+    let mut found = Conditions { keys: Vec::new(), range, ttl: None, others: Vec::new() };
     let time = |side: usize, expr: &LogicalExpr| in_time(expr, schemas[side], sides[side]);
     for (left, right) in &join.on {
         if let (Some(l), Some(r)) = (time(0, left), time(1, right)) {
@@ -169,14 +178,32 @@ fn conditions(join: &Join, sides: [&Chain; 2], schemas: &[&DFSchemaRef; 2]) -> R
             _ => found.others.push(condition),
         }
     }
-    match (found.range.least > i64::MIN, found.range.greatest < i64::MAX) {
+    let ends = (found.range.least > i64::MIN, found.range.greatest < i64::MAX);
+    let waits = match ttl {
+        StateTtl::For(ttl) => Some(ttl.as_millis() as i64),
+        StateTtl::Forever => Some(FOREVER_MS),
+        StateTtl::Unstated => None,
+    };
+    // Without an equality every row would wait for every other one.
+    let is_bound = !found.keys.is_empty() || ends != (false, false);
+    if let (true, Some(ttl)) = (ends != (true, true) && is_bound, waits) {
+        if let Some(side) = sides.iter().find(|side| side.source.time.is_none()) {
+            let message = format!("'state.ttl' counts in event time, and stream \"{}\" has none", side.source.name);
+            return Err(SqlError::new(Code::NotOnAStream, message).hint("declare one: WATERMARK FOR ts AS ts - INTERVAL '5' SECOND"));
+        }
+        found.range = Range { least: found.range.least.max(-ttl), greatest: found.range.greatest.min(ttl) };
+        found.ttl = Some(ttl);
+        return Ok(found);
+    }
+    match ends {
         (true, true) => Ok(found),
         (false, false) if matches!(join.join_type, JoinType::LeftSemi | JoinType::RightSemi | JoinType::LeftAnti | JoinType::RightAnti) => {
-            Err(refused("IN or EXISTS with a subquery and no range of time", RANGE))
+            Err(refused("IN or EXISTS with a subquery and no range of time", RANGE).note(TTL))
         }
-        (false, false) => Err(refused("JOIN without a range of time", RANGE)),
+        (false, false) => Err(refused("JOIN without a range of time", RANGE).note(TTL)),
         _ => Err(refused("JOIN with a range of time that is open at one end", RANGE)
-            .note("both ends are needed: a row is kept until no partner can come any more")),
+            .note("both ends are needed: a row is kept until no partner can come any more")
+            .note(TTL)),
     }
 }
 

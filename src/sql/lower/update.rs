@@ -52,6 +52,11 @@ impl How {
     }
 
     /// Whether windows speak at other times than their end alone, and how long behind it.
+    /// How long rows wait for partners where a join does not say it.
+    pub(super) const fn join_ttl(&self) -> StateTtl {
+        self.ttl
+    }
+
     pub(super) fn changes_windows(&self) -> Option<(GroupEmit, i64)> {
         match self.emit {
             Emit::Update { .. } => Some((GroupEmit::OnUpdate, 0)),

@@ -1,6 +1,7 @@
 //! Joins as text: what they find, how they are planned, and which are refused.
 
 use super::*;
+use crate::sql::statement::StateTtl;
 
 /// Carries readings of two streams through a join, the right ones after, between or before the left ones.
 fn run(plan: &QueryPlan, scripts: [&str; 2], cutting: Cutting, seed: usize) -> String {
@@ -504,4 +505,37 @@ fn joins_that_could_never_forget_are_refused() {
             SQL-0021 EXISTS or IN beside OR is not supported over a stream: write the join, or one query for each of the alternatives
         "#]],
     );
+}
+
+#[test]
+fn a_join_without_a_range_of_time_takes_it_from_the_time_to_live() {
+    let with_ttl = |sql: &str, seconds: u64| {
+        let select = select(&format!("{sql} EMIT CHANGES"))?;
+        plan(&Select { state_ttl: StateTtl::For(Duration::from_secs(seconds)), ..select }, &sources(4), Purpose::ExactlyOnce)
+    };
+    for kind in ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"] {
+        for seconds in [1, 5, 1000] {
+            let sql = format!("SELECT v.patient_id, v.hr, l.hr AS k FROM vitals v {kind} labs l ON v.patient_id = l.patient_id");
+            let reach = format!("INTERVAL '{seconds}' SECOND");
+            for (more, range) in [
+                ("", format!(" AND v.ts BETWEEN l.ts - {reach} AND l.ts + {reach}")),
+                (" AND l.ts >= v.ts", format!(" AND v.ts BETWEEN l.ts - {reach} AND l.ts")),
+            ] {
+                let expected = run(&planned(&format!("{sql}{range}")).unwrap(), [LEFT, RIGHT], Cutting::Whole, 0);
+                let plan = with_ttl(&format!("{sql}{more}"), seconds).unwrap();
+                for seed in 0..5 {
+                    for cutting in [Cutting::Whole, Cutting::Rows, Cutting::SavedAtEveryRow] {
+                        assert_eq!(run(&plan, [LEFT, RIGHT], cutting, seed), expected, "{cutting:?} {seed} of {sql}{more}, {seconds} s");
+                    }
+                }
+            }
+        }
+    }
+    let refused = |sql: &str| with_ttl(sql, 5).expect_err(sql).to_string();
+    let untimed = "SELECT v.hr FROM vitals v JOIN untimed u ON v.patient_id = u.patient_id";
+    assert!(refused(untimed).contains("stream \"untimed\" has none"), "{}", refused(untimed));
+    let unequal = "SELECT v.hr FROM vitals v JOIN labs l ON v.hr > l.hr";
+    assert!(refused(unequal).contains("without a range of time"), "{}", refused(unequal));
+    let both = "SELECT v.hr FROM vitals v JOIN labs l ON v.patient_id = l.patient_id AND v.ts = l.ts";
+    assert!(refused(both).contains("nothing to let go of"), "{}", refused(both));
 }
