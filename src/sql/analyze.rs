@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::expr::plain_text;
+use super::grouping::{GROUPING_ID, Sets};
 use super::windows::{Cut, WINDOW_END, WINDOW_START, WINDOW_TIME, WindowTable, event_time_type};
 
 /// The name under which an event time is kept that the query itself did not keep.
@@ -35,7 +36,8 @@ const KEPT_TIME: &str = "__event_time";
 /// The same for the columns that say whose a session is.
 const KEPT_KEY: &str = "__session_key";
 
-/// Aggregates per key and window: the keys, then `window_start`, `window_end`, `window_time`, then the aggregates.
+/// Aggregates per key and window: the keys, then the number of the grouping set where there are several, then `window_start`,
+/// `window_end`, `window_time`, then the aggregates.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct WindowAggregate {
     /// The rows, each once.
@@ -46,6 +48,8 @@ pub struct WindowAggregate {
     pub cut: Cut,
     /// What is grouped by, apart from the window.
     pub keys: Vec<Expr>,
+    /// Where rows are grouped by several sets of these: the sets, whose number is one key more.
+    pub sets: Option<Sets>,
     /// The aggregate calls, without aliases.
     pub aggregates: Vec<Expr>,
     /// What the columns of the keys and of the aggregates are called.
@@ -54,19 +58,32 @@ pub struct WindowAggregate {
 }
 
 impl WindowAggregate {
-    fn try_new(input: LogicalPlan, time: Expr, cut: Cut, keys: Vec<Expr>, aggregates: Vec<Expr>, names: Vec<String>) -> DfResult<Self> {
+    fn try_new(input: LogicalPlan, time: Expr, cut: Cut, by: Grouped, aggregates: Vec<Expr>, names: Vec<String>) -> DfResult<Self> {
+        let Grouped { keys, sets } = by;
         let named = |name: &String, expr: &Expr| -> DfResult<(Option<TableReference>, Arc<Field>)> {
             let (_, field) = expr.to_field(input.schema())?;
             Ok((None, Arc::new(Field::new(name, field.data_type().clone(), field.is_nullable()))))
         };
         let (of_keys, of_aggregates) = names.split_at(keys.len());
         let mut fields = of_keys.iter().zip(&keys).map(|(name, key)| named(name, key)).collect::<DfResult<Vec<_>>>()?;
+        if let Some(sets) = &sets {
+            for (_, (_, field)) in fields.iter_mut().enumerate().filter(|(at, _)| !sets.always(*at)) {
+                *field = Arc::new(field.as_ref().clone().with_nullable(true));
+            }
+            fields.push((None, Arc::new(Field::new(GROUPING_ID, sets.id.clone(), false))));
+        }
         fields.extend([WINDOW_START, WINDOW_END, WINDOW_TIME].map(|name| (None, Arc::new(Field::new(name, event_time_type(), false)))));
         for (name, aggregate) in of_aggregates.iter().zip(&aggregates) {
             fields.push(named(name, aggregate)?);
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?);
-        Ok(Self { input, time, cut, keys, aggregates, names, schema })
+        Ok(Self { input, time, cut, keys, sets, aggregates, names, schema })
+    }
+
+    /// How many columns stand before those of the window: the keys, and the number of the set.
+    #[must_use]
+    pub fn key_columns(&self) -> usize {
+        self.keys.len() + usize::from(self.sets.is_some())
     }
 
     /// What the columns of the aggregates are called.
@@ -130,19 +147,30 @@ impl UserDefinedLogicalNodeCore for WindowAggregate {
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        write!(f, "WindowAggregate: {} of {} by [{}]: [{}]", self.cut, self.time, list(&self.keys), list(&self.aggregates))
+        let sets = self.sets.as_ref().map_or_else(String::new, |sets| {
+            let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+            format!(" in sets {}", sets.text(&keys))
+        });
+        write!(f, "WindowAggregate: {} of {} by [{}]{sets}: [{}]", self.cut, self.time, list(&self.keys), list(&self.aggregates))
     }
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> DfResult<Self> {
         let aggregates = exprs.split_off(1 + self.keys.len());
         let keys = exprs.split_off(1);
-        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), self.cut, keys, aggregates, self.names.clone())
+        let by = Grouped { keys, sets: self.sets.clone() };
+        Self::try_new(inputs.swap_remove(0), exprs.swap_remove(0), self.cut, by, aggregates, self.names.clone())
     }
 
     fn necessary_children_exprs(&self, _output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         // All that is needed is in `expressions`.
         Some(vec![Vec::new()])
     }
+}
+
+/// What rows are grouped by, the window aside.
+struct Grouped {
+    keys: Vec<Expr>,
+    sets: Option<Sets>,
 }
 
 /// The rule.
@@ -352,30 +380,45 @@ fn in_window_terms(below: &Stripped, condition: Expr) -> DfResult<Expr> {
 enum Output {
     Window(Part),
     Key(usize),
+    /// The number of the set.
+    Set,
     Call(usize, Option<DataType>),
 }
 
 fn recognise(aggregate: &Aggregate, rows: Stripped) -> DfResult<LogicalPlan> {
     let (mut keys, mut calls, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-    for group in &aggregate.group_expr {
-        if let Expr::GroupingSet(_) = group {
-            return plan_err!("GROUPING SETS, ROLLUP and CUBE are not supported in a window: write one query for each");
-        }
+    let (groups, sets) = Sets::of(aggregate)?;
+    let mut places = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
         match bare_column(group).and_then(|column| rows.part(column)) {
+            Some(_) if sets.as_ref().is_some_and(|sets| !sets.always(at)) => {
+                return plan_err!(
+                    "a set of the GROUP BY leaves out {}: GROUPING SETS, ROLLUP and CUBE group by the window in every set, as in GROUP BY window_start, window_end, ROLLUP (a, b)",
+                    group.human_display()
+                );
+            }
             Some(part) => outputs.push(Output::Window(part)),
             None if rows.reads(group).0 > 0 => return not_before_grouping(group),
             None => {
                 outputs.push(Output::Key(keys.len()));
+                places.push(at);
                 keys.push(group.clone().unalias());
             }
         }
     }
+    let sets = sets.map(|sets| sets.over(&places));
+    outputs.extend(sets.is_some().then_some(Output::Set));
     if !outputs.iter().any(|output| matches!(output, Output::Window(_))) {
         return plan_err!(
             "a GROUP BY over a window groups by window_start or window_end too: add window_start, window_end to the GROUP BY"
         );
     }
     if let Cut::Session { .. } = rows.cut {
+        if sets.is_some() {
+            return plan_err!(
+                "GROUPING SETS, ROLLUP and CUBE of SESSION windows are not supported: each key has sessions of its own, so write one query for each set"
+            );
+        }
         let grouped = |key: &Column| keys.iter().any(|group| bare_column(group) == Some(key));
         let known = |group: &Expr| bare_column(group).is_some_and(|column| rows.keys.contains(column));
         if !rows.keys.iter().all(grouped) || !keys.iter().all(known) {
@@ -404,11 +447,12 @@ fn recognise(aggregate: &Aggregate, rows: Stripped) -> DfResult<LogicalPlan> {
         .map(|output| match output {
             Output::Window(part) => part.expr(),
             Output::Key(i) => column(i),
+            Output::Set => Expr::Column(Column::new_unqualified(GROUPING_ID)),
             Output::Call(i, None) => column(width + i),
             Output::Call(i, Some(back)) => cast(column(width + i), back),
         })
         .collect();
-    let node = WindowAggregate::try_new(rows.plan, Expr::Column(rows.time), rows.cut, keys, calls, names)?;
+    let node = WindowAggregate::try_new(rows.plan, Expr::Column(rows.time), rows.cut, Grouped { keys, sets }, calls, names)?;
     let mut plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
     if let Some(predicate) = conjunction(rows.lifted) {
         plan = LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(plan))?);

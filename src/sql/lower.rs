@@ -295,7 +295,7 @@ fn signed(plan: QueryPlan) -> Result<QueryPlan, SqlError> {
 
 /// Lowers an optimized plan.
 pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn Sources, how: How) -> Result<QueryPlan, SqlError> {
-    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)?, how, top: Cell::new(true) }
+    let chain = Walk { session, sources, returns: walk::reads_absent(optimized)?, how, top: Cell::new(true), grouped: Cell::new(false) }
         .lower(optimized)?;
     let Chain { source, fork, steps, columns, local, partitions, inputs } = chain;
     let schema = Arc::clone(optimized.schema().inner());

@@ -14,6 +14,7 @@ mod expr;
 mod figures;
 mod fold;
 mod functions;
+mod grouping;
 mod inline;
 mod lower;
 mod macros;

@@ -11,7 +11,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
-use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::common::{DFSchema, DFSchemaRef, Result as DfResult};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -143,6 +143,11 @@ impl Session {
         let simplifier = ExprSimplifier::new(context);
         let coerced = simplifier.coerce(logical, &schema)?;
         Ok(simplifier.simplify(coerced)?)
+    }
+
+    /// An expression of a plan over the columns of `schema`, its constants folded.
+    pub fn folded(&self, expr: Expr, schema: &DFSchemaRef) -> DfResult<Expr> {
+        ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::clone(schema)).build()).simplify(expr)
     }
 
     /// Types coerced, windows recognised, constants folded, projections pushed down.

@@ -38,6 +38,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("variance", "var_samp"),
     ("approx_count_distinct", "approx_distinct"),
     ("listagg", "string_agg"),
+    ("grouping_id", "grouping"),
     ("date_format", "to_char"),
 ];
 

@@ -12,6 +12,7 @@ mod doubles;
 mod element;
 mod feed;
 mod gap;
+mod grouping;
 mod inputs;
 mod intake;
 mod join;
@@ -40,6 +41,7 @@ pub use checkpoint::Decision;
 pub use element::{Aside, AsideRow, Deletion, FailedRow, NO_OFFSET, NO_TIME, Output, Rows};
 pub use feed::{Chunk, Feed, Follower, Following};
 pub use gap::{GapColumn, GapFill, GapSpec};
+pub use grouping::{GroupingSet, GroupingSets, GroupingSpec};
 pub use inputs::SourceSpec;
 pub use intake::{BadRecords, Intake};
 pub use join::{AsOf, AsOfSpec, Interval, IntervalSpec, Join, JoinKind, Side, TableSide, Union};
@@ -62,5 +64,5 @@ pub use task::{
     Control, Delivery, Origin, Pace, Saved, SavedInput, StartAt, Task, TaskSpec, checkpoint_place, hand_over, has_begun, save, start_of,
 };
 pub use time_spent::{Doing, TimeShares};
-pub use update::{GroupEmit, GroupLife, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
+pub use update::{GroupEmit, GroupLife, Regroup, RegroupSpec, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
 pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

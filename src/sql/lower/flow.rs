@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::step::Step;
+use super::step::{Step, changes_alone};
 use crate::sql::windows::Length;
 use crate::stream::{
     AsOf, AsOfSpec, Chain, Expr, Interval, IntervalSpec, Join, JoinKind, Operator, Scope, Shown, Side, StreamError, Union, WindowColumn,
@@ -57,18 +57,22 @@ impl Flow {
     /// Rows that change go through conditions and columns as part of the step that changes them.
     fn operators(&self, scope: Scope) -> Result<Vec<Box<dyn Operator>>, StreamError> {
         let alone = |steps: &[Step]| steps.iter().map(|step| step.operator(scope)).collect::<Result<Vec<_>, _>>();
-        let (Some(keys), Some(at)) = (&self.changes, self.steps.iter().position(Step::is_changing)) else { return alone(&self.steps) };
-        let behind = &self.steps[at + 1..];
+        let (Some(keys), Some(first)) = (&self.changes, self.steps.iter().position(Step::is_changing)) else { return alone(&self.steps) };
+        let mut operators = alone(&self.steps[..first])?;
+        let mut at = first;
+        // Behind results that change stands what groups them again, which takes them as they are.
+        while let Some(next) = self.steps.get(at + 1).filter(|next| next.is_changing()) {
+            debug_assert!(next.is_stateful());
+            let schema = Arc::clone(self.steps[at].schema());
+            let keys = self.steps[at].own_key().ok_or_else(changes_alone)?;
+            operators.push(self.steps[at].changing(scope, Shown { steps: Vec::new(), keys, schema })?);
+            at += 1;
+        }
         let shown = Shown {
-            steps: behind
-                .iter()
-                .map(Step::filter_project)
-                .collect::<Option<_>>()
-                .ok_or_else(|| StreamError::Limit("rows that change go through conditions and columns alone".to_owned()))?,
+            steps: self.steps[at + 1..].iter().map(Step::filter_project).collect::<Option<_>>().ok_or_else(changes_alone)?,
             keys: keys.clone(),
             schema: Arc::clone(self.steps.last().unwrap_or(&self.steps[at]).schema()),
         };
-        let mut operators = alone(&self.steps[..at])?;
         operators.push(self.steps[at].changing(scope, shown)?);
         Ok(operators)
     }
@@ -155,6 +159,9 @@ impl JoinStep {
             Self::Interval(spec, ttl) => {
                 let range = match (spec.least_ms, spec.greatest_ms) {
                     (0, 0) => "at the same time".to_owned(),
+                    (least, greatest) if *ttl == Some(greatest) && least == -greatest => {
+                        format!("its time at most {} apart", Length(greatest))
+                    }
                     (least, greatest) => format!("its time {}", apart(least, greatest)),
                 };
                 writeln!(out, "join     {} {}, {range}{}", kind(spec.kind), keys(&spec.keys), besides(spec.condition.as_ref()))

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::sql::grouping::Sets;
 use crate::sql::windows::{Cut, Length};
 use crate::stream::{
     Absent, AbsentColumn, AbsentSpec, Ahead, AheadSpec, ExpandColumn, Expr, FilterProject, FoldFactory, GapColumn, GapFill, GapSpec,
-    GroupEmit, GroupLife, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec, MatchRecognize, Operator, Over, OverCall,
-    OverExpiry, OverFrame, OverFunction, OverSpec, PatternSpec, Rank, RankOrder, RankSpec, Scope, SessionAggregate, SessionSpec, Shown,
-    StreamError, Top, TopSpec, UpdateAggregate, UpdateSpec, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
+    GroupEmit, GroupLife, GroupingSets, GroupingSpec, Keyed, KeyedFunction, KeyedSpec, KeysFactory, Lead, LeadCall, LeadSpec,
+    MatchRecognize, Operator, Over, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec, PatternSpec, Rank, RankOrder, RankSpec,
+    Regroup, RegroupSpec, Scope, SessionAggregate, SessionSpec, Shown, StreamError, Top, TopSpec, UpdateAggregate, UpdateSpec,
+    WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule,
 };
 
 /// One step.
@@ -32,25 +34,92 @@ pub(super) enum Step {
     /// The number of each row in an order, within partitions that come to an end.
     Rank { keys: Vec<Arc<dyn Expr>>, order: Vec<RankOrder>, expiry: OverExpiry, limit: Option<usize>, schema: SchemaRef },
     /// The first rows of each key in an order, told as they change.
-    Top { keys: Vec<Arc<dyn Expr>>, order: Vec<RankOrder>, limit: Option<usize>, ttl_ms: Option<i64>, schema: SchemaRef },
+    Top {
+        keys: Vec<Arc<dyn Expr>>,
+        /// Which column each of the keys is, where it is one.
+        key_columns: Vec<Option<usize>>,
+        order: Vec<RankOrder>,
+        limit: Option<usize>,
+        ttl_ms: Option<i64>,
+        schema: SchemaRef,
+    },
     /// Rows put into gaps.
     Gaps { columns: Vec<GapColumn>, every_ms: i64, schema: SchemaRef },
     /// Aggregates by key and window.
     Window {
         cut: Cut,
         keys: Vec<Arc<dyn Expr>>,
+        sets: Option<StepSets>,
         keys_factory: Option<Arc<dyn KeysFactory>>,
         folds: Vec<Arc<dyn FoldFactory>>,
         schema: SchemaRef,
     },
     /// Aggregates by key that are told as they change, or once a time in their key has passed.
-    Update { life: Life, emit: GroupEmit, keys: Vec<Arc<dyn Expr>>, folds: Vec<Arc<dyn FoldFactory>>, schema: SchemaRef },
+    Update {
+        life: Life,
+        emit: GroupEmit,
+        keys: Vec<Arc<dyn Expr>>,
+        sets: Option<StepSets>,
+        folds: Vec<Arc<dyn FoldFactory>>,
+        schema: SchemaRef,
+    },
+    /// Aggregates by key of results that change, behind the conditions and columns that those go through.
+    Regroup { from: Vec<usize>, between: Vec<Self>, keys: Vec<Arc<dyn Expr>>, folds: Vec<Arc<dyn FoldFactory>>, schema: SchemaRef },
     /// Each row with every window it lies in.
     Expand { cut: Cut, columns: Vec<ExpandColumn>, schema: SchemaRef },
     /// Matches of a pattern; what it is, as it was written.
     Match { spec: Box<PatternSpec>, text: String },
     /// Silences.
     Absent { keys: Vec<Arc<dyn Expr>>, after_ms: i64, returns: bool, schema: SchemaRef },
+}
+
+/// The sets of keys that an aggregate goes by.
+#[derive(Clone, Debug)]
+pub(super) struct StepSets {
+    pub sets: Sets,
+    /// How many columns the aggregate's rows have.
+    pub width: usize,
+    /// Whether the keys of a row alone do not say which set it is of: some may be NULL without that.
+    pub is_needed: bool,
+    /// What the results say of the set, beside its number: a value for each set.
+    pub marks: Vec<Vec<i64>>,
+}
+
+impl StepSets {
+    /// Whether those of the marks that are there have other values for every set.
+    fn told_apart_by(&self, is_there: impl Fn(usize) -> bool) -> bool {
+        let there: Vec<&Vec<i64>> = self.marks.iter().enumerate().filter(|(at, _)| is_there(*at)).map(|(_, mark)| mark).collect();
+        let of = |set: usize| there.iter().map(|mark| mark[set]).collect::<Vec<_>>();
+        (0..self.sets.sets.len()).all(|set| (0..set).all(|before| of(before) != of(set)))
+    }
+
+    fn spec(&self, keys: &[Arc<dyn Expr>]) -> GroupingSpec {
+        GroupingSpec {
+            width: self.width,
+            keys: keys.to_vec(),
+            sets: self.sets.sets.clone(),
+            id: self.sets.id.clone(),
+            marks: self.marks.clone(),
+        }
+    }
+}
+
+/// What an aggregate goes by, where its keys stand alone and where they stand in sets.
+fn inner_keys(keys: &[Arc<dyn Expr>], sets: Option<&StepSets>) -> Vec<Arc<dyn Expr>> {
+    sets.map_or_else(|| keys.to_vec(), |sets| sets.spec(keys).inner_keys())
+}
+
+/// An aggregate with its sets around it, where it has any.
+fn in_sets(
+    inner: Box<dyn Operator>,
+    keys: &[Arc<dyn Expr>],
+    sets: Option<&StepSets>,
+    folds: &[Arc<dyn FoldFactory>],
+) -> Result<Box<dyn Operator>, StreamError> {
+    Ok(match sets {
+        Some(sets) => Box::new(GroupingSets::new(sets.spec(keys), folds.to_vec(), inner)?),
+        None => inner,
+    })
 }
 
 /// How long groups live that are told as they change.
@@ -88,6 +157,7 @@ impl Step {
             | Self::Top { schema, .. }
             | Self::Window { schema, .. }
             | Self::Update { schema, .. }
+            | Self::Regroup { schema, .. }
             | Self::Expand { schema, .. }
             | Self::Absent { schema, .. } => schema,
             Self::Match { spec, .. } => &spec.schema,
@@ -125,9 +195,10 @@ impl Step {
             Self::Gaps { columns, every_ms, schema } => {
                 Box::new(GapFill::new(GapSpec { columns: columns.clone(), interval_ms: *every_ms, schema: Arc::clone(schema) })?)
             }
-            Self::Window { cut, keys, keys_factory, folds, schema } => {
+            Self::Window { cut, keys, sets, keys_factory, folds, schema } => {
+                let keys_of = inner_keys(keys, sets.as_ref());
                 let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
-                let columns = (0..keys.len()).map(WindowColumn::Key).chain(window).chain((0..folds.len()).map(WindowColumn::Agg));
+                let columns = (0..keys_of.len()).map(WindowColumn::Key).chain(window).chain((0..folds.len()).map(WindowColumn::Agg));
                 if let Cut::Session { gap } = *cut {
                     return Ok(Box::new(SessionAggregate::new(SessionSpec {
                         gap_ms: gap,
@@ -138,18 +209,21 @@ impl Step {
                         schema: Arc::clone(schema),
                     })?));
                 }
-                Box::new(WindowAggregate::new(WindowAggregateSpec {
+                let aggregate = WindowAggregate::new(WindowAggregateSpec {
                     rule: rule(*cut)?,
                     scope,
-                    keys: keys.clone(),
+                    keys: keys_of,
                     keys_factory: keys_factory.clone(),
                     folds: folds.clone(),
                     columns: columns.collect(),
                     schema: Arc::clone(schema),
-                })?)
+                })?;
+                in_sets(Box::new(aggregate), keys, sets.as_ref(), folds)?
             }
-            Self::Top { .. } => return Err(StreamError::Limit("a ranking that changes does not say what is shown of it".to_owned())),
-            Self::Update { .. } => Box::new(UpdateAggregate::new(self.update(scope, None)?)?),
+            Self::Top { .. } | Self::Regroup { .. } => {
+                return Err(StreamError::Limit("results that change do not say what is shown of them".to_owned()));
+            }
+            Self::Update { .. } => self.update(scope, None)?,
             Self::Expand { cut, columns, schema } => Box::new(WindowExpand::new(rule(*cut)?, columns.clone(), Arc::clone(schema))),
             Self::Match { spec, .. } => Box::new(MatchRecognize::new(spec.as_ref().clone())?),
             Self::Absent { keys, after_ms, returns, schema } => {
@@ -215,11 +289,11 @@ impl Step {
                 let (keys, locf, lines) = (of(GapColumn::Key), of(GapColumn::Locf), of(GapColumn::Interpolate));
                 writeln!(out, "gaps     [{keys}] every {}: last of [{locf}], line of [{lines}]", Length(*every_ms))
             }
-            Self::Window { cut, keys, folds, .. } => {
+            Self::Window { cut, keys, sets, folds, .. } => {
                 let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
-                writeln!(out, "window   {cut} by [{}]: {folds}", list(keys))
+                writeln!(out, "window   {cut} by [{}]{}: {folds}", list(keys), shown_sets(keys, sets.as_ref()))
             }
-            Self::Update { life, emit, keys, folds, .. } => {
+            Self::Update { life, emit, keys, sets, folds, .. } => {
                 let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
                 let until = match life {
                     Life::Open(None) => String::new(),
@@ -230,7 +304,12 @@ impl Step {
                 };
                 let of = if let Life::Window(cut, _) = life { format!("{cut} ") } else { String::new() };
                 let when = if *emit == GroupEmit::OnUpdate { "update  " } else { "group   " };
-                writeln!(out, "{when} {of}by [{}]{until}: {folds}", list(keys))
+                writeln!(out, "{when} {of}by [{}]{}{until}: {folds}", list(keys), shown_sets(keys, sets.as_ref()))
+            }
+            Self::Regroup { between, keys, folds, .. } => {
+                between.iter().for_each(|step| step.explain(out));
+                let folds = folds.iter().map(|fold| format!("{fold:?}")).collect::<Vec<_>>().join(", ");
+                writeln!(out, "regroup  by [{}], of what holds: {folds}", list(keys))
             }
             Self::Expand { cut, .. } => writeln!(out, "windows  {cut}: each row with every window it lies in"),
             Self::Match { spec, text } => writeln!(out, "match    [{}] by time: {text}", list(&spec.keys)),
@@ -248,26 +327,38 @@ impl Step {
         if let Self::Match { spec, .. } = self {
             let _ = writeln!(out, "{:?} {:?}", spec.input.fields(), spec.arguments);
         }
-        if let Self::Window { folds, .. } | Self::Update { folds, .. } = self {
+        if let Self::Regroup { folds, from, .. } = self {
+            let _ = writeln!(out, "{from:?}");
             for fold in folds {
                 let _ = writeln!(out, "{:?}", fold.state_fields());
             }
         }
+        if let Self::Window { folds, sets, .. } | Self::Update { folds, sets, .. } = self {
+            for fold in folds {
+                let _ = writeln!(out, "{:?}", fold.state_fields());
+            }
+            if let Some(sets) = sets {
+                let numbers: Vec<u64> = sets.sets.sets.iter().map(|set| set.id).collect();
+                let _ = writeln!(out, "{numbers:?} {:?}", sets.marks);
+            }
+        }
     }
 
-    /// What an operator of groups that are told as they change is made of.
-    fn update(&self, scope: Scope, shown: Option<Shown>) -> Result<UpdateSpec, StreamError> {
-        let Self::Update { life, emit, keys, folds, schema } = self else {
+    /// A fresh operator of groups that are told as they change.
+    fn update(&self, scope: Scope, shown: Option<Shown>) -> Result<Box<dyn Operator>, StreamError> {
+        let Self::Update { life, emit, keys, sets, folds, schema } = self else {
             return Err(StreamError::Limit("the step does not change rows".to_owned()));
         };
         let window: &[WindowColumn] = match life {
             Life::Window(..) => &[WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime],
             Life::Open(_) | Life::Key(_) => &[],
         };
-        let columns = (0..keys.len()).map(WindowColumn::Key).chain(window.iter().copied()).chain((0..folds.len()).map(WindowColumn::Agg));
-        Ok(UpdateSpec {
+        let keys_of = inner_keys(keys, sets.as_ref());
+        let shown_keys = keys.len() + usize::from(sets.is_some());
+        let columns = (0..shown_keys).map(WindowColumn::Key).chain(window.iter().copied()).chain((0..folds.len()).map(WindowColumn::Agg));
+        let aggregate = UpdateAggregate::new(UpdateSpec {
             scope,
-            keys: keys.clone(),
+            keys: keys_of,
             folds: folds.clone(),
             life: match *life {
                 Life::Open(ttl_ms) => GroupLife::Open { ttl_ms },
@@ -278,14 +369,15 @@ impl Step {
             columns: columns.collect(),
             schema: Arc::clone(schema),
             shown,
-        })
+        })?;
+        in_sets(Box::new(aggregate), keys, sets.as_ref(), folds)
     }
 
     /// Whether its rows take the place of those it gave before.
     pub(super) fn is_changing(&self) -> bool {
         match self {
             Self::Update { life, emit, .. } => *emit == GroupEmit::OnUpdate || matches!(life, Life::Window(..)),
-            Self::Top { .. } => true,
+            Self::Top { .. } | Self::Regroup { .. } => true,
             _ => false,
         }
     }
@@ -293,12 +385,18 @@ impl Step {
     /// What of the key of rows that change is not among these columns.
     pub(super) fn missing_key(&self, columns: &[(usize, WindowColumn)]) -> Option<String> {
         let keys = match self {
-            Self::Update { keys, .. } | Self::Top { keys, .. } => keys,
+            Self::Update { keys, .. } | Self::Top { keys, .. } | Self::Regroup { keys, .. } => keys,
             _ => return None,
         };
         let has = |part: WindowColumn| columns.iter().any(|(_, column)| *column == part);
         if let Some(missing) = (0..keys.len()).find(|key| !has(WindowColumn::Key(*key))) {
             return Some(keys[missing].text());
+        }
+        if let Self::Update { sets: Some(sets), .. } = self
+            && sets.is_needed
+            && !sets.told_apart_by(|mark| has(WindowColumn::Key(keys.len() + 1 + mark)))
+        {
+            return Some(format!("grouping_id({})", keys.iter().map(|key| key.text()).collect::<Vec<_>>().join(", ")));
         }
         let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd];
         match self {
@@ -310,7 +408,7 @@ impl Step {
 
     /// A fresh operator whose rows change, and which shows them so.
     pub(super) fn changing(&self, scope: Scope, shown: Shown) -> Result<Box<dyn Operator>, StreamError> {
-        if let Self::Top { keys, order, limit, ttl_ms, schema } = self {
+        if let Self::Top { keys, order, limit, ttl_ms, schema, .. } = self {
             return Ok(Box::new(Top::new(TopSpec {
                 scope,
                 keys: keys.clone(),
@@ -321,7 +419,34 @@ impl Step {
                 shown,
             })?));
         }
-        Ok(Box::new(UpdateAggregate::new(self.update(scope, Some(shown))?)?))
+        if let Self::Regroup { from, between, keys, folds, schema } = self {
+            return Ok(Box::new(Regroup::new(RegroupSpec {
+                scope,
+                from: from.clone(),
+                between: between.iter().map(Self::filter_project).collect::<Option<_>>().ok_or_else(changes_alone)?,
+                keys: keys.clone(),
+                folds: folds.clone(),
+                schema: Arc::clone(schema),
+                shown,
+            })?));
+        }
+        self.update(scope, Some(shown))
+    }
+
+    /// Where its rows change: which of its own columns tell them apart; `None` where its columns do not say it.
+    pub(super) fn own_key(&self) -> Option<Vec<(usize, WindowColumn)>> {
+        match self {
+            Self::Update { life: Life::Open(_), keys, sets, .. } => {
+                Some((0..keys.len() + usize::from(sets.is_some())).map(|key| (key, WindowColumn::Key(key))).collect())
+            }
+            Self::Regroup { keys, .. } => Some((0..keys.len()).map(|key| (key, WindowColumn::Key(key))).collect()),
+            Self::Top { key_columns, limit, schema, .. } => {
+                let keys = key_columns.iter().enumerate().map(|(key, column)| Some(((*column)?, WindowColumn::Key(key))));
+                let number = (*limit != Some(1)).then_some(Some((schema.fields().len() - 1, WindowColumn::Agg(0))));
+                keys.chain(number).collect()
+            }
+            _ => None,
+        }
     }
 
     /// The condition and columns that it is, where it is nothing else.
@@ -340,6 +465,18 @@ impl Step {
         )
     }
 
+    /// Whether its rows come in order of the time they carry, of each input partition at least.
+    pub(super) const fn is_in_order(&self) -> bool {
+        matches!(
+            self,
+            Self::Keyed { .. }
+                | Self::Over { .. }
+                | Self::Rank { .. }
+                | Self::Window { .. }
+                | Self::Update { life: Life::Key(_), emit: GroupEmit::OnClose, .. }
+        )
+    }
+
     /// Whether it keeps anything between rows.
     pub(super) const fn is_stateful(&self) -> bool {
         matches!(
@@ -353,10 +490,16 @@ impl Step {
                 | Self::Top { .. }
                 | Self::Window { .. }
                 | Self::Update { .. }
+                | Self::Regroup { .. }
                 | Self::Absent { .. }
                 | Self::Match { .. }
         )
     }
+}
+
+/// The error of a plan that puts more than conditions and columns behind results that change.
+pub(super) fn changes_alone() -> StreamError {
+    StreamError::Limit("rows that change go through conditions and columns alone".to_owned())
 }
 
 /// A call over a frame: `avg(hr) over 5 min`.
@@ -384,6 +527,11 @@ fn shown_call(call: &OverCall) -> String {
     format!("{text}{filter} over {frame}")
 }
 
+fn shown_sets(keys: &[Arc<dyn Expr>], sets: Option<&StepSets>) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| key.text()).collect();
+    sets.map_or_else(String::new, |of| format!(" in sets {}", of.sets.text(&keys)))
+}
+
 fn shown_order(order: &RankOrder) -> String {
     let nulls = match (order.descending, order.nulls_first) {
         (false, true) => " NULLS FIRST",
@@ -400,15 +548,3 @@ fn shown_end(key: &str, plus_ms: i64) -> String {
         plus => format!("until {} behind {key}", Length(plus)),
     }
 }
-    /// Whether its rows come in order of the time they carry, of each input partition at least.
-    pub(super) const fn is_in_order(&self) -> bool {
-        matches!(
-            self,
-            Self::Keyed { .. }
-                | Self::Over { .. }
-                | Self::Rank { .. }
-                | Self::Window { .. }
-                | Self::Update { life: Life::Key(_), emit: GroupEmit::OnClose, .. }
-        )
-    }
-

@@ -1,14 +1,16 @@
 //! Queries as text, a few readings, and what comes out: whole, row by row, and saved and restored at every row.
 
+mod again;
 mod cuts;
 mod frames;
 mod gaps;
+mod grouping;
 mod joins;
 mod patterns;
 mod refused;
+mod times;
 mod updates;
 mod windows;
-mod times;
 
 use std::sync::Arc;
 

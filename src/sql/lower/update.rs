@@ -7,23 +7,24 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchemaRef, ScalarValue};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::{Aggregate, Expr as LogicalExpr, ExprSchemable};
 
 use super::frames::expiry;
 use super::lineage::{Lineage, column_of, leave_at, lineage_of};
 use super::step::{Life, Step};
-use super::walk::{Chain, Lowered, Walk, refused};
+use super::walk::{Chain, Lowered, Walk, always, refused, step_sets};
 use super::{Purpose, QueryPlan};
 use crate::sql::analyze::in_exact_terms;
 use crate::sql::error::{Code, Place, SqlError};
 use crate::sql::expr::{Exprs, cast_column, sql_text};
 use crate::sql::fold::PlannedFold;
+use crate::sql::grouping::{GROUPING_ID, Sets};
 use crate::sql::statement::{Emit, Select, StateTtl};
 use crate::sql::windows::Cut;
-use crate::stream::{FoldFactory, GroupEmit, WindowColumn};
+use crate::stream::{FoldFactory, GroupEmit, GroupingSet, WindowColumn};
 
 /// What to write where state would grow for ever.
 const TTL: &str = "let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window";
@@ -51,12 +52,12 @@ impl How {
         Self { is_history: false, emit, emit_place, ttl, is_lasting: purpose == Purpose::ExactlyOnce }
     }
 
-    /// Whether windows speak at other times than their end alone, and how long behind it.
     /// How long rows wait for partners where a join does not say it.
     pub(super) const fn join_ttl(&self) -> StateTtl {
         self.ttl
     }
 
+    /// Whether windows speak at other times than their end alone, and how long behind it.
     pub(super) fn changes_windows(&self) -> Option<(GroupEmit, i64)> {
         match self.emit {
             Emit::Update { .. } => Some((GroupEmit::OnUpdate, 0)),
@@ -101,64 +102,106 @@ impl Walk<'_> {
     }
 
     /// GROUP BY without a window.
-    pub(super) fn update(&self, node: &Aggregate, is_top: bool) -> Lowered {
+    pub(super) fn update(&self, node: &Aggregate, is_top: bool, may_change: bool) -> Lowered {
+        self.grouped.set(may_change && !matches!(self.how.emit, Emit::WindowClose { .. }));
         let mut chain = self.lower(&node.input)?;
         let input = node.input.schema();
-        if node.group_expr.iter().any(|group| matches!(group, LogicalExpr::GroupingSet(_))) {
-            return Err(refused("GROUPING SETS, ROLLUP and CUBE", "write one query for each"));
+        if chain.steps.iter().any(Step::is_changing) {
+            return self.regroup(node, chain);
         }
-        let end = expiry(&node.group_expr, input, &chain.columns);
+        let (group_expr, sets) = Sets::of(node)?;
+        // What the time of a group, and its place, are known by counts in every set.
+        let certain = always(&group_expr, sets.as_ref());
+        let end = expiry(&certain, input, &chain.columns);
         let updates = matches!(self.how.emit, Emit::Update { .. });
         let life = match end {
             Some(end) if !is_top || !updates => Life::Key(end),
-            _ if !is_top => {
+            _ if !may_change => {
                 return Err(refused(
                     "GROUP BY without a window below another clause",
                     "add window_start, window_end or the event time to the GROUP BY, or write it into a table that another query joins",
                 ));
             }
             Some(end) => Life::Key(end),
-            None => Life::Open(self.ttl_of(&node.group_expr, &node.aggr_expr, input, &chain)?),
+            None => Life::Open(self.ttl_of(&group_expr, &node.aggr_expr, input, &chain)?),
         };
         if let (Life::Open(_), Emit::WindowClose { .. }) = (life, self.how.emit) {
             let refused = refused("EMIT ON WINDOW CLOSE of groups without a window", "write EMIT ON UPDATE, or group by a window");
             return Err(refused.at(self.how.emit_place));
         }
         let emit = if matches!(life, Life::Open(_)) || (is_top && updates) { GroupEmit::OnUpdate } else { GroupEmit::OnClose };
-        Self::keyed_by(&mut chain, &node.group_expr, input);
+        Self::keyed_by(&mut chain, &certain, input);
+        let steps = sets.as_ref().map(|sets| step_sets(sets, &group_expr, input)).transpose()?;
+        let key_columns = group_expr.len() + usize::from(sets.is_some());
         let mut exprs = Exprs::default();
-        let keys = node.group_expr.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
-        let mut fields: Vec<Field> = node.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-        let mut folds: Vec<Arc<dyn FoldFactory>> = Vec::with_capacity(node.aggr_expr.len());
-        for (at, call) in node.aggr_expr.iter().enumerate() {
-            let (exact, _) = in_exact_terms(call.clone().unalias(), input)?;
-            let field = &mut fields[keys.len() + at];
-            *field = field.clone().with_data_type(exact.get_type(input.as_ref())?);
-            folds.push(Arc::new(PlannedFold::plan(self.session, &exact, field.name(), input, &mut exprs)?));
-        }
-        let mut lineage: Vec<Lineage> = node.group_expr.iter().map(|key| lineage_of(key, input, &chain.columns)).collect();
+        let keys = group_expr.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
+        let (folds, exact) = self.exact_folds(node, key_columns, &mut exprs)?;
+        let mut lineage: Vec<Lineage> = certain.iter().map(|key| lineage_of(key, input, &chain.columns)).collect();
+        lineage.resize(key_columns, Lineage::default());
         match life {
             // The rows leave at that time, and carry it.
             Life::Key(end) if emit == GroupEmit::OnClose => {
                 leave_at(&mut lineage, Some(end.key), end.plus_ms);
-                lineage.iter_mut().for_each(|key| key.key = true);
+                lineage
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(at, key)| key.key = sets.as_ref().is_none_or(|sets| at < group_expr.len() && sets.always(at)));
             }
             _ => {
                 let changing = |(at, key): (usize, &Lineage)| Lineage { change: Some(WindowColumn::Key(at)), ..key.as_group() };
                 lineage = lineage.iter().enumerate().map(changing).collect();
             }
         }
-        lineage.resize(fields.len(), Lineage::default());
+        lineage.resize(exact.fields().len(), Lineage::default());
         chain.columns = lineage;
-        let exact = Arc::new(Schema::new(fields));
-        chain.steps.push(Step::Update { life, emit, keys, folds, schema: Arc::clone(&exact) });
-        let promised = Arc::clone(node.schema.inner());
-        if exact.fields().iter().zip(promised.fields()).any(|(is, should)| is.data_type() != should.data_type()) {
-            let cast = |(at, field): (usize, &Arc<Field>)| cast_column(&exact, at, field.data_type());
-            let columns = promised.fields().iter().enumerate().map(cast).collect::<Result<Vec<_>, _>>()?;
-            chain.steps.push(Step::Map { filter: None, columns: Some(columns), schema: promised });
-        }
+        chain.steps.push(Step::Update { life, emit, keys, sets: steps, folds, schema: Arc::clone(&exact) });
+        promise(&mut chain, node, &exact)?;
         Ok(chain)
+    }
+
+    /// GROUP BY over results that change.
+    fn regroup(&self, node: &Aggregate, mut chain: Chain) -> Lowered {
+        let input = node.input.schema();
+        if node.group_expr.iter().any(|group| matches!(group, LogicalExpr::GroupingSet(_))) {
+            return Err(refused("GROUPING SETS, ROLLUP and CUBE over results that change", "write one query for each"));
+        }
+        let last = chain.steps.iter().rposition(Step::is_changing).map_or(0, |last| last + 1);
+        let between = chain.steps.split_off(last);
+        let from = chain.steps.last().and_then(Step::own_key).ok_or_else(|| {
+            refused(
+                "GROUP BY over results that change and whose key is no column",
+                "PARTITION BY and GROUP BY columns below, not expressions",
+            )
+        })?;
+        Self::keyed_by(&mut chain, &node.group_expr, input);
+        let mut exprs = Exprs::default();
+        let keys = node.group_expr.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
+        let (folds, exact) = self.exact_folds(node, keys.len(), &mut exprs)?;
+        let changing = |(at, key): (usize, &LogicalExpr)| Lineage {
+            change: Some(WindowColumn::Key(at)),
+            ..lineage_of(key, input, &chain.columns).as_group()
+        };
+        let mut lineage: Vec<Lineage> = node.group_expr.iter().enumerate().map(changing).collect();
+        lineage.resize(exact.fields().len(), Lineage::default());
+        chain.columns = lineage;
+        let from = from.into_iter().map(|(column, _)| column).collect();
+        chain.steps.push(Step::Regroup { from, between, keys, folds, schema: Arc::clone(&exact) });
+        promise(&mut chain, node, &exact)?;
+        Ok(chain)
+    }
+
+    /// The aggregates in terms that are exact, and the columns of the keys and of these.
+    fn exact_folds(&self, node: &Aggregate, keys: usize, exprs: &mut Exprs) -> Result<(Vec<Arc<dyn FoldFactory>>, Arc<Schema>), SqlError> {
+        let input = node.input.schema();
+        let mut fields: Vec<Field> = node.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        let mut folds: Vec<Arc<dyn FoldFactory>> = Vec::with_capacity(node.aggr_expr.len());
+        for (at, call) in node.aggr_expr.iter().enumerate() {
+            let (exact, _) = in_exact_terms(call.clone().unalias(), input)?;
+            let field = &mut fields[keys + at];
+            *field = field.clone().with_data_type(exact.get_type(input.as_ref())?);
+            folds.push(Arc::new(PlannedFold::plan(self.session, &exact, field.name(), input, exprs)?));
+        }
+        Ok((folds, Arc::new(Schema::new(fields))))
     }
 
     /// How long groups without a row are kept. Refused where nothing was said and there would be more for ever.
@@ -205,6 +248,52 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+impl Walk<'_> {
+    /// What an expression says of the grouping set, where it says nothing else (`grouping(a)`, `grouping_id(a, b)`) and the rows
+    /// change: it is then part of what tells them apart, and the groups keep it.
+    pub(super) fn mark_of_set(&self, expr: &LogicalExpr, input: &DFSchemaRef, chain: &mut Chain) -> Option<Lineage> {
+        let reads = expr.column_refs();
+        let is_number = |column: &&Column| column.name == GROUPING_ID;
+        if reads.is_empty() || !reads.iter().all(is_number) {
+            return None;
+        }
+        let step = chain.steps.iter_mut().rev().find(|step| step.is_stateful());
+        let Some(Step::Update { keys, sets: Some(sets), .. }) = step.filter(|step| step.is_changing()) else { return None };
+        if !sets.is_needed {
+            return None;
+        }
+        let value = |set: &GroupingSet| {
+            let number = ScalarValue::UInt64(Some(set.id)).cast_to(&sets.sets.id).ok()?;
+            let filled = expr.clone().transform(|expr| match &expr {
+                LogicalExpr::Column(_) => Ok(Transformed::yes(LogicalExpr::Literal(number.clone(), None))),
+                _ => Ok(Transformed::no(expr)),
+            });
+            let LogicalExpr::Literal(value, _) = self.session.folded(filled.ok()?.data.unalias(), input).ok()? else { return None };
+            match value.cast_to(&DataType::Int64).ok()? {
+                ScalarValue::Int64(value) => value,
+                _ => None,
+            }
+        };
+        let mark = sets.sets.sets.iter().map(value).collect::<Option<Vec<i64>>>()?;
+        let at = sets.marks.iter().position(|known| *known == mark).unwrap_or_else(|| {
+            sets.marks.push(mark);
+            sets.marks.len() - 1
+        });
+        Some(Lineage { key: true, change: Some(WindowColumn::Key(keys.len() + 1 + at)), ..Lineage::default() })
+    }
+}
+
+/// The aggregates in the types that the plan promises.
+fn promise(chain: &mut Chain, node: &Aggregate, exact: &Arc<Schema>) -> Result<(), SqlError> {
+    let promised = Arc::clone(node.schema.inner());
+    if exact.fields().iter().zip(promised.fields()).any(|(is, should)| is.data_type() != should.data_type()) {
+        let cast = |(at, field): (usize, &Arc<Field>)| cast_column(exact, at, field.data_type());
+        let columns = promised.fields().iter().enumerate().map(cast).collect::<Result<Vec<_>, _>>()?;
+        chain.steps.push(Step::Map { filter: None, columns: Some(columns), schema: promised });
+    }
+    Ok(())
 }
 
 /// Whether an expression has ever new values as time goes on: it reads the event time, and more than its place in a day,
@@ -274,7 +363,7 @@ pub(super) fn check(plan: &QueryPlan, select: &Select, purpose: Purpose) -> Resu
     if purpose == Purpose::Watch {
         return Ok(());
     }
-    match plan.flow.steps.iter().find_map(|step| step.missing_key(changes)) {
+    match plan.flow.steps.iter().rfind(|step| step.is_changing()).and_then(|step| step.missing_key(changes)) {
         Some(missing) => {
             let message = format!("the results change, and the SELECT list does not have {missing}, which tells them apart");
             Err(SqlError::new(Code::BadDefinition, message).hint("add it to the SELECT list"))

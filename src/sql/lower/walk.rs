@@ -20,7 +20,7 @@ use super::flow::{Fork, is_stateful};
 use super::frames::{Family, expiry, family, is_row_number, wanted};
 use super::lineage::{Lineage, column_of, leave_at, lineage_of, window_lineage};
 use super::source::{Source, Sources};
-use super::step::{Life, Step};
+use super::step::{Life, Step, StepSets};
 use super::update::{How, changing_places, changing_windows};
 use crate::sql::analyze::WindowAggregate;
 use crate::sql::asof::AsOfJoin;
@@ -28,6 +28,7 @@ use crate::sql::error::{Code, SqlError};
 use crate::sql::expr::{Exprs, PlannedExpr, plain_text};
 use crate::sql::fold::{PlannedFold, PlannedKeys};
 use crate::sql::functions::stateful::{self, Argument};
+use crate::sql::grouping::Sets;
 use crate::sql::pattern::PatternTable;
 use crate::sql::session::Session;
 use crate::sql::types::sql_type;
@@ -63,6 +64,8 @@ pub(super) struct Walk<'a> {
     pub how: How,
     /// Whether nothing but conditions and columns stands above the node that is lowered next.
     pub top: Cell<bool>,
+    /// Whether nothing but these stands between it and a group that is told as it changes.
+    pub grouped: Cell<bool>,
 }
 
 pub(super) type Lowered = Result<Chain, SqlError>;
@@ -76,13 +79,16 @@ impl Walk<'_> {
         let passes = matches!(plan, LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) | LogicalPlan::Projection(_));
         let is_top = self.top.replace(false);
         self.top.set(is_top && passes);
+        let is_grouped = self.grouped.replace(false);
+        self.grouped.set(is_grouped && passes);
+        let may_change = is_top || is_grouped;
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
-            LogicalPlan::Aggregate(aggregate) if !self.how.is_history => self.update(aggregate, is_top),
+            LogicalPlan::Aggregate(aggregate) if !self.how.is_history => self.update(aggregate, is_top, may_change),
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::Projection(projection) => self.project(projection),
-            LogicalPlan::Window(window) => self.over(window, is_top),
+            LogicalPlan::Window(window) => self.over(window, may_change),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Extension(Extension { node }) => {
@@ -179,8 +185,8 @@ impl Walk<'_> {
     pub(super) fn project_over(&self, projection: &Projection, mut chain: Chain) -> Lowered {
         let input = projection.input.schema();
         let columns = projection.expr.iter().map(|e| self.expr(e, input)).collect::<Result<Vec<_>, _>>()?;
-        let lineage = projection.expr.iter().map(|e| lineage_of(e, input, &chain.columns)).collect();
-        chain.columns = lineage;
+        let lineage = |e| self.mark_of_set(e, input, &mut chain).unwrap_or_else(|| lineage_of(e, input, &chain.columns));
+        chain.columns = projection.expr.iter().map(lineage).collect();
         let schema = Arc::clone(projection.schema.inner());
         // A condition and the columns behind it are one operator.
         if let Some(Step::Map { columns: none @ None, schema: old, .. }) = chain.steps.last_mut() {
@@ -219,21 +225,28 @@ impl Walk<'_> {
         let mut chain = self.lower(&node.input)?;
         let input = node.input.schema();
         self.check_time(&node.time, input, &chain)?;
-        Self::keyed_by(&mut chain, &node.keys, input);
+        Self::keyed_by(&mut chain, &always(&node.keys, node.sets.as_ref()), input);
         let schema = node_schema(node);
         let mut exprs = Exprs::default();
         let keys = node.keys.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
-        let keys_factory: Option<Arc<dyn KeysFactory>> = if keys.is_empty() {
+        let keys_factory: Option<Arc<dyn KeysFactory>> = if node.key_columns() == 0 {
             None
         } else {
-            Some(Arc::new(PlannedKeys::new(schema.fields().iter().take(keys.len()).cloned().collect())?))
+            Some(Arc::new(PlannedKeys::new(schema.fields().iter().take(node.key_columns()).cloned().collect())?))
         };
+        let sets = node.sets.as_ref().map(|sets| step_sets(sets, &node.keys, input)).transpose()?;
         let mut folds: Vec<Arc<dyn FoldFactory>> = Vec::with_capacity(node.aggregates.len());
         for (aggregate, name) in node.aggregates.iter().zip(node.aggregate_names()) {
             folds.push(Arc::new(PlannedFold::plan(self.session, aggregate, name, input, &mut exprs)?));
         }
         let mut lineage: Vec<Lineage> = Vec::with_capacity(schema.fields().len());
-        lineage.extend(node.keys.iter().map(|key| lineage_of(key, input, &chain.columns).as_group()));
+        // A key that does not count in every set places no row, and is no part of what a stream promises of its key.
+        let counts = |at: usize| node.sets.as_ref().is_none_or(|sets| sets.always(at));
+        let group = |(at, key): (usize, &LogicalExpr)| {
+            if counts(at) { lineage_of(key, input, &chain.columns).as_group() } else { Lineage::default() }
+        };
+        lineage.extend(node.keys.iter().enumerate().map(group));
+        lineage.extend(node.sets.as_ref().map(|_| Lineage::default()));
         // The rows' time is the window's last millisecond, and they lie in no window any more.
         lineage.extend(window_lineage(node.cut).map(|window| Lineage { time: true, span_ms: None, ..window }));
         lineage.resize(schema.fields().len(), Lineage::default());
@@ -250,12 +263,12 @@ impl Walk<'_> {
                 )
                 .at(self.how.emit_place));
             }
-            chain.columns = changing_windows(node.keys.len(), node.cut, &lineage);
-            chain.steps.push(Step::Update { life: Life::Window(node.cut, grace_ms), emit, keys, folds, schema });
+            chain.columns = changing_windows(node.key_columns(), node.cut, &lineage);
+            chain.steps.push(Step::Update { life: Life::Window(node.cut, grace_ms), emit, keys, sets, folds, schema });
             return Ok(chain);
         }
         chain.columns = lineage;
-        chain.steps.push(Step::Window { cut: node.cut, keys, keys_factory, folds, schema });
+        chain.steps.push(Step::Window { cut: node.cut, keys, sets, keys_factory, folds, schema });
         Ok(chain)
     }
 
@@ -323,7 +336,7 @@ impl Walk<'_> {
         Ok(chain)
     }
 
-    fn over(&self, window: &Window, is_top: bool) -> Lowered {
+    fn over(&self, window: &Window, may_change: bool) -> Lowered {
         let mut chain = self.lower(&window.input)?;
         let input = window.input.schema();
         let calls = window.window_expr.iter().map(window_call).collect::<Result<Vec<_>, _>>()?;
@@ -351,11 +364,12 @@ impl Walk<'_> {
             let fields: Vec<_> = window.schema.fields().iter().take(width + from + run).cloned().collect();
             let schema = Arc::new(Schema::new(fields));
             let names = || run_calls.iter().map(|call| call_text(call, input)).collect();
-            if ranked && calls.len() == 1 && is_top && self.changes(&params.partition_by, input, &chain) {
+            if ranked && calls.len() == 1 && may_change && self.changes(&params.partition_by, input, &chain) {
                 let order = self.rank_order(&params.order_by, input)?;
                 let ttl_ms = self.ttl_of(&params.partition_by, &[], input, &chain)?;
                 chain.columns = changing_places(&params.partition_by, input, &chain.columns);
-                chain.steps.push(Step::Top { keys, order, limit: None, ttl_ms, schema });
+                let key_columns = params.partition_by.iter().map(|key| column_of(key, input)).collect();
+                chain.steps.push(Step::Top { keys, key_columns, order, limit: None, ttl_ms, schema });
                 return Ok(chain);
             }
             if ranked {
@@ -488,6 +502,22 @@ impl Walk<'_> {
         };
         Ok((self.expr(value, input)?, n, default))
     }
+}
+
+/// The keys that count in every set, in their places; in the others stands what is no column.
+pub(super) fn always(keys: &[LogicalExpr], sets: Option<&Sets>) -> Vec<LogicalExpr> {
+    let nothing = || LogicalExpr::Literal(ScalarValue::Null, None);
+    let counts = |at: usize| sets.is_none_or(|sets| sets.always(at));
+    keys.iter().enumerate().map(|(at, key)| if counts(at) { key.clone() } else { nothing() }).collect()
+}
+
+/// The sets as a step has them, over rows of these columns.
+pub(super) fn step_sets(sets: &Sets, keys: &[LogicalExpr], input: &DFSchemaRef) -> Result<StepSets, SqlError> {
+    let mut is_needed = sets.repeats();
+    for (at, key) in keys.iter().enumerate() {
+        is_needed |= !sets.always(at) && key.nullable(input.as_ref())?;
+    }
+    Ok(StepSets { sets: sets.clone(), width: input.fields().len(), is_needed, marks: Vec::new() })
 }
 
 fn node_schema(node: &WindowAggregate) -> SchemaRef {

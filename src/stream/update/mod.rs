@@ -1,6 +1,7 @@
 //! Results that are kept up to date: aggregates of groups that do not end, or whose windows speak before their end or
 //! once more behind it, and the first rows of each key.
 
+mod again;
 mod behind;
 mod groups;
 mod operator;
@@ -15,6 +16,7 @@ mod top_saved;
 #[cfg(test)]
 mod top_tests;
 
+pub use again::{Regroup, RegroupSpec};
 pub use operator::{GroupEmit, GroupLife, UpdateAggregate, UpdateSpec};
 pub use shown::Shown;
 pub use top::{Top, TopSpec};

@@ -327,10 +327,12 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
         error[SQL-0021]: IN or EXISTS with a subquery and no range of time is not supported over a stream
           1 | CREATE QUERY q3 AS INSERT INTO o3 SELECT patient_id FROM vitals WHERE patient_id IN (SELECT patient_id FROM labs)
             |                                                                                  ^^ say how far apart in time rows belong together, as in a.ts BETWEEN b.ts - INTERVAL '5' MINUTE AND b.ts
+          or let go of rows that have waited so long for partners, WITH ('state.ttl' = '1d'): rows further apart do not meet then
 
         error[SQL-0021]: JOIN without a range of time is not supported over a stream
           1 | CREATE QUERY q4 AS INSERT INTO o4 SELECT v.patient_id FROM vitals v JOIN labs l ON v.patient_id = l.patient_id
             |                                                                     ^^^^ say how far apart in time rows belong together, as in a.ts BETWEEN b.ts - INTERVAL '5' MINUTE AND b.ts
+          or let go of rows that have waited so long for partners, WITH ('state.ttl' = '1d'): rows further apart do not meet then
 
         error[SQL-0021]: reading the table "patient" as a stream is not supported over a stream
           1 | CREATE QUERY q5 AS INSERT INTO o5 SELECT v.patient_id, p.age FROM vitals v JOIN patient p ON v.patient_id = p.patient_id
@@ -342,8 +344,8 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
           1 | CREATE QUERY q7 AS INSERT INTO o7 SELECT patient_id FROM vitals INTERSECT SELECT patient_id FROM labs
             |                                                                           ^^^^^^^^^^^^^^^^^^^^^^^^^^^ join the two by a range of time, as in WHERE EXISTS (SELECT .. b.ts BETWEEN ..)
 
-        error[SQL-0021]: GROUPING SETS, ROLLUP and CUBE is not supported over a stream
-          write one query for each
+        error[SQL-0006]: the results change, and the SELECT list does not have grouping_id(ward), which tells them apart
+          add it to the SELECT list
 
         error[SQL-0021]: now() is the time of planning in a continuous query
           1 | CREATE QUERY q9 AS INSERT INTO o9 SELECT patient_id, ts, now() AS at FROM vitals

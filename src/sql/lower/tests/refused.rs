@@ -121,8 +121,8 @@ fn clauses_without_an_operator_are_refused_by_name() {
     check_refused(
         "SELECT patient_id, count(*) AS n FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY ROLLUP(patient_id, window_start)",
         expect![[r#"
-        SQL-0020 GROUPING SETS, ROLLUP and CUBE are not supported in a window: write one query for each
-    "#]],
+            SQL-0020 a set of the GROUP BY leaves out window_start: GROUPING SETS, ROLLUP and CUBE group by the window in every set, as in GROUP BY window_start, window_end, ROLLUP (a, b)
+        "#]],
     );
     check_refused(
         "SELECT approx_distinct(hr) AS n FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start",
