@@ -98,6 +98,7 @@ def produce(node, records, kills):
     producer.flush(); producer.close()
 
 def read(node, topic):
+    """What stands there, in order, of each key and each query that writes there: several tell late rows to one topic, each in its own time."""
     from kafka import KafkaConsumer, TopicPartition
     c = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{node.kafka}", isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False, group_id=None)
     parts = c.partitions_for_topic(topic)
@@ -106,7 +107,7 @@ def read(node, topic):
     ends, found = c.end_offsets(tps), {}
     while any(c.position(tp) < ends[tp] for tp in tps):
         for tp, messages in c.poll(timeout_ms=1000).items():
-            for m in messages: found.setdefault((tp.partition, m.key), []).append(m.value)
+            for m in messages: found.setdefault((tp.partition, m.key, dict(m.headers).get("vitalsql-from")), []).append(m.value)
     c.close(); return found
 
 def settle(node, total):
