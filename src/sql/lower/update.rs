@@ -29,6 +29,9 @@ use crate::stream::{FoldFactory, GroupEmit, GroupingSet, WindowColumn};
 /// What to write where state would grow for ever.
 const TTL: &str = "let go of groups that have had no row for so long, WITH ('state.ttl' = '1d'), or group by a window";
 
+/// Aggregates, and the columns of the keys and of these.
+type Folds = (Vec<Arc<dyn FoldFactory>>, Arc<Schema>);
+
 /// What a query says of when its rows come, and how long it remembers.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
@@ -191,7 +194,7 @@ impl Walk<'_> {
     }
 
     /// The aggregates in terms that are exact, and the columns of the keys and of these.
-    fn exact_folds(&self, node: &Aggregate, keys: usize, exprs: &mut Exprs) -> Result<(Vec<Arc<dyn FoldFactory>>, Arc<Schema>), SqlError> {
+    fn exact_folds(&self, node: &Aggregate, keys: usize, exprs: &mut Exprs) -> Result<Folds, SqlError> {
         let input = node.input.schema();
         let mut fields: Vec<Field> = node.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         let mut folds: Vec<Arc<dyn FoldFactory>> = Vec::with_capacity(node.aggr_expr.len());
