@@ -2,6 +2,8 @@
 //! once more behind it, and the first rows of each key.
 
 mod again;
+#[cfg(test)]
+mod again_tests;
 mod behind;
 mod groups;
 mod operator;

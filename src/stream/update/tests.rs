@@ -44,7 +44,7 @@ fn schema(windows: bool) -> SchemaRef {
 }
 
 /// Groups of the keys; at most `most` values may be in one that is shown.
-fn operator(scope: Scope, life: GroupLife, emit: GroupEmit, most: Option<f64>) -> UpdateAggregate {
+pub(super) fn operator(scope: Scope, life: GroupLife, emit: GroupEmit, most: Option<f64>) -> UpdateAggregate {
     let windows = matches!(life, GroupLife::Window { .. });
     let mut columns = vec![WindowColumn::Key(0)];
     if windows {
@@ -115,8 +115,19 @@ pub(super) fn carried(
     seed: u64,
     marks: &[Vec<i64>],
 ) -> Reader {
+    carried_through(&|| vec![make()], partitions, keys, seed, marks)
+}
+
+/// The same through several operators.
+pub(super) fn carried_through(
+    make: &dyn Fn() -> Vec<Box<dyn Operator>>,
+    partitions: &[Partition],
+    keys: &[usize],
+    seed: u64,
+    marks: &[Vec<i64>],
+) -> Reader {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let (mut on, mut reader) = (Chain::new(vec![make()]), Reader::default());
+    let (mut on, mut reader) = (Chain::new(make()), Reader::default());
     let mut at = vec![0; partitions.len()];
     let mut merged = i64::MIN;
     loop {
@@ -140,7 +151,7 @@ pub(super) fn carried(
             let mut state = StateWriter::default();
             on.save(&mut state).unwrap();
             if chance.random_bool(0.7) {
-                on = Chain::new(vec![make()]);
+                on = Chain::new(make());
                 on.restore(&StateReader { parts: state.parts }).unwrap();
             }
         }
