@@ -112,6 +112,10 @@ pub fn sql_type(arrow: &DataType) -> String {
         DataType::Float64 => "DOUBLE".to_owned(),
         DataType::Float32 => "REAL".to_owned(),
         DataType::Int8 => "TINYINT".to_owned(),
+        // SQL has no numbers without a sign; DataFusion counts rows with them.
+        DataType::UInt8 => "SMALLINT".to_owned(),
+        DataType::UInt16 => "INT".to_owned(),
+        DataType::UInt32 | DataType::UInt64 => "BIGINT".to_owned(),
         DataType::Int16 => "SMALLINT".to_owned(),
         DataType::Int32 => "INT".to_owned(),
         DataType::Int64 => "BIGINT".to_owned(),
