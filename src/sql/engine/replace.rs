@@ -52,8 +52,9 @@ impl Engine {
         self.bus.delete_topic(&place).await.map_err(|e| storage(&e))
     }
 
-    /// How a replaced query or alert has come by its state, for whoever replaced it.
-    pub(super) fn goes_on_with(&self, name: &str) -> String {
+    /// How a replaced query or alert has come by its state, for whoever replaced it; `updates` names what holds its results where they change:
+    /// of which keys there were some before nobody knows any more once the state is another plan's.
+    pub(super) fn goes_on_with(&self, name: &str, updates: Option<&str>) -> String {
         let running = self.running.lock();
         let Some(running) = running.get(name) else { return String::new() };
         if running.entry.paused {
@@ -63,14 +64,17 @@ impl Engine {
         let mut refill = Refill::default();
         tasks.iter().for_each(|task| refill.add(task.stats.refill_progress()));
         let Refill { goes_on, read, records } = refill;
+        let left = updates.map_or_else(String::new, |into| {
+            format!("; all its results are told again, and a key that it no longer has keeps its last row in \"{into}\"")
+        });
         if goes_on {
             format!(
-                "; its state is being made again from {records} records of its input, {read} of them read: WHY QUERY {name} says how far it is"
+                "; its state is being made again from {records} records of its input, {read} of them read: WHY QUERY {name} says how far it is{left}"
             )
         } else if records == 0 {
             "; it goes on where it was".to_owned()
         } else {
-            format!("; it goes on where it was, its state made again from {records} records of its input")
+            format!("; it goes on where it was, its state made again from {records} records of its input{left}")
         }
     }
 

@@ -105,6 +105,8 @@ impl Engine {
         if matches!(change, Change::Create(_)) {
             self.clear_leavings(&entry).await?;
         }
+        // What holds results that change.
+        let mut updates = None;
         // Everything that can be wrong is found before anything is written.
         match &*entry.statement {
             Statement::CreateQuery(q) => {
@@ -115,6 +117,7 @@ impl Engine {
                     check_reads(&catalog, &entry.name, &q.select)?;
                     check_readers(&catalog, &entry.name, &planned.plan, &q.insert_into)?;
                 }
+                updates = planned.plan.is_changing().then(|| q.insert_into.text.clone());
                 check_delivery(&entry.statement, &planned.plan)?;
                 self.check_sink(q, &planned).await?;
                 self.check_tasks(&entry, &planned).await?;
@@ -163,7 +166,7 @@ impl Engine {
                 return Ok(Outcome::Done(format!("{}{}", change.message(), self.begins_with(&entry))));
             }
             if replaced {
-                return Ok(Outcome::Done(format!("{}{}", change.message(), self.goes_on_with(&entry.name))));
+                return Ok(Outcome::Done(format!("{}{}", change.message(), self.goes_on_with(&entry.name, updates.as_deref()))));
             }
         } else if replaced {
             let failed = self.restart_users(&entry).await;

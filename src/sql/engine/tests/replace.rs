@@ -109,7 +109,8 @@ async fn results_that_change_are_all_told_again_under_the_new_plan() {
     bench.values("u", 2).await;
     read_all(&bench).await;
     let before = bench.values("u", 2).await.len();
-    run(&bench, &updating("max(x)")).await.unwrap();
+    let said = run(&bench, &updating("max(x)")).await.unwrap();
+    assert!(said.ends_with("; all its results are told again, and a key that it no longer has keeps its last row in \"u\""), "{said}");
     let told = bench.values("u", before + 2).await;
     assert!(told.contains(&r#"{"p":"a","n":3}"#.to_owned()) && told.contains(&r#"{"p":"b","n":5}"#.to_owned()), "{told:?}");
     bench.engine.close().await;
