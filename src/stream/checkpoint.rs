@@ -223,7 +223,7 @@ impl Manifest {
 }
 
 /// Values by an input's number, under the number that its source gives it now.
-fn moved<V>(of: BTreeMap<i32, V>, places: &[Option<usize>]) -> BTreeMap<i32, V> {
+pub(super) fn moved<V>(of: BTreeMap<i32, V>, places: &[Option<usize>]) -> BTreeMap<i32, V> {
     of.into_iter().filter_map(|(number, value)| Some((renumbered(number, places)?, value))).collect()
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::checkpoint::Milestones;
 use super::feed::{Feed, Follower, Following};
+use super::heard::Heard;
 use super::letters::Letters;
 use super::source::{Stamper, TimeRule};
 use super::task::StartAt;
@@ -71,6 +72,8 @@ pub(super) struct Input {
     /// The first record that the query has read, or would have.
     pub began: Offset,
     pub milestones: Milestones,
+    /// What the clock said of its last rows.
+    pub heard: Heard,
     pub stamper: Stamper,
     pub idle: bool,
     /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
@@ -94,6 +97,7 @@ pub(super) fn inputs_of(sources: &[SourceSpec], following: Following) -> Vec<Inp
                 position: Offset::ZERO,
                 began: Offset::ZERO,
                 milestones: Milestones::default(),
+                heard: Heard::default(),
                 stamper: Stamper::new(spec.time.clone(), partition),
                 idle: false,
                 quiet_since: None,

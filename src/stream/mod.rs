@@ -13,6 +13,7 @@ mod element;
 mod feed;
 mod gap;
 mod grouping;
+mod heard;
 mod inputs;
 mod intake;
 mod join;

@@ -29,6 +29,7 @@ use super::chain::Chain;
 use super::checkpoint::{self, CommitRecord, Decision};
 use super::element::Output;
 use super::feed::{Chunk, Following};
+use super::heard;
 use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
@@ -380,6 +381,7 @@ impl Task {
         // What tells no time (rows ahead of the clock, records that are no rows) does not keep the clock from deciding.
         input.quiet_since = if tells { None } else { input.quiet_since.or(Some(now)) };
         let number = input.number;
+        input.heard.note(&ahead);
         self.pending.note_ahead(number, &ahead);
         let rows = pieces.iter().map(|piece| if let Piece::Rows(rows) = piece { rows.len() } else { 0 }).sum::<usize>();
         self.stats.took(rows as u64, ahead.ahead.len() as u64);
@@ -622,8 +624,7 @@ impl Task {
 
     /// Writes the whole state, and lets go of what it replaces.
     async fn snapshot(&mut self) -> Result<(), StreamError> {
-        let mut state = StateWriter::default();
-        self.chain.save(&mut state)?;
+        let state = self.state()?;
         let manifest = self.manifest();
         let Some(committer) = &mut self.committer else { return Ok(()) };
         self.stats.turn(Doing::Backpressured);
@@ -649,6 +650,14 @@ impl Task {
         self.stats.turn(Doing::Busy);
         self.stats.snapshot();
         Ok(())
+    }
+
+    /// All that the task remembers.
+    fn state(&mut self) -> Result<StateWriter, StreamError> {
+        let mut state = StateWriter::default();
+        self.chain.save(&mut state)?;
+        heard::save(self.inputs.iter().map(|input| (input.number, &input.heard)), &mut state)?;
+        Ok(state)
     }
 
     /// The input from here on is needed until the next snapshot.

@@ -71,19 +71,23 @@ impl Bench {
     }
 
     async fn over(broker: Arc<Broker>) -> Self {
-        Self::made(broker, tokio::runtime::Handle::current(), None).await
+        Self::made(broker, tokio::runtime::Handle::current(), None, Clock::system()).await
+    }
+
+    async fn by(broker: Arc<Broker>, clock: Clock) -> Self {
+        Self::made(broker, tokio::runtime::Handle::current(), None, clock).await
     }
 
     /// The engine's tasks run there: with it they end, as in a crash.
     async fn on(broker: Arc<Broker>, handle: tokio::runtime::Handle) -> Self {
-        Self::made(broker, handle, None).await
+        Self::made(broker, handle, None, Clock::system()).await
     }
 
     async fn within(broker: Arc<Broker>, state_max: Option<u64>) -> Self {
-        Self::made(broker, tokio::runtime::Handle::current(), state_max).await
+        Self::made(broker, tokio::runtime::Handle::current(), state_max, Clock::system()).await
     }
 
-    async fn made(broker: Arc<Broker>, handle: tokio::runtime::Handle, state_max: Option<u64>) -> Self {
+    async fn made(broker: Arc<Broker>, handle: tokio::runtime::Handle, state_max: Option<u64>, clock: Clock) -> Self {
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
         let options = EngineOptions {
             commit_interval: Duration::from_millis(10),
@@ -94,7 +98,7 @@ impl Bench {
             state_max,
             delivery: Delivery::ExactlyOnce,
         };
-        let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.unwrap();
+        let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), clock, handle, options).await.unwrap();
         Self { broker, bus, engine }
     }
 

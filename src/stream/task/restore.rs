@@ -6,10 +6,13 @@
 //! query began up to there, and what comes out is thrown away, since the plan before has written what it had
 //! to say. Always: either way the state is that of a task which had read its input up to the last commit.
 
+use std::collections::BTreeMap;
+
 use super::{StartAt, Task, start_of, tell_time};
 use crate::record::{Offset, TopicName};
-use crate::stream::checkpoint::{CommitRecord, Manifest, PartitionMark, Restored};
+use crate::stream::checkpoint::{CommitRecord, Manifest, PartitionMark, Restored, moved};
 use crate::stream::element::Output;
+use crate::stream::heard::{self, Heard};
 use crate::stream::operator::StreamError;
 use crate::stream::source::{AheadJudge, AheadRows, FAR_AHEAD_MS};
 use crate::time::Timestamp;
@@ -25,6 +28,7 @@ impl Task {
             let start = self.spec.sources[input.source].start;
             input.position = start_of(self.bus.as_ref(), input.feed.partition(), start).await?;
             input.began = input.position;
+            input.heard = Heard::from(input.position.0);
         }
         Ok(())
     }
@@ -96,11 +100,13 @@ impl Task {
         let mut fits = true;
         if let Some((manifest, state)) = &mut restored.snapshot {
             fits = manifest.fingerprint == self.spec.fingerprint && manifest.reads(&topics);
+            let mut heard = heard::take(state)?;
             if let Some(places) = manifest.moved(&topics) {
                 manifest.move_to(&places);
+                heard = moved(heard, &places);
                 restored.commits.iter_mut().for_each(|commit| commit.move_to(&places));
             }
-            self.stand(manifest, &topics).await?;
+            self.stand(manifest, &topics, heard).await?;
             if fits {
                 self.chain.restore(state)?;
                 self.merged = Timestamp(manifest.merged);
@@ -120,7 +126,7 @@ impl Task {
     }
 
     /// Sets every input to where a checkpoint says that it stood.
-    async fn stand(&mut self, stood: &Manifest, topics: &[TopicName]) -> Result<(), StreamError> {
+    async fn stand(&mut self, stood: &Manifest, topics: &[TopicName], mut heard: BTreeMap<i32, Heard>) -> Result<(), StreamError> {
         for input in &mut self.inputs {
             if let Some(mark) = stood.partitions.get(&input.number) {
                 input.idle = mark.idle;
@@ -128,10 +134,13 @@ impl Task {
                 input.position = Offset(mark.position);
                 input.began = mark.began.map_or(Offset::ZERO, Offset);
                 input.milestones = mark.milestones.clone();
+                // Of a checkpoint that does not say it nothing is known of what was read before.
+                input.heard = heard.remove(&input.number).unwrap_or_else(|| Heard::from(mark.position));
             } else if stood.topics.is_empty() || stood.topics.iter().any(|topic| *topic == topics[input.source].as_ref()) {
                 // The topic has grown since: the new partition is read from its beginning.
                 input.position = start_of(self.bus.as_ref(), input.feed.partition(), StartAt::Earliest).await?;
                 input.began = input.position;
+                input.heard = Heard::from(input.position.0);
             }
         }
         Ok(())
@@ -214,14 +223,20 @@ impl Task {
         let (until, most) = known.map_or((to, mark.watermark), |(at, watermark)| (Offset(at), watermark));
         let most = if most == i64::MIN { Timestamp::MAX } else { Timestamp(most) };
         self.inputs[index].stamper.bound(most);
+        // What did not move the watermark then, since it was ahead of the clock, does not now: what the clock said is known of the last rows,
+        // and of those before it is taken to have said what it would say of them where the query stood.
+        let heard = std::mem::take(&mut self.inputs[index].heard);
+        let is_known = from.0 >= heard.since();
+        let until = if is_known { until } else { until.min(Offset(heard.since())) };
         let upto = chunk.next.min(until);
         let (mut out, mut ignored) = (Output::default(), AheadRows::default());
-        // What did not move the watermark then, since it was ahead of the clock, does not now.
         let judge = match mark.watermark {
+            _ if is_known => AheadJudge::Recorded(heard.rows()),
             i64::MIN => AheadJudge::Nobody,
             at => AheadJudge::Clock(Timestamp(at), &mut ignored),
         };
         let pieces = self.stamp(index, &chunk, upto, judge, &mut out)?;
+        self.inputs[index].heard = heard;
         self.stats.refill(upto.0 - from.0);
         self.inputs[index].position = upto;
         self.carry(index, &pieces, &mut out)?;
@@ -249,6 +264,7 @@ impl Task {
                 let mut out = Output::default();
                 let upto = chunk.next.min(to);
                 let pieces = self.stamp(index, &chunk, upto, AheadJudge::Recorded(&ahead), &mut out)?;
+                self.inputs[index].heard.note(&ahead);
                 self.inputs[index].idle &= !tell_time(&pieces);
                 self.inputs[index].position = upto;
                 self.carry(index, &pieces, &mut out)?;

@@ -124,8 +124,7 @@ pub async fn save(spec: TaskSpec, chain: Chain, bus: Arc<dyn Bus>, clock: Clock)
     }
     let mut task = Task::new(spec, chain, Box::new(Nowhere), bus, clock, Arc::new(TaskStats::default()), None);
     task.stand_at(&mut restored).await?;
-    let mut state = StateWriter::default();
-    task.chain.save(&mut state)?;
+    let state = task.state()?;
     saved(task.manifest(), &state, &topics)
 }
 
