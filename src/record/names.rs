@@ -65,7 +65,7 @@ const INTERNAL_TOPICS: [&str; 10] = [
 /// The topic of alerts: everyone may read it and nobody but the node writes it, so that what stands there was found by a rule.
 pub const ALERTS_TOPIC: &str = "alerts";
 
-/// How the names of the topics begin that queries keep their state in, one topic for each query.
+/// How the names of the topics begin that queries keep their state in, one topic for each query and each savepoint.
 const CHECKPOINT_TOPICS: &str = "__checkpoint.";
 
 /// A topic's name, checked by Kafka's rule: 1 to 249 of `a-zA-Z0-9._-`, not `.` or `..`.

@@ -15,8 +15,8 @@ use crate::sql::error::{Code, Place, SqlError, did_you_mean, nearest};
 use crate::sql::options::{AlertOptions, FormatName, Options, QueryOptions, STREAM_OPTIONS, Start, StreamOptions};
 use crate::sql::spelling;
 use crate::sql::statement::{
-    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreatePlainView, CreateQuery, CreateSavepoint, CreateStream, CreateTable, Emit, Kind,
-    Metadata, Name, Parameter, Statement,
+    Column, ColumnSource, CreateAlert, CreateFunction, CreateLike, CreatePlainView, CreateQuery, CreateSavepoint, CreateStream,
+    CreateTable, Emit, Kind, Metadata, Name, Parameter, Statement,
 };
 use crate::sql::types::{arrow_type, sql_type};
 
