@@ -21,7 +21,7 @@ use crate::sql::lower::{Placement, Purpose, QueryPlan};
 use crate::sql::options::SavepointState;
 use crate::sql::show::describe_savepoint;
 use crate::sql::statement::{CreateSavepoint, DropObject, Kind, Name, Parsed, Restore, Statement};
-use crate::stream::{Delivery, Origin, Pace, Saved, StateBudget, StreamError, TaskSpec, has_begun, save};
+use crate::stream::{Delivery, Following, Origin, Pace, Saved, StateBudget, StreamError, TaskSpec, has_begun, save};
 
 /// How often a task's checkpoint is read again that was trimmed while it was read.
 const TRIES: u32 = 10;
@@ -158,7 +158,8 @@ impl Engine {
             timeout: planned.plan.timeout,
             every: planned.plan.every,
             fingerprint: self.fingerprint(of, &planned.plan),
-            pace: Pace::default(),
+            // Nobody who runs waits for this.
+            pace: Pace { following: Following::Alone, ..Pace::default() },
             delivery: Delivery::ExactlyOnce,
             budget: StateBudget::new(&of.name, None),
             origin: origin_of(of, &planned.plan),
