@@ -88,7 +88,11 @@ impl Bench {
     }
 
     async fn made(broker: Arc<Broker>, handle: tokio::runtime::Handle, state_max: Option<u64>, clock: Clock) -> Self {
-        let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
+        let bus = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
+        Self::through(broker, bus, handle, state_max, clock).await
+    }
+
+    async fn through(broker: Arc<Broker>, bus: Arc<dyn Bus>, handle: tokio::runtime::Handle, state_max: Option<u64>, clock: Clock) -> Self {
         let options = EngineOptions {
             commit_interval: Duration::from_millis(10),
             snapshot_interval: Duration::from_secs(30),
