@@ -90,6 +90,18 @@ pub const SETTINGS: &[Setting] = &[
         "bytes of state that a query may hold which does not say how many with 'state.max'; one that needs more stops and says so; 0 for any",
     ),
     setting(
+        "engine.state_memory",
+        "536870912",
+        "above so many bytes of a query's state in memory, or three quarters of what it may hold if that is less, what has not been worked \
+         on of late goes to the disk and comes back when it is needed; 0 for none",
+    ),
+    setting(
+        "engine.state_disk",
+        "4294967296",
+        "bytes that the state of all queries together may take on the disk, under data_dir, as long as twice log.min_free_bytes stay free \
+         there; what there is no room for stays in memory; 0 for none",
+    ),
+    setting(
         "engine.delivery",
         "exactly_once",
         "of queries and alerts that do not say it with 'delivery': exactly_once, or at_least_once, which is seen sooner and after a crash \
@@ -213,6 +225,10 @@ pub struct Config {
     pub snapshot_interval: Duration,
     /// Bytes of state that a query may hold which does not say how many; 0 for any.
     pub state_max: u64,
+    /// Bytes of a query's state in memory above which some of it goes to the disk; 0 for none.
+    pub state_memory: u64,
+    /// Bytes of state that all queries together may have on the disk.
+    pub state_disk: u64,
     /// How often the results of queries and alerts may be written that do not say it.
     pub delivery: Delivery,
     /// Bytes that SELECTs over stored data may hold together.
@@ -294,6 +310,8 @@ impl Config {
             commit_interval: read.duration("engine.commit_interval")?,
             snapshot_interval: read.duration("engine.snapshot_interval")?,
             state_max: read.within("engine.state_max", 0, 1 << 50)?,
+            state_memory: read.within("engine.state_memory", 0, 1 << 50)?,
+            state_disk: read.within("engine.state_disk", 0, 1 << 50)?,
             delivery: Delivery::of(read.text("engine.delivery").trim())
                 .ok_or_else(|| read.wrong("engine.delivery", "expected exactly_once or at_least_once".to_owned()))?,
             select_memory: read.within("sql.memory", 16 << 20, 1 << 40)? as usize,

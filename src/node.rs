@@ -31,6 +31,7 @@ use crate::metrics::{Metrics, raise};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
 use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls, listen as listen_at};
 use crate::sql::{Engine, EngineOptions, Outcome, QueryStatus, Spill, SqlError, Workspace, parse_script};
+use crate::stream::{SpillSpace, Spilling};
 use crate::time::{Clock, Timestamp};
 
 /// How many partitions the alerts topic gets.
@@ -227,6 +228,7 @@ impl Node {
             topic_configs: engine_topic_configs(),
             workspace: workspace(&config)?,
             state_max: Some(config.state_max).filter(|max| *max > 0),
+            spilling: spilling(&config),
             delivery: config.delivery,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
@@ -467,6 +469,20 @@ fn workspace(config: &Config) -> Result<Workspace, NodeError> {
         Workspace::open(config.select_memory, None)
     });
     opened.map_err(|e| inside("could not set memory for SELECTs aside")(e.to_string()))
+}
+
+/// Room on the disk for the state of queries, where they are given some.
+fn spilling(config: &Config) -> Option<Spilling> {
+    // An earlier process may have had some, and this one needs none of it.
+    let opened = SpillSpace::open(&config.data_dir.join("spilled-state"), config.state_disk, config.min_free_bytes.saturating_mul(2));
+    let is_asked_for = config.state_memory > 0 && config.state_disk > 0;
+    match opened {
+        Ok(space) => is_asked_for.then_some(Spilling { space, above: config.state_memory }),
+        Err(error) => {
+            tracing::warn!(%error, "the state of queries has no room on the disk: it stays in memory");
+            None
+        }
+    }
 }
 
 fn query_files(config: &Config, mut files: Vec<QueryFile>) -> Result<Vec<QueryFile>, NodeError> {

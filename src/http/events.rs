@@ -99,7 +99,7 @@ pub async fn query_rows(app: &App) -> Value {
         json!({
             "name": q.name, "kind": q.kind.as_str(), "version": q.version, "state": q.state.as_str(), "error": q.error,
             "source": q.source, "sink": q.sink, "rows_in": q.counts.rows_in, "rows_out": q.counts.rows_out, "late": q.counts.late,
-            "tasks": q.tasks, "elsewhere": elsewhere(&q), "failed": q.counts.failed, "lag": q.lag, "state_bytes": q.counts.state_bytes,
+            "tasks": q.tasks, "elsewhere": elsewhere(&q), "failed": q.counts.failed, "lag": q.lag, "state_bytes": q.counts.state_bytes, "spilled_bytes": q.counts.spilled_bytes,
             "watermark": q.watermark.map(|w| w.to_string()), "watermark_gap_s": q.watermark.map(|w| now.since(w) as f64 / 1000.0),
         })
     });

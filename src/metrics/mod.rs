@@ -78,6 +78,8 @@ pub struct Metrics {
     pub query_input_lag: Told,
     /// Bytes of state a query holds.
     pub query_state_bytes: Told,
+    /// Bytes of state a query has on the disk.
+    pub query_spilled_bytes: Told,
     /// Bytes of state a query may hold.
     pub query_state_max_bytes: Told,
     /// 1 for the state a query is in.
@@ -102,6 +104,8 @@ pub struct Metrics {
     pub operator_busy_seconds: Told,
     /// Bytes of state an operator holds.
     pub operator_state_bytes: Told,
+    /// Bytes of state an operator has on the disk.
+    pub operator_spilled_bytes: Told,
     /// How far an operator's watermark is behind the clock, in the task that is furthest behind.
     pub operator_watermark_gap_seconds: Told,
     /// The same in the task that is least behind.
@@ -183,11 +187,12 @@ impl Metrics {
                 &["query"],
             ),
             query_input_lag: gauges_told(&r, "vitalsql_query_input_lag_records", "Records a query has still to read.", &["query"]),
-            query_state_bytes: gauges_told(&r, "vitalsql_query_state_bytes", "Bytes of state a query holds.", &["query"]),
+            query_state_bytes: gauges_told(&r, "vitalsql_query_state_bytes", "Bytes of state a query holds in memory.", &["query"]),
+            query_spilled_bytes: gauges_told(&r, "vitalsql_query_spilled_bytes", "Bytes of state a query has put on the disk.", &["query"]),
             query_state_max_bytes: gauges_told(
                 &r,
                 "vitalsql_query_state_max_bytes",
-                "Bytes of state a query may hold; at that it stops.",
+                "Bytes of state a query may hold in memory; at that it stops.",
                 &["query"],
             ),
             query_state: gauges_told(&r, "vitalsql_query_state", "1 for the state a query is in.", &["query", "state"]),
@@ -243,7 +248,13 @@ impl Metrics {
             operator_state_bytes: gauges_told(
                 &r,
                 "vitalsql_operator_state_bytes",
-                "Bytes of state an operator holds.",
+                "Bytes of state an operator holds in memory.",
+                &["query", "operator"],
+            ),
+            operator_spilled_bytes: gauges_told(
+                &r,
+                "vitalsql_operator_spilled_bytes",
+                "Bytes of state an operator has put on the disk.",
                 &["query", "operator"],
             ),
             operator_watermark_gap_seconds: gauges_told(

@@ -30,6 +30,7 @@ impl Inner {
         m.query_commit_seconds.durations(queries.iter().map(|q| ([q.name.as_str()], q.commit_times)));
         m.query_snapshots.tell(each(&|q| q.counts.snapshots as f64));
         m.query_state_bytes.tell(each(&|q| q.counts.state_bytes as f64));
+        m.query_spilled_bytes.tell(each(&|q| q.counts.spilled_bytes as f64));
         let capped = queries.iter().filter_map(|q| Some(([q.name.as_str()], q.state_max? as f64)));
         m.query_state_max_bytes.tell(capped);
         m.query_input_lag.tell(each(&|q| q.lag as f64));
@@ -51,6 +52,7 @@ impl Inner {
         m.operator_failed_rows.tell(each(&|of| Some(of.failed as f64)));
         m.operator_busy_seconds.tell(each(&|of| Some(of.busy.as_secs_f64())));
         m.operator_state_bytes.tell(each(&|of| Some(of.state_bytes as f64)));
+        m.operator_spilled_bytes.tell(each(&|of| Some(of.spilled_bytes as f64)));
         // A stream that has ended, as a replayed one does, has no time any more.
         let known = |at: Timestamp| (at < Timestamp::MAX).then(|| behind(at));
         m.operator_watermark_gap_seconds.tell(each(&|of| known(of.watermark?.0)));
@@ -88,6 +90,7 @@ mod tests {
             busy: Duration::ZERO,
             busy_share: 0.0,
             state_bytes: 10,
+            spilled_bytes: 0,
             most_bytes: 10,
             watermark: None,
         };

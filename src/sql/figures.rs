@@ -11,19 +11,30 @@ use crate::time::Timestamp;
 /// The columns of the table behind the operator's name.
 const HEADS: [&str; 8] = ["rows in", "rows out", "late", "failed", "busy", "state", "watermark", "behind"];
 
+/// What stands behind the state where an operator has put some of it on the disk.
+const SPILLED: &str = "on the disk";
+
 /// The same of history, which is over: state is what was held at most.
 const HISTORY_HEADS: [&str; 6] = ["rows in", "rows out", "late", "failed", "busy", "most state"];
 
 /// A line an operator. `now` is the clock, behind which a watermark stands; `None` for history, which has none.
 pub fn operator_table(operators: &[OperatorFigures], now: Option<Timestamp>) -> String {
     let heads = if now.is_some() { &HEADS[..] } else { &HISTORY_HEADS[..] };
-    let head: Vec<String> = ["operator"].iter().chain(heads).map(|head| (*head).to_owned()).collect();
+    let mut head: Vec<String> = ["operator"].iter().chain(heads).map(|head| (*head).to_owned()).collect();
+    let spilled = now.is_some() && operators.iter().any(|of| of.spilled_bytes > 0);
+    let behind_state = 1 + heads.iter().take_while(|head| **head != "watermark").count();
+    if spilled {
+        head.insert(behind_state, SPILLED.to_owned());
+    }
     let line = |of: &OperatorFigures| {
         let busy = if now.is_some() { percent(of.busy_share) } else { shown_time(of.busy) };
         let counts = [of.rows_in, of.rows_out, of.late, of.failed].map(|count| count.to_string());
         let mut cells = vec![of.name.clone()];
         cells.extend(counts);
         cells.extend([busy, shown_bytes(if now.is_some() { of.state_bytes } else { of.most_bytes })]);
+        if spilled {
+            cells.push(if of.spilled_bytes > 0 { shown_bytes(of.spilled_bytes) } else { String::new() });
+        }
         if let Some(now) = now {
             let (at, behind) = of.watermark.map_or_else(Default::default, |(least, greatest)| watermarks(least, greatest, now));
             cells.extend([at, behind]);
@@ -62,12 +73,18 @@ pub fn task_lines(time: &TimeShares, commits: &DurationCounts, snapshots: u64) -
     out
 }
 
-/// Bytes of state beside what they may be.
-pub fn state_line(bytes: u64, max: Option<u64>) -> String {
-    match max {
-        Some(max) => format!("state    {} of {} ({})\n", shown_bytes(bytes), shown_bytes(max), percent(bytes as f64 / max as f64)),
-        None => format!("state    {}, without a limit\n", shown_bytes(bytes)),
+/// Bytes of state beside what they may be, and those on the disk.
+pub fn state_line(bytes: u64, max: Option<u64>, spilled: u64) -> String {
+    let mut line = match max {
+        Some(max) => format!("state    {} of {} ({})", shown_bytes(bytes), shown_bytes(max), percent(bytes as f64 / max as f64)),
+        None => format!("state    {}, without a limit", shown_bytes(bytes)),
+    };
+    if spilled > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(line, "; {} more on the disk", shown_bytes(spilled));
     }
+    line.push('\n');
+    line
 }
 
 fn percent(share: f64) -> String {
@@ -112,6 +129,7 @@ mod tests {
             busy: Duration::from_micros(rows.0 * 3),
             busy_share: rows.0 as f64 / 40_000.0,
             state_bytes: bytes,
+            spilled_bytes: 0,
             most_bytes: bytes * 2,
             watermark: at.map(|(least, greatest)| (Timestamp(least), Timestamp(greatest))),
         }
@@ -150,6 +168,19 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_on_the_disk_has_a_column_where_there_is_some() {
+        let window = OperatorFigures { spilled_bytes: 3 << 20, ..operator("1-window", (12_345, 17), 3, 5 << 20, Some((0, 0))) };
+        check(
+            &operator_table(&[operator("0-source", (12_345, 12_345), 0, 0, Some((0, 0))), window], Some(Timestamp(500))),
+            &expect![[r#"
+                operator  rows in  rows out  late  failed    busy  state  on the disk             watermark  behind
+                0-source    12345     12345     0       0  30.9 %    0 B               1970-01-01T00:00:00Z   0.5 s
+                1-window    12345        17     3       0  30.9 %  5 MiB        3 MiB  1970-01-01T00:00:00Z   0.5 s
+            "#]],
+        );
+    }
+
+    #[test]
     fn times_have_three_figures() {
         let told = [4, 980, 1_250, 15_320, 999_900, 2_100_000, 75_000_000].map(|us| shown_time(Duration::from_micros(us)));
         assert_eq!(told, ["4.00 us", "980 us", "1.25 ms", "15.3 ms", "1000 ms", "2.10 s", "75.0 s"]);
@@ -157,7 +188,8 @@ mod tests {
 
     #[test]
     fn state_is_told_beside_its_limit() {
-        check(&state_line(200 << 20, Some(256 << 20)), &expect!["state    200 MiB of 256 MiB (78.1 %)\n"]);
-        check(&state_line(12, None), &expect!["state    12 B, without a limit\n"]);
+        check(&state_line(200 << 20, Some(256 << 20), 0), &expect!["state    200 MiB of 256 MiB (78.1 %)\n"]);
+        check(&state_line(12, None, 0), &expect!["state    12 B, without a limit\n"]);
+        check(&state_line(12, None, 3 << 20), &expect!["state    12 B, without a limit; 3 MiB more on the disk\n"]);
     }
 }

@@ -1,4 +1,5 @@
-//! What the tasks of one query may hold together, and what becomes of a query that would hold more.
+//! What the tasks of one query may hold together, from when on what is needed last goes to the disk, and what becomes of a query that
+//! would hold more.
 //!
 //! Always: a task that finds the limit passed commits nothing more, and neither do its siblings: the query stands at its
 //! last commit, and goes on from there once somebody has given it more or made it hold less. Shared by the tasks of a
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 use super::operator::StreamError;
+use super::spill::{SpillSpace, Spilling};
 
 /// Above this share of the limit there is a warning ..
 const NEAR: f64 = 0.8;
@@ -27,6 +29,8 @@ pub struct Full {
     pub bytes: u64,
     /// What they may hold.
     pub max: u64,
+    /// Why no more of it could be put on the disk.
+    pub refusal: Option<String>,
 }
 
 /// The limit of one query and what its tasks hold.
@@ -34,6 +38,7 @@ pub struct Full {
 pub struct StateBudget {
     query: String,
     max: Option<u64>,
+    spilling: Option<Spilling>,
     held: AtomicU64,
     is_near: AtomicBool,
     full: watch::Sender<Option<Full>>,
@@ -43,8 +48,28 @@ impl StateBudget {
     /// A query may hold so many bytes; `None` for any number.
     #[must_use]
     pub fn new(query: &str, max: Option<u64>) -> Arc<Self> {
+        Self::spilling(query, max, None)
+    }
+
+    /// The same; what is needed last goes to the disk before the query holds more than three quarters of what it may.
+    #[must_use]
+    pub fn spilling(query: &str, max: Option<u64>, spilling: Option<Spilling>) -> Arc<Self> {
+        let most = max.map_or(u64::MAX, |max| max / 4 * 3);
+        let spilling = spilling.map(|of| Spilling { above: of.above.min(most), ..of });
         let full = watch::channel(None).0;
-        Arc::new(Self { query: query.to_owned(), max, held: AtomicU64::new(0), is_near: AtomicBool::new(false), full })
+        Arc::new(Self { query: query.to_owned(), max, spilling, held: AtomicU64::new(0), is_near: AtomicBool::new(false), full })
+    }
+
+    /// The room on the disk, where there is some.
+    #[must_use]
+    pub fn space(&self) -> Option<&SpillSpace> {
+        self.spilling.as_ref().map(|of| &of.space)
+    }
+
+    /// Why no more of its state could be put on the disk when that was last asked for.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.space().and_then(SpillSpace::refusal)
     }
 
     /// What the query may hold.
@@ -83,12 +108,43 @@ impl StateBudget {
 pub(super) struct Share {
     of: Arc<StateBudget>,
     held: u64,
+    /// What the query held in memory when something was last put on the disk, and a little more: below it nothing is.
+    eased: u64,
     full: watch::Receiver<Option<Full>>,
 }
 
 impl Share {
     pub(super) fn new(of: &Arc<StateBudget>) -> Self {
-        Self { of: Arc::clone(of), held: 0, full: of.full.subscribe() }
+        Self { of: Arc::clone(of), held: 0, eased: 0, full: of.full.subscribe() }
+    }
+
+    /// How many of the `bytes` that the task holds should go to the disk, and where: its part of what the query has too many.
+    pub(super) fn excess(&self, bytes: u64) -> Option<(usize, SpillSpace)> {
+        let Spilling { space, above } = self.of.spilling.as_ref()?;
+        let sum = self.sum_with(bytes);
+        if sum <= (*above).max(self.eased) && !self.is_too_much(bytes) {
+            return None;
+        }
+        // A little more than has to go, so that it need not be asked again at once.
+        let too_many = sum - (above / 4 * 3).min(sum);
+        let own = u128::from(bytes) * u128::from(too_many) / u128::from(sum.max(1));
+        Some((usize::try_from(own).unwrap_or(usize::MAX), space.clone()))
+    }
+
+    /// What could go has gone, and the task holds so much now: nothing more is asked for before the query has grown again.
+    pub(super) fn eased(&mut self, bytes: u64) {
+        let above = self.of.spilling.as_ref().map_or(0, |of| of.above);
+        self.eased = self.sum_with(bytes).saturating_add(above / 8);
+    }
+
+    /// Whether the query holds more than it may where this task holds so much.
+    pub(super) fn is_too_much(&self, bytes: u64) -> bool {
+        self.of.max.is_some_and(|max| self.sum_with(bytes) > max)
+    }
+
+    /// What the query holds where this task holds so much.
+    fn sum_with(&self, bytes: u64) -> u64 {
+        self.of.held().saturating_sub(self.held).saturating_add(bytes)
     }
 
     /// The task holds so much now, most of it in the operator that `most` names. An error where the query holds too much.
@@ -99,7 +155,7 @@ impl Share {
         let sum = self.of.held.fetch_sub(before, Ordering::Relaxed) - before;
         self.of.changed();
         if let Some(max) = self.of.max.filter(|max| sum > *max) {
-            let full = Full { operator: most(), operator_bytes: most_bytes, bytes: sum, max };
+            let full = Full { operator: most(), operator_bytes: most_bytes, bytes: sum, max, refusal: self.of.refusal() };
             self.of.full.send_if_modified(|known| {
                 known.is_none() && {
                     *known = Some(full);
@@ -141,7 +197,8 @@ impl std::fmt::Display for Full {
              or 'state.ttl' where groups are kept",
             self.operator,
             shown_bytes(self.max.saturating_mul(2)).replace(' ', "")
-        )
+        )?;
+        self.refusal.as_ref().map_or(Ok(()), |why| write!(f, ". No more of it could be put on the disk: {why}"))
     }
 }
 
@@ -185,6 +242,29 @@ mod tests {
         drop(other);
         assert_eq!(budget.held(), 600);
         assert!(one.check().is_err(), "also when there is room again: what failed has not been committed");
+    }
+
+    #[test]
+    fn each_task_lets_its_part_of_what_is_too_much_go_to_the_disk_and_none_is_asked_again_before_there_is_more() {
+        let space = SpillSpace::on(Box::new(crate::stream::spill::tests::Shelf::default()), 1 << 20, 0);
+        let with = |max| StateBudget::spilling("q", max, Some(Spilling { space: space.clone(), above: 1000 }));
+        let budget = with(Some(4000));
+        let (mut one, mut other) = (Share::new(&budget), Share::new(&budget));
+        let hold = |share: &mut Share, bytes| share.holds(bytes, &|| "1-window".to_owned(), bytes);
+        assert!(one.excess(1000).is_none());
+        hold(&mut one, 900).unwrap();
+        // 1200 together, 750 are wanted: of each as much in a hundred.
+        let (want, _) = other.excess(300).unwrap();
+        assert_eq!(want, 112);
+        other.eased(250);
+        hold(&mut other, 250).unwrap();
+        assert!(other.excess(375).is_none(), "150 more are not an eighth more");
+        assert!(other.excess(376).is_some());
+        assert_eq!(one.excess(900).unwrap().0, 900 * 400 / 1150, "each task looks by itself");
+        one.eased(u64::MAX / 2);
+        assert!(one.excess(3700).is_none() && one.excess(3800).is_some(), "at the limit it is asked all the same");
+        assert!(Share::new(&with(Some(1200))).excess(901).is_some(), "at three quarters of what it may hold at the latest");
+        assert!(Share::new(&StateBudget::new("q", Some(10))).excess(11).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! (`operator_stats`), a step at a time. Owned by the task.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 
@@ -16,6 +16,7 @@ use super::join::{Join, Side};
 use super::operator::{Operator, StateReader, StateWriter, StreamError};
 use super::operator_stats::OperatorStats;
 use super::source::Piece;
+use super::spill::SpillSpace;
 use super::stats::TaskStats;
 use crate::time::Timestamp;
 
@@ -348,18 +349,18 @@ impl Chain {
 
     fn weigh_into(&self, weight: &mut Weight) {
         match &self.fork {
-            None => weight.put(0),
+            None => weight.put(0, 0),
             Some(fork) => {
                 fork.sides.iter().for_each(|side| side.weigh_into(weight));
-                let bytes = fork.join.state_bytes();
-                fork.stats.holds(bytes);
-                weight.put(bytes);
+                let (bytes, spilled) = (fork.join.state_bytes(), fork.join.spilled_bytes());
+                fork.stats.holds(bytes, spilled);
+                weight.put(bytes, spilled);
             }
         }
         for station in &self.operators {
-            let bytes = station.operator.state_bytes();
-            station.stats.holds(bytes);
-            weight.put(bytes);
+            let (bytes, spilled) = (station.operator.state_bytes(), station.operator.spilled_bytes());
+            station.stats.holds(bytes, spilled);
+            weight.put(bytes, spilled);
         }
     }
 
@@ -368,13 +369,52 @@ impl Chain {
     pub fn state_bytes(&self) -> usize {
         self.weigh().bytes
     }
+
+    /// Asks the operators, those that hold most first, to put state on the disk until `want` bytes of memory are free. Answers
+    /// about how many are.
+    pub(super) fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        let mut all: Vec<(usize, Spills<'_>)> = Vec::new();
+        self.spills(&mut all);
+        all.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let mut freed = 0;
+        for (_, one) in all.into_iter().filter(|(bytes, _)| *bytes > 0) {
+            if freed >= want {
+                break;
+            }
+            let begun = Instant::now();
+            let (stats, own) = match one {
+                Spills::Operator(station) => (station.stats.as_ref(), station.operator.spill(want - freed, space)?),
+                Spills::Join(join, stats) => (stats, join.spill(want - freed, space)?),
+            };
+            stats.worked(begun.elapsed());
+            freed += own;
+        }
+        Ok(freed)
+    }
+
+    fn spills<'a>(&'a mut self, all: &mut Vec<(usize, Spills<'a>)>) {
+        if let Some(fork) = &mut self.fork {
+            let Fork { sides, join, stats } = fork.as_mut();
+            sides.iter_mut().for_each(|side| side.spills(all));
+            all.push((join.state_bytes(), Spills::Join(join.as_mut(), stats)));
+        }
+        all.extend(self.operators.iter_mut().map(|station| (station.operator.state_bytes(), Spills::Operator(station))));
+    }
+}
+
+/// Who may put state on the disk.
+enum Spills<'a> {
+    Operator(&'a mut Station),
+    Join(&'a mut dyn Join, &'a OperatorStats),
 }
 
 /// What a chain holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Weight {
-    /// All of it.
+    /// All of it that is in memory ..
     pub bytes: usize,
+    /// .. and all that lies on the disk.
+    pub spilled: u64,
     /// What the operator holds that holds most ..
     pub most: usize,
     /// .. and its place in the order of [`Chain::names`].
@@ -383,8 +423,9 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    fn put(&mut self, bytes: usize) {
+    fn put(&mut self, bytes: usize, spilled: u64) {
         self.bytes += bytes;
+        self.spilled += spilled;
         if bytes > self.most {
             (self.most, self.place) = (bytes, self.seen);
         }

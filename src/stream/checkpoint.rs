@@ -6,15 +6,14 @@
 //! commit behind it, replayed. A snapshot without its manifest (a crash between them) counts for nothing.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 
-use arrow::ipc::reader::StreamReader as IpcReader;
-use arrow::ipc::writer::StreamWriter as IpcWriter;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::renumbered;
-use super::operator::{StateReader, StateWriter, StreamError};
+use super::operator::{StateReader, StreamError};
+use super::snapshot::Gathered;
 use super::source::AheadRows;
+use super::spill::SpillSpace;
 use crate::bus::{Bus, BusError};
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
 
@@ -22,8 +21,8 @@ use crate::record::{BatchBuilder, TopicName, TopicPartition};
 pub const PART_BYTES: usize = 512 * 1024;
 
 const KEY_COMMIT: &[u8] = b"commit";
-const KEY_PART: &[u8] = b"part";
-const KEY_MANIFEST: &[u8] = b"manifest";
+pub(super) const KEY_PART: &[u8] = b"part";
+pub(super) const KEY_MANIFEST: &[u8] = b"manifest";
 
 /// One thing the clock, or a person, decided. Written into the commit where it fell, so that a restart
 /// repeats it instead of asking the clock again.
@@ -275,22 +274,11 @@ pub fn put_commit(into: &mut BatchBuilder, at: i64, commit: &CommitRecord) {
 /// A checkpoint record on its way out.
 pub type KeyAndValue = (&'static [u8], Vec<u8>);
 
-/// Turns a state into the checkpoint records that hold it: its parts, and the manifest as the last.
-/// The manifest's `parts` and `crc` are filled in here.
-pub fn snapshot_records(mut manifest: Manifest, state: &StateWriter) -> Result<Vec<KeyAndValue>, StreamError> {
-    let bytes = encode_state(state)?;
-    manifest.parts = bytes.len().div_ceil(PART_BYTES);
-    manifest.crc = crc32c::crc32c(&bytes);
-    let mut records: Vec<KeyAndValue> = bytes.chunks(PART_BYTES).map(|part| (KEY_PART, part.to_vec())).collect();
-    records.push((KEY_MANIFEST, serde_json::to_vec(&manifest).expect("a manifest is plain data")));
-    Ok(records)
-}
-
-/// Reads a task's checkpoint partition from its start.
-pub async fn read(bus: &dyn Bus, of: &TopicPartition) -> Result<Restored, StreamError> {
+/// Reads a task's checkpoint partition from its start. Parts of the state that lay on the disk are put into `space` again.
+pub async fn read(bus: &dyn Bus, of: &TopicPartition, space: Option<&SpillSpace>) -> Result<Restored, StreamError> {
     let bounds = bus.bounds(of).await?;
     let mut restored = Restored::default();
-    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut parts = Gathered::default();
     let mut reader = bus.open(of, bounds.start).await?;
     while reader.position() < bounds.end {
         let from = reader.position();
@@ -308,8 +296,8 @@ pub async fn read(bus: &dyn Bus, of: &TopicPartition) -> Result<Restored, Stream
                 let value = record.value.unwrap_or_default();
                 match record.key {
                     Some(KEY_COMMIT) => restored.commits.push(serde_json::from_slice(value).map_err(|e| corrupt(&e.to_string()))?),
-                    Some(KEY_PART) => parts.push(value.to_vec()),
-                    Some(KEY_MANIFEST) => take_snapshot(&mut restored, value, &mut parts)?,
+                    Some(KEY_PART) => parts.push(value, space),
+                    Some(KEY_MANIFEST) => take_snapshot(&mut restored, value, &mut parts, space)?,
                     _ => {}
                 }
             }
@@ -319,62 +307,20 @@ pub async fn read(bus: &dyn Bus, of: &TopicPartition) -> Result<Restored, Stream
 }
 
 /// A manifest makes the parts just before it valid; parts of a snapshot that was cut short lie before those.
-fn take_snapshot(restored: &mut Restored, value: &[u8], parts: &mut Vec<Vec<u8>>) -> Result<(), StreamError> {
+fn take_snapshot(restored: &mut Restored, value: &[u8], parts: &mut Gathered, space: Option<&SpillSpace>) -> Result<(), StreamError> {
     let manifest: Manifest = serde_json::from_slice(value).map_err(|e| corrupt(&e.to_string()))?;
     if parts.len() < manifest.parts {
         // Its parts were trimmed away or cut short: the one before it, with the commits since, still stands.
         parts.clear();
         return Ok(());
     }
-    let bytes = parts.split_off(parts.len() - manifest.parts).concat();
-    parts.clear();
-    if crc32c::crc32c(&bytes) != manifest.crc {
-        return Err(corrupt("a snapshot fails its checksum"));
-    }
-    let state = decode_state(&bytes)?;
+    let state = parts.take(manifest.parts, manifest.crc, space)?;
     restored.commits.retain(|commit| commit.epoch > manifest.epoch);
     restored.snapshot = Some((manifest, state));
     Ok(())
 }
 
-/// `(name length, name, IPC length, IPC stream)` for each batch: each has a schema of its own.
-fn encode_state(state: &StateWriter) -> Result<Vec<u8>, StreamError> {
-    let mut bytes = Vec::with_capacity(state.parts.iter().map(|(_, batch)| batch.get_array_memory_size() + 1024).sum());
-    for (name, batch) in &state.parts {
-        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(name.as_bytes());
-        let place = bytes.len();
-        bytes.extend_from_slice(&[0; 8]);
-        let mut writer = IpcWriter::try_new(&mut bytes, &batch.schema()).map_err(|e| corrupt(&e.to_string()))?;
-        writer.write(batch).and_then(|()| writer.finish()).map_err(|e| corrupt(&e.to_string()))?;
-        drop(writer);
-        let len = (bytes.len() - place - 8) as u64;
-        bytes[place..place + 8].copy_from_slice(&len.to_le_bytes());
-    }
-    Ok(bytes)
-}
-
-fn decode_state(mut bytes: &[u8]) -> Result<StateReader, StreamError> {
-    let mut state = StateReader::default();
-    while !bytes.is_empty() {
-        let name_len = u32::from_le_bytes(take(&mut bytes, 4)?.try_into().expect("four bytes")) as usize;
-        let name = String::from_utf8(take(&mut bytes, name_len)?.to_vec()).map_err(|e| corrupt(&e.to_string()))?;
-        let ipc_len = u64::from_le_bytes(take(&mut bytes, 8)?.try_into().expect("eight bytes")) as usize;
-        let ipc = take(&mut bytes, ipc_len)?;
-        for batch in IpcReader::try_new(Cursor::new(ipc), None).map_err(|e| corrupt(&e.to_string()))? {
-            state.parts.push((name.clone(), batch.map_err(|e| corrupt(&e.to_string()))?));
-        }
-    }
-    Ok(state)
-}
-
-fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], StreamError> {
-    let (head, rest) = bytes.split_at_checked(n).ok_or_else(|| corrupt("a snapshot ends too early"))?;
-    *bytes = rest;
-    Ok(head)
-}
-
-fn corrupt(why: &str) -> StreamError {
+pub(super) fn corrupt(why: &str) -> StreamError {
     StreamError::Bus(BusError::Corrupt(format!("checkpoint: {why}")))
 }
 

@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::chain::Chain;
 use super::element::{Output, Rows};
 use super::operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, StateReader, StateWriter, StreamError};
+use super::spill::tests::Shelf;
 use crate::record::PartitionId;
 use crate::time::Timestamp;
 
@@ -277,7 +278,8 @@ pub struct Told {
 }
 
 impl Told {
-    fn take(&mut self, out: Output) {
+    /// Takes in what came out.
+    pub fn take(&mut self, out: Output) {
         for rows in out.rows {
             assert_eq!(rows.len(), rows.offsets.len());
             assert_eq!(rows.len(), rows.times.len());
@@ -315,10 +317,12 @@ pub struct How {
     pub interrupt: bool,
     /// Whether partitions are merged.
     pub merged: bool,
+    /// Whether all that can be on the disk is put there, now and then.
+    pub spill: bool,
 }
 
 /// Everything in order, each partition whole.
-pub const PLAIN: How = How { seed: 0, batch: usize::MAX, interrupt: false, merged: false };
+pub const PLAIN: How = How { seed: 0, batch: usize::MAX, interrupt: false, merged: false, spill: false };
 
 /// Carries the partitions through fresh chains, and ends the input.
 pub fn run(chain: &dyn Fn() -> Chain, partitions: &[Partition], how: How) -> Told {
@@ -327,6 +331,12 @@ pub fn run(chain: &dyn Fn() -> Chain, partitions: &[Partition], how: How) -> Tol
 
 /// The same where a chain reads several sources.
 pub fn run_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], how: How) -> Told {
+    run_beside(&Shelf::default(), chain, sources, how)
+}
+
+/// The same, with this disk to put state on.
+pub fn run_beside(shelf: &Shelf, chain: &dyn Fn() -> Chain, sources: &[&[Partition]], how: How) -> Told {
+    let space = shelf.space();
     let partitions: Vec<&Partition> = sources.iter().flat_map(|source| source.iter()).collect();
     let source_of: Vec<usize> = sources.iter().enumerate().flat_map(|(at, source)| std::iter::repeat_n(at, source.len())).collect();
     let mut chance = ChaCha8Rng::seed_from_u64(how.seed);
@@ -352,6 +362,13 @@ pub fn run_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], how: How
             on.watermark(Timestamp(mark), &mut out).unwrap();
             told.take(out);
         }
+        if how.spill && chance.random_bool(0.5) {
+            // What no row has come for since the first time goes with the second.
+            on.spill(usize::MAX, &space).unwrap();
+            if chance.random_bool(0.7) {
+                on.spill(usize::MAX, &space).unwrap();
+            }
+        }
         if how.interrupt && chance.random_bool(0.5) {
             let mut state = StateWriter::default();
             on.save(&mut state).unwrap();
@@ -364,6 +381,8 @@ pub fn run_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], how: How
     let mut out = Output::default();
     on.watermark(Timestamp::MAX, &mut out).unwrap();
     told.take(out);
+    drop(on);
+    assert_eq!((shelf.files(), space.used()), (0, 0), "nothing is left on the disk");
     let number = |line: &String| line.split(['@', ' ']).nth(1).and_then(|n| n.parse::<i64>().ok());
     told.others.sort_by_key(|line| (line.split('@').next().map(str::to_owned), number(line), line.clone()));
     told
@@ -377,9 +396,9 @@ pub fn check_always(chain: &dyn Fn() -> Chain, partitions: &[Partition], merged:
 /// The same where a chain reads several sources.
 pub fn check_sources(chain: &dyn Fn() -> Chain, sources: &[&[Partition]], merged: bool) -> Told {
     let plain = run_sources(chain, sources, How { merged, ..PLAIN });
-    for seed in 0..15 {
+    for seed in 0..20 {
         let batch = [1, 2, 3, 7, 50][seed as usize % 5];
-        let how = How { seed, batch, interrupt: seed % 2 == 1, merged };
+        let how = How { seed, batch, interrupt: seed % 2 == 1, merged, spill: seed >= 15 };
         let told = run_sources(chain, sources, how);
         assert_eq!(told, plain, "carried through as {how:?}");
     }

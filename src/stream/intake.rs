@@ -65,7 +65,7 @@ impl Intake {
     /// Runs until told to stop.
     async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), StreamError> {
         let mut committer = self.bus.committer(&self.id).await?;
-        let restored = checkpoint::read(self.bus.as_ref(), &checkpoint_place(&self.id)).await?;
+        let restored = checkpoint::read(self.bus.as_ref(), &checkpoint_place(&self.id), None).await?;
         let partition = self.feed.partition().clone();
         let mut position = match restored.commits.last().and_then(|c| c.positions.get(&partition.partition.0)) {
             Some(at) => Offset(*at).max(self.bus.bounds(&partition).await?.start),

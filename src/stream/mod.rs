@@ -27,7 +27,9 @@ mod rank;
 mod rowwise;
 mod session;
 mod sink;
+mod snapshot;
 mod source;
+mod spill;
 mod stateless;
 mod stats;
 mod task;
@@ -48,7 +50,7 @@ pub use intake::{BadRecords, Intake};
 pub use join::{AsOf, AsOfSpec, Interval, IntervalSpec, Join, JoinKind, Side, TableSide, Union};
 pub use keyed::{Keyed, KeyedFunction, KeyedSpec};
 pub use letters::{HEADER_FROM, HEADER_OFFSET, HEADER_PARTITION, HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC, LetterBox, Letters};
-pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StateReader, StateWriter, StreamError};
+pub use operator::{Expr, Fold, FoldFactory, Keys, KeysFactory, Operator, Scope, StatePart, StateReader, StateWriter, StreamError};
 pub use operator_stats::OperatorFigures;
 pub use over::{Ahead, AheadSpec, Lead, LeadCall, LeadSpec, Over, OverArgument, OverCall, OverExpiry, OverFrame, OverFunction, OverSpec};
 pub use pattern::{
@@ -59,6 +61,7 @@ pub use rank::{Rank, RankOrder, RankSpec};
 pub use session::{SessionAggregate, SessionSpec};
 pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
 pub use source::{AheadJudge, AheadRows, FAR_AHEAD_MS, Piece, Stamper, TimeRule, millis};
+pub use spill::{Parked, SpillDisk, SpillFolder, SpillSpace, Spilling};
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, Refill, TaskCounts, TaskStats};
 pub use task::{

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use super::element::{Output, Rows};
+use super::spill::{Parked, SpillSpace};
 use crate::record::{Offset, PartitionId, TopicPartition};
 use crate::time::Timestamp;
 
@@ -51,13 +52,16 @@ pub enum StreamError {
     /// The query holds more than it may.
     #[error("{0}")]
     Full(super::budget::Full),
+    /// State that was put on the disk is not there any more as it was.
+    #[error("state that was put on the disk could not be read back: {0}. Nothing is lost: the query goes on from its last commit")]
+    Spill(String),
     /// A limit that keeps the node alive was reached.
     #[error("{0}")]
     Limit(String),
 }
 
-/// One step of a query over one task's input. No clock, no IO, no async: a function of the rows, their
-/// order within each partition, and the watermarks.
+/// One step of a query over one task's input. No clock, no async, and no IO but in the room on the disk that the task lends
+/// ([`Operator::spill`]): a function of the rows, their order within each partition, and the watermarks.
 pub trait Operator: Send {
     /// What kind it is, in one word for figures and metrics: never anything that a statement or a row says.
     fn name(&self) -> &'static str {
@@ -119,23 +123,51 @@ pub trait Operator: Send {
     fn hold(&mut self, is_held: bool) {
         let _ = is_held;
     }
-    /// About how many bytes of state it holds.
+    /// About how many bytes of state it holds in memory.
     fn state_bytes(&self) -> usize {
         0
     }
+    /// Puts state on the disk that no row has come for since it was last asked, what is needed last first, until `want` bytes of
+    /// memory are free or there is no more of it, or no room. Answers about how many are free. From then on it loads what it needs;
+    /// what comes out is what would have come out.
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        let _ = (want, space);
+        Ok(0)
+    }
+    /// How many bytes of its state lie on the disk.
+    fn spilled_bytes(&self) -> u64 {
+        0
+    }
 }
+
+/// A part of a state: in memory, or on the disk where its operator had put it.
+#[derive(Clone, Debug)]
+pub enum StatePart {
+    /// In memory.
+    Batch(RecordBatch),
+    /// On the disk.
+    Parked(Arc<Parked>),
+}
+
+/// What stands before the name of a part that may lie on the disk.
+pub(super) const PARKED: &str = "parked:";
 
 /// Named Arrow batches of one operator's state, on the way out.
 #[derive(Debug, Default)]
 pub struct StateWriter {
     /// What was written, in order.
-    pub parts: Vec<(String, RecordBatch)>,
+    pub parts: Vec<(String, StatePart)>,
 }
 
 impl StateWriter {
     /// Adds one batch under a name; a name may be used again.
     pub fn put(&mut self, name: &str, batch: RecordBatch) {
-        self.parts.push((name.to_owned(), batch));
+        self.parts.push((name.to_owned(), StatePart::Batch(batch)));
+    }
+
+    /// Adds one that lies on the disk and is only brought to where the state is written: [`StateReader::parked`] gives it back.
+    pub fn put_parked(&mut self, name: &str, parked: Arc<Parked>) {
+        self.parts.push((format!("{PARKED}{name}"), StatePart::Parked(parked)));
     }
 }
 
@@ -143,13 +175,21 @@ impl StateWriter {
 #[derive(Debug, Default)]
 pub struct StateReader {
     /// What was written, in order.
-    pub parts: Vec<(String, RecordBatch)>,
+    pub parts: Vec<(String, StatePart)>,
 }
 
 impl StateReader {
     /// The batches under a name, in the order they were put.
     pub fn get<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RecordBatch> {
-        self.parts.iter().filter(move |(n, _)| n == name).map(|(_, batch)| batch)
+        self.parts.iter().filter_map(move |(n, part)| match part {
+            StatePart::Batch(batch) if n == name => Some(batch),
+            _ => None,
+        })
+    }
+
+    /// What was put under a name by [`StateWriter::put_parked`], in order: on the disk again, or in memory where there is no room.
+    pub fn parked<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a StatePart> {
+        self.parts.iter().filter(move |(n, _)| n.strip_prefix(PARKED) == Some(name)).map(|(_, part)| part)
     }
 }
 

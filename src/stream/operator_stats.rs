@@ -19,6 +19,7 @@ pub struct OperatorStats {
     failed: AtomicU64,
     busy_nanos: AtomicU64,
     state_bytes: AtomicU64,
+    spilled_bytes: AtomicU64,
     most_bytes: AtomicU64,
     watermark: AtomicI64,
 }
@@ -33,6 +34,7 @@ impl Default for OperatorStats {
             failed: zero(),
             busy_nanos: zero(),
             state_bytes: zero(),
+            spilled_bytes: zero(),
             most_bytes: zero(),
             watermark: AtomicI64::new(Timestamp::MIN.0),
         }
@@ -56,8 +58,10 @@ pub struct OperatorFigures {
     pub busy: Duration,
     /// Which share of its tasks' time it has worked of late, from 0 to 1.
     pub busy_share: f64,
-    /// About how many bytes of state it holds.
+    /// About how many bytes of state it holds in memory.
     pub state_bytes: u64,
+    /// How many of it lie on the disk.
+    pub spilled_bytes: u64,
     /// How many it held at most, as far as it was looked at.
     pub most_bytes: u64,
     /// The watermarks of the task that is furthest behind and of the one that is furthest ahead; `None` before the first.
@@ -108,8 +112,9 @@ impl OperatorStats {
         self.watermark.store(watermark.0, Ordering::Relaxed);
     }
 
-    /// It holds so many bytes.
-    pub(super) fn holds(&self, bytes: usize) {
+    /// It holds so many bytes in memory, and so many on the disk.
+    pub(super) fn holds(&self, bytes: usize, spilled: u64) {
+        self.spilled_bytes.store(spilled, Ordering::Relaxed);
         self.state_bytes.store(bytes as u64, Ordering::Relaxed);
         self.most_bytes.fetch_max(bytes as u64, Ordering::Relaxed);
     }
@@ -132,6 +137,7 @@ impl OperatorStats {
             busy: Duration::from_nanos(get(&self.busy_nanos)),
             busy_share,
             state_bytes: get(&self.state_bytes),
+            spilled_bytes: get(&self.spilled_bytes),
             most_bytes: get(&self.most_bytes),
             watermark: (at > Timestamp::MIN).then_some((at, at)),
         }
@@ -149,6 +155,7 @@ impl OperatorFigures {
         self.busy += other.busy;
         self.busy_share += other.busy_share;
         self.state_bytes += other.state_bytes;
+        self.spilled_bytes += other.spilled_bytes;
         self.most_bytes += other.most_bytes;
         self.watermark = match (self.watermark, other.watermark) {
             (Some(own), Some(others)) => Some((own.0.min(others.0), own.1.max(others.1))),
@@ -194,14 +201,14 @@ mod tests {
         let one = |rows: u64, bytes: usize, at: i64| {
             let stats = OperatorStats::default();
             stats.count(rows, rows, 1, 0);
-            stats.holds(bytes);
+            stats.holds(bytes, bytes as u64 / 10);
             stats.at(Timestamp(at));
             stats.figures("1-window", 0.25)
         };
         let mut all = one(5, 100, 30);
         all.add(&one(6, 50, 10));
         all.add(&OperatorStats::default().figures("1-window", 0.0));
-        assert_eq!((all.rows_in, all.late, all.state_bytes, all.busy_share), (11, 2, 150, 0.5));
+        assert_eq!((all.rows_in, all.late, all.state_bytes, all.spilled_bytes, all.busy_share), (11, 2, 150, 15, 0.5));
         assert_eq!(all.watermark, Some((Timestamp(10), Timestamp(30))));
     }
 }

@@ -42,6 +42,7 @@ pub struct TaskStats {
     commits: AtomicU64,
     snapshots: AtomicU64,
     state_bytes: AtomicU64,
+    spilled_bytes: AtomicU64,
     refill: Mutex<Refill>,
     inputs: Mutex<BTreeMap<i32, InputProgress>>,
     commit_times: Durations,
@@ -78,8 +79,10 @@ pub struct TaskCounts {
     pub commits: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// About how many bytes of state it holds.
+    /// About how many bytes of state it holds in memory.
     pub state_bytes: u64,
+    /// How many of it lie on the disk.
+    pub spilled_bytes: u64,
 }
 
 impl TaskCounts {
@@ -93,6 +96,7 @@ impl TaskCounts {
         self.commits += other.commits;
         self.snapshots += other.snapshots;
         self.state_bytes += other.state_bytes;
+        self.spilled_bytes += other.spilled_bytes;
     }
 }
 
@@ -131,8 +135,9 @@ impl TaskStats {
     }
 
     /// The state was weighed.
-    pub fn holds(&self, state_bytes: u64) {
+    pub fn holds(&self, state_bytes: u64, spilled_bytes: u64) {
         self.state_bytes.store(state_bytes, Ordering::Relaxed);
+        self.spilled_bytes.store(spilled_bytes, Ordering::Relaxed);
     }
 
     /// The state is made again from so many records.
@@ -205,6 +210,7 @@ impl TaskStats {
             commits: get(&self.commits),
             snapshots: get(&self.snapshots),
             state_bytes: get(&self.state_bytes),
+            spilled_bytes: get(&self.spilled_bytes),
         }
     }
 

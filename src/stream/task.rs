@@ -35,6 +35,7 @@ use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
 use super::operator_stats::OperatorStats;
 use super::sink::{Outputs, Sink};
+use super::snapshot::SnapshotRecords;
 use super::source::{AheadJudge, AheadRows, Piece};
 use super::stats::{InputProgress, TaskStats};
 use super::time_spent::Doing;
@@ -149,6 +150,8 @@ pub struct Task {
     share: Share,
     /// When its state was last weighed, how long that took, and whether it may have changed since.
     weighed: (Instant, Duration, bool),
+    /// Whether it then held more than it may until what had just been worked on went to the disk.
+    pressed: bool,
 }
 
 impl Drop for Task {
@@ -168,11 +171,11 @@ impl Task {
         stats: Arc<TaskStats>,
     ) -> Result<Self, StreamError> {
         let committer = bus.committer(&spec.id).await?;
-        let mut restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id)).await?;
+        let mut restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id), spec.budget.space()).await?;
         let mut anew = None;
         if let Some(origin) = spec.origin.as_ref().filter(|origin| !restored.has_begun_from(&origin.mark)) {
             anew = Some(restored.epoch());
-            restored = origin.read(bus.as_ref(), &spec.id).await?;
+            restored = origin.read(bus.as_ref(), &spec.id, spec.budget.space()).await?;
         }
         let mut task = Self::new(spec, chain, sink, bus, clock, stats, Some(committer));
         task.restore(restored, anew).await?;
@@ -228,6 +231,7 @@ impl Task {
             sink_stats: Arc::default(),
             share,
             weighed: (Instant::now(), Duration::ZERO, true),
+            pressed: false,
         }
     }
 
@@ -236,7 +240,8 @@ impl Task {
         self.sink_stats = self.chain.count_in(&self.stats, Some("sink")).expect("there are counters for the sink");
     }
 
-    /// Looks how much the operators hold, if it is time to; an error where the query holds more than it may.
+    /// Looks how much the operators hold, if it is time to; what is too much in memory goes to the disk, as far as it is cold and
+    /// there is room. An error where the query holds more than it may.
     fn weigh(&mut self) -> Result<(), StreamError> {
         self.share.check()?;
         let (at, took, changed) = self.weighed;
@@ -244,9 +249,28 @@ impl Task {
             return Ok(());
         }
         let begun = Instant::now();
-        let weight = self.chain.weigh();
-        self.weighed = (Instant::now(), begun.elapsed(), false);
-        self.stats.holds(weight.bytes as u64);
+        let mut weight = self.chain.weigh();
+        let mut took = begun.elapsed();
+        let mut pressed = false;
+        if let Some((want, space)) = self.share.excess(weight.bytes as u64) {
+            let mut freed = self.chain.spill(want, &space)?;
+            weight = self.chain.weigh();
+            pressed = self.share.is_too_much(weight.bytes as u64);
+            if pressed && !self.pressed {
+                // Very much has come at once, all of it worked on since it was last asked: by now it is not. Where that is so time
+                // after time, what is worked on does not fit.
+                freed += self.chain.spill(want, &space)?;
+                weight = self.chain.weigh();
+            }
+            if freed == 0 {
+                // It is looked for in vain no more often than it is weighed.
+                took = begun.elapsed();
+            }
+            self.share.eased(weight.bytes as u64);
+        }
+        self.pressed = pressed;
+        self.weighed = (Instant::now(), took, false);
+        self.stats.holds(weight.bytes as u64, weight.spilled);
         let name = || format!("{}-{}", weight.place, self.chain.names()[weight.place]);
         self.share.holds(weight.bytes as u64, &name, weight.most as u64)
     }
@@ -626,12 +650,15 @@ impl Task {
     async fn snapshot(&mut self) -> Result<(), StreamError> {
         let state = self.state()?;
         let manifest = self.manifest();
+        // What lies on the disk is brought part by part while they are written.
+        let records = SnapshotRecords::new(manifest, state);
         let Some(committer) = &mut self.committer else { return Ok(()) };
         self.stats.turn(Doing::Backpressured);
         let at = self.clock.now().0;
         let mut first = None;
         let mut checkpoint = BatchBuilder::new();
-        for (key, value) in checkpoint::snapshot_records(manifest, &state)? {
+        for record in records {
+            let (key, value) = record?;
             // A part must not push a batch over the limit of a record batch.
             if !checkpoint.is_empty() && checkpoint.size() + value.len() > checkpoint::PART_BYTES + 64 * 1024 {
                 let full = std::mem::take(&mut checkpoint);

@@ -2,7 +2,7 @@
 //! in `tests/sql`, each run streamed in several ways and as SELECT over what is stored.
 //!
 //! Streamed, a case is fed whole; a row a commit; its partitions in the other order; and three times cut, interleaved,
-//! restarted and crashed by a seeded chance. Each must write the same. A case may say that it needs what the engine does
+//! restarted and crashed by a seeded chance, the last time with its state on the disk as far as it can be. Each must write the same. A case may say that it needs what the engine does
 //! not have yet: then CREATE must refuse it, and the run fails as soon as it does not, so that the case is let in.
 //! `GOLDEN=<part of a name> cargo test golden -- --nocapture` runs some and prints the counts.
 
@@ -37,10 +37,12 @@ enum Feeding {
     Backwards,
     /// Cut, interleaved, restarted and crashed by chance.
     ByChance(u64),
+    /// The same, and what state can be on the disk is put there all the time.
+    Spilled(u64),
 }
 
 const FEEDINGS: [Feeding; 6] =
-    [Feeding::Whole, Feeding::RowByRow, Feeding::Backwards, Feeding::ByChance(1), Feeding::ByChance(2), Feeding::ByChance(3)];
+    [Feeding::Whole, Feeding::RowByRow, Feeding::Backwards, Feeding::ByChance(1), Feeding::ByChance(2), Feeding::Spilled(3)];
 
 /// What became of a case.
 #[derive(Debug)]
@@ -119,7 +121,7 @@ async fn feed(mut bench: Bench, mut queues: Vec<Queue<'_>>, how: Feeding, chance
                 }
             }
         }
-        Feeding::ByChance(_) => {
+        Feeding::ByChance(_) | Feeding::Spilled(_) => {
             let total: usize = queues.iter().map(|q| q.rows.len()).sum();
             let (stops_at, cut_at) = (chance.random_range(0..=total), chance.random_range(0..=total));
             let (mut given, mut stopped, mut cut) = (0, false, false);
@@ -182,10 +184,10 @@ async fn expect(bench: &Bench, case: &Case, expected: &[Value], last_only: bool)
 
 async fn streamed(case: &Case, how: Feeding) -> Result<(), String> {
     let mut chance = StdRng::seed_from_u64(match how {
-        Feeding::ByChance(seed) => seed,
+        Feeding::ByChance(seed) | Feeding::Spilled(seed) => seed,
         _ => 0,
     });
-    let mut bench = Bench::new().await;
+    let mut bench = if matches!(how, Feeding::Spilled(_)) { Bench::spilling().await } else { Bench::new().await };
     bench.run(&case.statements).await?;
     bench.run(&create(case)).await?;
     let mut expected: Vec<Value> = Vec::new();

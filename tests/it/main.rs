@@ -7,3 +7,4 @@ mod house;
 mod queries;
 mod replaced_alert;
 mod savepoints;
+mod spilled_state;

@@ -47,12 +47,17 @@ fn updates() -> bool {
 
 /// A node of its own over a folder.
 pub(super) async fn start_node(dir: &Path, clock: Clock) -> Node {
-    let flags = [
+    start_node_with(dir, clock, &[]).await
+}
+
+pub(super) async fn start_node_with(dir: &Path, clock: Clock, more: &[(&'static str, &str)]) -> Node {
+    let mut flags = vec![
         ("data_dir", dir.display().to_string()),
         ("kafka.listen", "127.0.0.1:0".to_owned()),
         ("http.listen", "127.0.0.1:0".to_owned()),
         ("log.min_free_bytes", "0".to_owned()),
     ];
+    flags.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
     let config = Config::resolve(&flags, std::iter::empty(), None).expect("settings that fit");
     Node::start(NodeOptions::new(config, clock)).await.expect("a node starts")
 }

@@ -143,7 +143,7 @@ impl Engine {
             topic: input.stream.topic.clone(),
             partitions: input.partitions,
         });
-        let budget = StateBudget::new(&entry.name, self.state_max(entry));
+        let budget = StateBudget::spilling(&entry.name, self.state_max(entry), self.options.spilling.clone());
         let mut running =
             Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new(), budget: Arc::clone(&budget) };
         if !entry.paused {

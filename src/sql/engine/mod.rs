@@ -48,7 +48,7 @@ use super::statement::{Kind, Parsed};
 use super::workspace::Workspace;
 use crate::bus::{Bus, BusError, Committer, TopicSpec};
 use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
-use crate::stream::{Delivery, Feed, StateBudget};
+use crate::stream::{Delivery, Feed, Spilling, StateBudget};
 use crate::time::Clock;
 use running::Watched;
 
@@ -70,6 +70,8 @@ pub struct EngineOptions {
     pub workspace: Workspace,
     /// Bytes of state that a query may hold which does not say how many; `None` for any number.
     pub state_max: Option<u64>,
+    /// When state goes to the disk, and where; nothing does without it.
+    pub spilling: Option<Spilling>,
     /// How often the results of a query or alert may be written that does not say it.
     pub delivery: Delivery,
 }

@@ -161,7 +161,7 @@ impl Engine {
             // Nobody who runs waits for this.
             pace: Pace { following: Following::Alone, ..Pace::default() },
             delivery: Delivery::ExactlyOnce,
-            budget: StateBudget::new(&of.name, None),
+            budget: StateBudget::spilling(&of.name, None, self.options.spilling.clone()),
             origin: origin_of(of, &planned.plan),
         };
         let chain = self.chain_of(of, &planned.plan, scope)?;

@@ -330,7 +330,7 @@ impl Engine {
         let planned = self.planned(select, Purpose::Watch).await?;
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
-        let budget = StateBudget::new("EMIT CHANGES", self.options.state_max);
+        let budget = StateBudget::spilling("EMIT CHANGES", self.options.state_max, self.options.spilling.clone());
         let (batches_tx, mut batches) = mpsc::channel::<RecordBatch>(BACKLOG);
         let mut tasks = Vec::new();
         for (index, (scope, feeds)) in scopes.into_iter().enumerate() {

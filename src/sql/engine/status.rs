@@ -48,6 +48,8 @@ pub struct QueryStatus {
     pub state_max: Option<u64>,
     /// Whether it comes near that.
     pub is_near_max: bool,
+    /// Why no more of its state could be put on the disk when that was last asked for.
+    pub refusal: Option<String>,
     /// How many tasks it has; the figures are of those that run here.
     pub tasks: usize,
     /// Where those run that do not run here: each place, and which they are.
@@ -160,6 +162,7 @@ impl Running {
             commit_times,
             state_max: self.budget.max(),
             is_near_max: self.budget.is_near(),
+            refusal: self.budget.refusal(),
             tasks: self.tasks.len(),
             elsewhere: if away.is_empty() { Vec::new() } else { vec![(Whereabouts::Nowhere, away)] },
         }

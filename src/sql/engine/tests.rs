@@ -14,7 +14,7 @@ use crate::bus::{Bus, EmbeddedBus, TopicBatch};
 use crate::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use crate::sql::parse::parse_script;
 use crate::sql::workspace::Workspace;
-use crate::stream::{Delivery, Operator, Sink, StreamError};
+use crate::stream::{Delivery, Operator, Sink, Spilling, StreamError};
 use crate::time::Clock;
 
 mod delivery;
@@ -25,6 +25,7 @@ mod plain_views;
 mod replace;
 mod savepoints;
 mod slips;
+mod spill;
 mod views;
 
 /// What has not come by then will not.
@@ -93,6 +94,22 @@ impl Bench {
     }
 
     async fn through(broker: Arc<Broker>, bus: Arc<dyn Bus>, handle: tokio::runtime::Handle, state_max: Option<u64>, clock: Clock) -> Self {
+        Self::opened(broker, bus, handle, state_max, None, clock).await
+    }
+
+    async fn spilling(broker: Arc<Broker>, state_max: Option<u64>, spilling: Spilling) -> Self {
+        let bus = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
+        Self::opened(broker, bus, tokio::runtime::Handle::current(), state_max, Some(spilling), Clock::system()).await
+    }
+
+    async fn opened(
+        broker: Arc<Broker>,
+        bus: Arc<dyn Bus>,
+        handle: tokio::runtime::Handle,
+        state_max: Option<u64>,
+        spilling: Option<Spilling>,
+        clock: Clock,
+    ) -> Self {
         let options = EngineOptions {
             commit_interval: Duration::from_millis(10),
             snapshot_interval: Duration::from_secs(30),
@@ -100,6 +117,7 @@ impl Bench {
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(64 << 20, None).unwrap(),
             state_max,
+            spilling,
             delivery: Delivery::ExactlyOnce,
         };
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), clock, handle, options).await.unwrap();

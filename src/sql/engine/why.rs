@@ -67,6 +67,9 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
         let (bytes, max) = (shown_bytes(status.counts.state_bytes), shown_bytes(max));
         lines.push(format!("its state takes {bytes} and may take {max}, at which it stops: replace it WITH ('state.max' = '..') of more, or let it hold less (EXPLAIN ANALYZE QUERY {} shows which operator holds it)", status.name));
     }
+    if let Some(why) = status.refusal.as_ref().filter(|_| status.is_near_max) {
+        lines.push(format!("no more of its state could be put on the disk: {why}"));
+    }
     if status.counts.late > 0 {
         lines.push(format!("{} rows came late, for windows that were closed already", status.counts.late));
     }
@@ -86,7 +89,7 @@ pub(super) fn figures(status: &QueryStatus, now: Timestamp) -> String {
         "figures  rows in {}, out {}, late {}, failed {}, ahead of the clock {}; lag {} records\n",
         c.rows_in, c.rows_out, c.late, c.failed, c.ahead, status.lag
     );
-    text.push_str(&state_line(c.state_bytes, status.state_max));
+    text.push_str(&state_line(c.state_bytes, status.state_max, c.spilled_bytes));
     if status.time.tasks > 0 {
         text.push_str(&task_lines(&status.time, &status.commit_times, c.snapshots));
     }

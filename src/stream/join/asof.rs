@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
-use arrow::compute::{cast, interleave};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::blocks::Blocks;
@@ -295,13 +295,8 @@ impl Versions {
 
     /// Their columns.
     fn columns(&self, rows: &[(u64, u32)]) -> Result<Vec<ArrayRef>, StreamError> {
-        let blocks: Vec<&[ArrayRef]> = self.blocks.iter().collect();
-        let places: Vec<(usize, usize)> = rows.iter().map(|(row, _)| self.blocks.place(*row)).collect();
-        let column = |at: usize| {
-            let sources: Vec<&dyn Array> = blocks.iter().map(|block| block[at].as_ref()).collect();
-            interleave(&sources, &places).map_err(|e| arrow_error("the versions of a join", &e))
-        };
-        (0..blocks.first().map_or(0, |block| block.len())).map(column).collect()
+        let rows: Vec<Option<u64>> = rows.iter().map(|(row, _)| Some(*row)).collect();
+        self.blocks.rows(&rows, self.blocks.width(), |_| new_null_array(&DataType::Null, 1))
     }
 
     /// Lets go of versions that were overtaken, once they are most of what is held.

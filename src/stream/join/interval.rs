@@ -10,14 +10,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use super::blocks::Kept;
 use super::keys::JoinKeys;
 use super::pairs::{self, Entry};
-use super::store::{Found, Kept, Store};
+use super::store::{Found, Store};
 use super::{Join, JoinKind, Side};
 use crate::stream::keyed::Buffer;
 use crate::stream::rowwise::{arrow_error, evaluate_flat, row_by_row, take_rows};
 use crate::stream::window::{ints, ints_of};
-use crate::stream::{Aside, AsideRow, Expr, NO_TIME, Output, Rows, StateReader, StateWriter, StreamError};
+use crate::stream::{Aside, AsideRow, Expr, NO_TIME, Output, Parked, Rows, SpillSpace, StatePart, StateReader, StateWriter, StreamError};
 use crate::time::Timestamp;
 
 /// Entries are put together when there are so many.
@@ -282,16 +283,102 @@ impl Interval {
         Ok(left)
     }
 
-    fn saved(&self, side: Side) -> Result<Option<RecordBatch>, StreamError> {
-        let Some(Kept { columns, times, found }) = self.halves[side as usize].store.all()? else { return Ok(None) };
-        let mut fields = vec![Field::new("time", DataType::Int64, false), Field::new("found", DataType::Int64, false)];
-        fields.extend(columns.iter().enumerate().map(|(at, column)| Field::new(format!("c{at}"), column.data_type().clone(), true)));
-        let found: Vec<i64> = found.into_iter().map(|found| i64::from(found == Found::Somebody)).collect();
-        let mut all: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(times)), Arc::new(Int64Array::from(found))];
-        all.extend(columns);
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), all);
-        batch.map(Some).map_err(|e| arrow_error("the rows of a join", &e))
+    /// The rows of a side that are kept, block by block; of those on the disk the times, and then where they lie.
+    fn save_rows(&self, side: Side, state: &mut StateWriter) -> Result<(), StreamError> {
+        let (rows, marks) = (format!("{}.rows", side.word()), format!("{}.marks", side.word()));
+        for (kept, times, found) in self.halves[side as usize].store.kept() {
+            let columns = match kept {
+                Kept::Here(columns, _) => columns,
+                Kept::Parked(file, _) => {
+                    state.put(&marks, ints(vec![("time", times), ("found", found)])?);
+                    state.put_parked(&rows, file);
+                    continue;
+                }
+            };
+            let mut fields = vec![Field::new("time", DataType::Int64, false), Field::new("found", DataType::Int64, false)];
+            fields.extend(columns.iter().enumerate().map(|(at, column)| Field::new(format!("c{at}"), column.data_type().clone(), true)));
+            let mut all: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(times)), Arc::new(Int64Array::from(found))];
+            all.extend(columns);
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), all);
+            state.put(&rows, batch.map_err(|e| arrow_error("the rows of a join", &e))?);
+        }
+        Ok(())
     }
+
+    /// Takes back what [`Interval::save_rows`] wrote.
+    fn restore_rows(&mut self, side: Side, state: &StateReader) -> Result<(), StreamError> {
+        let (rows, marks) = (format!("{}.rows", side.word()), format!("{}.marks", side.word()));
+        let (mut marked, mut parked) = (state.get(&marks), state.parked(&rows));
+        // One after the other, as they were written: rows in memory say their times themselves.
+        for (name, part) in &state.parts {
+            match part {
+                StatePart::Batch(batch) if *name == rows && batch.num_columns() >= 2 => {
+                    self.restore_block(side, batch, &batch.columns()[2..], batch.num_rows(), None)?;
+                }
+                _ if *name == marks => {
+                    let (Some(marks), Some(rows)) = (marked.next(), parked.next()) else {
+                        return Err(misfit("rows on the disk have no times, or times no rows"));
+                    };
+                    match rows {
+                        StatePart::Batch(batch) => self.restore_block(side, marks, batch.columns(), batch.num_rows(), None)?,
+                        StatePart::Parked(file) => {
+                            let batch = file.load()?;
+                            self.restore_block(side, marks, batch.columns(), batch.num_rows(), Some(file))?;
+                        }
+                    }
+                }
+                _ if *name == rows => return Err(misfit("the kept rows have no times")),
+                _ => {}
+            }
+        }
+        if marked.next().is_some() || parked.next().is_some() {
+            return Err(misfit("rows on the disk have no times, or times no rows"));
+        }
+        Ok(())
+    }
+
+    /// One block of them: the columns of `rows` rows, the last of which have these times and are kept, and where they lie.
+    fn restore_block(
+        &mut self,
+        side: Side,
+        marks: &RecordBatch,
+        columns: &[ArrayRef],
+        rows: usize,
+        file: Option<&Arc<Parked>>,
+    ) -> Result<(), StreamError> {
+        let (shown, keys) = (self.width(side), self.spec.keys[side as usize].len());
+        let (Some(times), Some(found)) = (ints_of(marks, 0), ints_of(marks, 1)) else {
+            return Err(misfit("the kept rows have no times"));
+        };
+        if columns.len() != shown + keys || times.len() > rows {
+            return Err(misfit("the kept rows have other columns"));
+        }
+        let kept: Vec<ArrayRef> = columns.iter().map(|column| column.slice(rows - times.len(), times.len())).collect();
+        let slots = self.keys.take(&kept[shown..], times.len())?;
+        let store = &mut self.halves[side as usize].store;
+        let first = match file {
+            None => {
+                let first = store.end();
+                store.push(&kept, times, &slots)?;
+                first
+            }
+            Some(file) => {
+                if !store.push_parked(Arc::clone(file), rows, columns.len(), times, &slots) {
+                    return Err(misfit("rows between the kept ones are gone"));
+                }
+                store.end() - times.len() as u64
+            }
+        };
+        for (row, found) in (first..).zip(found) {
+            store.enter(row);
+            store.note(row, if *found == 0 { Found::Nobody } else { Found::Somebody });
+        }
+        Ok(())
+    }
+}
+
+fn misfit(why: &str) -> StreamError {
+    StreamError::Restore { operator: "a join".to_owned(), why: why.to_owned() }
 }
 
 impl Join for Interval {
@@ -356,15 +443,12 @@ impl Join for Interval {
             if let Some(waiting) = self.halves[side as usize].waiting.save()? {
                 state.put(&format!("{}.waiting", side.word()), waiting);
             }
-            if let Some(rows) = self.saved(side)? {
-                state.put(&format!("{}.rows", side.word()), rows);
-            }
+            self.save_rows(side, state)?;
         }
         Ok(())
     }
 
     fn restore(&mut self, state: &StateReader) -> Result<(), StreamError> {
-        let misfit = |why: &str| StreamError::Restore { operator: "a join".to_owned(), why: why.to_owned() };
         let mark = state.get("mark").next().and_then(|mark| ints_of(mark, 0)).and_then(|mark| mark.first().copied());
         self.mark = mark.ok_or_else(|| misfit("the mark is missing"))?;
         for side in Side::BOTH {
@@ -375,22 +459,7 @@ impl Join for Interval {
                     return Err(misfit("the waiting rows have other columns"));
                 }
             }
-            for rows in state.get(&format!("{}.rows", side.word())) {
-                let (Some(times), Some(found)) = (ints_of(rows, 0), ints_of(rows, 1)) else {
-                    return Err(misfit("the kept rows have no times"));
-                };
-                if rows.num_columns() != shown + keys + 2 {
-                    return Err(misfit("the kept rows have other columns"));
-                }
-                let columns = &rows.columns()[2..];
-                let slots = self.keys.take(&columns[shown..], rows.num_rows())?;
-                let first = half.store.end();
-                half.store.push(columns, times, &slots)?;
-                for (row, found) in (first..).zip(found) {
-                    half.store.enter(row);
-                    half.store.note(row, if *found == 0 { Found::Nobody } else { Found::Somebody });
-                }
-            }
+            self.restore_rows(side, state)?;
         }
         Ok(())
     }
@@ -398,5 +467,19 @@ impl Join for Interval {
     fn state_bytes(&self) -> usize {
         let halves: usize = self.halves.iter().map(|half| half.waiting.bytes() + half.store.bytes()).sum();
         halves + self.keys.bytes() + self.keys.count() * 8
+    }
+
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        let mut stores = self.halves.each_mut().map(|half| &mut half.store);
+        stores.sort_by_key(|store| std::cmp::Reverse(store.bytes()));
+        let mut freed = 0;
+        for store in stores {
+            freed += store.spill(want - want.min(freed), space)?;
+        }
+        Ok(freed)
+    }
+
+    fn spilled_bytes(&self) -> u64 {
+        self.halves.iter().map(|half| half.store.spilled_bytes()).sum()
     }
 }

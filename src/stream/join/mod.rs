@@ -27,6 +27,8 @@ mod blocks;
 mod interval;
 mod keys;
 mod pairs;
+#[cfg(test)]
+mod spill_tests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ pub use union::Union;
 
 use super::element::{Deletion, Output, Rows};
 use super::operator::{StateReader, StateWriter, StreamError};
+use super::spill::SpillSpace;
 use crate::time::Timestamp;
 
 /// One of the two inputs of a join.
@@ -117,8 +120,8 @@ impl JoinKind {
     }
 }
 
-/// Brings the rows of two chains together. As an operator: no clock, no IO, a function of each side's rows in
-/// their order and of the watermarks.
+/// Brings the rows of two chains together. As an operator: no clock, no IO but in the room that its task lends, a function of each
+/// side's rows in their order and of the watermarks.
 pub trait Join: Send {
     /// What kind it is, in one word for figures and metrics.
     fn name(&self) -> &'static str;
@@ -146,6 +149,15 @@ pub trait Join: Send {
     fn reach_ms(&self) -> Option<i64> {
         None
     }
-    /// About how many bytes of state it holds.
+    /// About how many bytes of state it holds in memory.
     fn state_bytes(&self) -> usize;
+    /// Puts state on the disk; see [`super::Operator::spill`].
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        let _ = (want, space);
+        Ok(0)
+    }
+    /// How many bytes of its state lie on the disk.
+    fn spilled_bytes(&self) -> u64 {
+        0
+    }
 }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::interleave;
 use arrow::datatypes::SchemaRef;
 
 use super::blocks::Blocks;
@@ -34,20 +33,10 @@ impl Entry {
 
 /// The columns of one side for some entries; NULL where an entry has no row of it.
 fn columns(of: &Blocks, rows: &[Option<u64>], schema: &SchemaRef) -> Result<Vec<ArrayRef>, StreamError> {
-    let blocks: Vec<&[ArrayRef]> = of.iter().collect();
-    let nobody = blocks.len();
-    let places: Vec<(usize, usize)> = rows.iter().map(|row| row.map_or((nobody, 0), |row| of.place(row))).collect();
-    let all_null = rows.iter().all(Option::is_none);
-    let any_null = rows.iter().any(Option::is_none);
-    let column = |(at, field): (usize, &Arc<arrow::datatypes::Field>)| {
-        if all_null {
-            return Ok(new_null_array(field.data_type(), rows.len()));
-        }
-        let null = any_null.then(|| new_null_array(field.data_type(), 1));
-        let sources: Vec<&dyn Array> = blocks.iter().map(|block| block[at].as_ref()).chain(null.as_deref()).collect();
-        interleave(&sources, &places).map_err(|e| arrow_error("the rows of a join", &e))
-    };
-    schema.fields().iter().enumerate().map(column).collect()
+    if rows.iter().all(Option::is_none) {
+        return Ok(schema.fields().iter().map(|field| new_null_array(field.data_type(), rows.len())).collect());
+    }
+    of.rows(rows, schema.fields().len(), |at| new_null_array(schema.field(at).data_type(), 1))
 }
 
 /// Both sides' columns for some pairs, and which of them the condition takes. A pair whose condition fails goes to `failed`.

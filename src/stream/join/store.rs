@@ -5,12 +5,13 @@
 //! numbers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Kept};
 use super::keys::{JoinKeys, NOBODY};
-use crate::stream::StreamError;
+use crate::stream::{Parked, SpillSpace, StreamError};
 
 /// What is known about a row's partners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,6 @@ pub(super) struct Store {
     blocks: Blocks,
     /// By key: the rows that were worked through, each with its time.
     index: Vec<VecDeque<(i64, u64)>>,
-}
-
-/// Every row of a store.
-pub(super) struct Kept {
-    pub columns: Vec<ArrayRef>,
-    pub times: Vec<i64>,
-    pub found: Vec<Found>,
 }
 
 impl Store {
@@ -68,6 +62,23 @@ impl Store {
         self.slots.extend(slots);
         self.found.extend(std::iter::repeat_n(Found::Nobody, times.len()));
         Ok(())
+    }
+
+    /// The same of rows that lie on the disk, the last of a file of so many: those before them are gone, which only the first
+    /// of all can have. Answers whether that is so.
+    pub(super) fn push_parked(&mut self, file: Arc<Parked>, rows: usize, width: usize, times: &[i64], slots: &[u32]) -> bool {
+        let Some(gone) = rows.checked_sub(times.len()) else { return false };
+        if gone > 0 {
+            if self.end() > 0 {
+                return false;
+            }
+            self.base = gone as u64;
+        }
+        self.blocks.push_parked(file, rows, width);
+        self.times.extend(times);
+        self.slots.extend(slots);
+        self.found.extend(std::iter::repeat_n(Found::Nobody, times.len()));
+        true
     }
 
     /// A row is worked through: from now on the other side finds it.
@@ -139,17 +150,28 @@ impl Store {
         &self.blocks
     }
 
-    /// All rows that are kept; `None` where there are none.
-    pub(super) fn all(&self) -> Result<Option<Kept>, StreamError> {
-        if self.times.is_empty() {
-            return Ok(None);
-        }
-        let columns = self.blocks.all(self.base)?;
-        let (times, found) = (self.times.iter().copied().collect(), self.found.iter().copied().collect());
-        Ok(Some(Kept { columns, times, found }))
+    /// All rows that are kept, block by block: their columns, their times, and whether they have found somebody.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (Kept, Vec<i64>, Vec<i64>)> {
+        let mut from = 0;
+        self.blocks.kept(self.base).map(move |kept| {
+            let range = from..from + kept.len();
+            from = range.end;
+            let found = self.found.range(range.clone()).map(|found| i64::from(*found == Found::Somebody)).collect();
+            (kept, self.times.range(range).copied().collect(), found)
+        })
     }
 
-    /// About how many bytes the rows take.
+    /// Puts rows on the disk; see `Operator::spill`.
+    pub(super) fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        self.blocks.spill(want, space)
+    }
+
+    /// How many bytes lie there.
+    pub(super) fn spilled_bytes(&self) -> u64 {
+        self.blocks.spilled_bytes()
+    }
+
+    /// About how many bytes the rows take in memory.
     pub(super) fn bytes(&self) -> usize {
         self.blocks.bytes() + self.times.len() * (13 + 16) + self.index.len() * 32
     }

@@ -31,7 +31,7 @@ fn joined_schema(kind: JoinKind) -> SchemaRef {
     Arc::new(Schema::new(of(Side::Left).chain(of(Side::Right)).collect::<Vec<_>>()))
 }
 
-fn spec(kind: JoinKind, least_ms: i64, greatest_ms: i64, condition: Option<Arc<dyn Expr>>) -> IntervalSpec {
+pub(super) fn spec(kind: JoinKind, least_ms: i64, greatest_ms: i64, condition: Option<Arc<dyn Expr>>) -> IntervalSpec {
     let key = || vec![Arc::new(Column(0)) as Arc<dyn Expr>];
     IntervalSpec {
         kind,
@@ -45,7 +45,7 @@ fn spec(kind: JoinKind, least_ms: i64, greatest_ms: i64, condition: Option<Arc<d
     }
 }
 
-fn chain(spec: &IntervalSpec) -> Chain {
+pub(super) fn chain(spec: &IntervalSpec) -> Chain {
     Chain::joined(Chain::default(), Chain::default(), Box::new(Interval::new(spec.clone()).unwrap()), Vec::new())
 }
 
@@ -144,7 +144,7 @@ fn model(of: &IntervalSpec, below: Option<f64>, left: &[Partition], right: &[Par
     lines.into_iter().map(|(.., text)| text).collect()
 }
 
-fn two(seed: u64, count: usize, delay: i64) -> Vec<Partition> {
+pub(super) fn two(seed: u64, count: usize, delay: i64) -> Vec<Partition> {
     (0..2_u64).map(|p| Partition::new(p as i32, delay, &readings(seed * 10 + p, count, 6, 20))).collect()
 }
 
@@ -164,7 +164,7 @@ fn an_interval_join_of_every_kind_is_what_its_model_says_however_it_is_carried_t
     }
 }
 
-fn one(readings: &[Reading]) -> [Partition; 1] {
+pub(super) fn one(readings: &[Reading]) -> [Partition; 1] {
     [Partition::new(0, 0, readings)]
 }
 

@@ -280,7 +280,7 @@ fn what_grows_too_far_is_passed_over_and_told() {
     let whole = run(&|| chain(&endless), &input, PLAIN);
     assert_eq!(whole.others.len(), 1, "{:?}", whole.others);
     assert!(whole.others[0].starts_with("p0@0 no match that begins with this row is decided within 65536 rows"), "{:?}", whole.others);
-    let cut = run(&|| chain(&endless), &input, How { seed: 3, batch: 30_000, interrupt: false, merged: false });
+    let cut = run(&|| chain(&endless), &input, How { seed: 3, batch: 30_000, interrupt: false, merged: false, spill: false });
     assert_eq!(whole, cut);
     // Many optional rows, one behind the other: tens of thousands of ways on with each row.
     let dense = Case {
@@ -304,7 +304,7 @@ fn what_grows_too_far_is_passed_over_and_told() {
     let doubling: Vec<Reading> = (0..20).map(|at| ("ann", Some(at), Some(f64::from(1 << at)))).collect();
     let doubling = [Partition::new(0, 0, &doubling)];
     let told = run(&|| chain(&wide), &doubling, PLAIN);
-    assert_eq!(run(&|| chain(&wide), &doubling, How { seed: 5, batch: 7, interrupt: true, merged: false }), told);
+    assert_eq!(run(&|| chain(&wide), &doubling, How { seed: 5, batch: 7, interrupt: true, merged: false, spill: false }), told);
     assert_eq!(told.others.len(), 1, "{told:?}");
     assert!(told.others[0].starts_with("p0@0 a match that begins with this row can go on in more than 4096 ways"), "{told:?}");
 }

@@ -6,6 +6,7 @@ use crate::bus::{Bus, Commit, TaskId, checkpoint_topic};
 use crate::record::{BatchBuilder, PartitionId, TopicPartition};
 use crate::stream::checkpoint::{self, Manifest};
 use crate::stream::operator::{StateWriter, StreamError};
+use crate::stream::snapshot::SnapshotRecords;
 
 /// Lets every task of `to` begin where the tasks of `from`, so many, stood: each reads its input again up to there. Nothing is
 /// taken from `from`; doing it twice does no harm as long as none of `to` has been opened.
@@ -13,7 +14,8 @@ pub async fn hand_over(bus: &dyn Bus, from: &str, count: i32, to: &[TaskId], now
     let Some(stood) = stood(bus, from, count).await? else { return Ok(()) };
     for task in to {
         let mut checkpoint = BatchBuilder::new();
-        for (key, value) in checkpoint::snapshot_records(stood.clone(), &StateWriter::default())? {
+        for record in SnapshotRecords::new(stood.clone(), StateWriter::default()) {
+            let (key, value) = record?;
             checkpoint.push(now, Some(key), Some(&value), &[]);
         }
         bus.committer(task).await?.commit(Commit { outputs: Vec::new(), checkpoint: Some(checkpoint) }).await?;
@@ -27,7 +29,7 @@ pub(super) async fn stood(bus: &dyn Bus, from: &str, count: i32) -> Result<Optio
     let mut stood: Option<Manifest> = None;
     for index in 0..count {
         let place = TopicPartition::new(checkpoint_topic(from), PartitionId(index));
-        let Some(one) = checkpoint::read(bus, &place).await?.stood() else { continue };
+        let Some(one) = checkpoint::read(bus, &place, None).await?.stood() else { continue };
         match &mut stood {
             None => stood = Some(one),
             Some(all) => {

@@ -109,6 +109,8 @@ impl Task {
             self.stand(manifest, &topics, heard).await?;
             if fits {
                 self.chain.restore(state)?;
+                // The operators have what they need of it.
+                state.parts.clear();
                 self.merged = Timestamp(manifest.merged);
             } else {
                 self.chain.restore_kept(state)?;
@@ -269,6 +271,8 @@ impl Task {
                 self.inputs[index].position = upto;
                 self.carry(index, &pieces, &mut out)?;
                 self.discard(out)?;
+                self.weighed.2 = true;
+                self.weigh()?;
             }
         }
         let mut out = self.advance_merged()?;

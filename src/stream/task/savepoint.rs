@@ -19,6 +19,8 @@ use crate::stream::element::{FailedRow, Rows};
 use crate::stream::inputs::{partition_of, source_of};
 use crate::stream::operator::{StateReader, StateWriter, StreamError};
 use crate::stream::sink::{Outputs, Sink};
+use crate::stream::snapshot::SnapshotRecords;
+use crate::stream::spill::SpillSpace;
 use crate::stream::stats::TaskStats;
 use crate::time::{Clock, Timestamp};
 
@@ -39,7 +41,7 @@ pub struct Origin {
 
 impl Origin {
     /// What a task begins from; nothing for one whose partition has come since.
-    pub(super) async fn read(&self, bus: &dyn Bus, task: &TaskId) -> Result<Restored, StreamError> {
+    pub(super) async fn read(&self, bus: &dyn Bus, task: &TaskId, space: Option<&SpillSpace>) -> Result<Restored, StreamError> {
         let gone = |error: StreamError| match error {
             StreamError::Bus(BusError::NoSuchTopic(_) | BusError::NoSuchPartition(_)) => {
                 let why = format!("savepoint \"{}\", which it begins from, is gone", self.name);
@@ -55,7 +57,7 @@ impl Origin {
             return Ok(Restored::default());
         }
         let place = TopicPartition::new(checkpoint_topic(&self.owner), PartitionId(task.index));
-        let restored = checkpoint::read(bus, &place).await.map_err(gone)?;
+        let restored = checkpoint::read(bus, &place, space).await.map_err(gone)?;
         if restored.snapshot.is_none() {
             let why = format!("savepoint \"{}\", which it begins from, does not hold it", self.name);
             return Err(StreamError::Restore { operator: task.to_string(), why });
@@ -107,7 +109,7 @@ impl Saved {
 /// The state of a task at its last commit; nothing is written, and whoever runs the task does not notice. An error that is the log's
 /// may come of a snapshot that was taken meanwhile: whoever asks again gets that one.
 pub async fn save(spec: TaskSpec, chain: Chain, bus: Arc<dyn Bus>, clock: Clock) -> Result<Saved, StreamError> {
-    let mut restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id)).await?;
+    let mut restored = checkpoint::read(bus.as_ref(), &checkpoint_place(&spec.id), spec.budget.space()).await?;
     let Some((manifest, _)) = &restored.snapshot else {
         return Err(StreamError::Limit(format!("task {} has not begun yet", spec.id)));
     };
@@ -120,15 +122,15 @@ pub async fn save(spec: TaskSpec, chain: Chain, bus: Arc<dyn Bus>, clock: Clock)
     }
     if restored.commits.is_empty() {
         let (manifest, state) = restored.snapshot.take().expect("it was found just now");
-        return saved(manifest, &StateWriter { parts: state.parts }, &topics);
+        return saved(manifest, StateWriter { parts: state.parts }, &topics);
     }
     let mut task = Task::new(spec, chain, Box::new(Nowhere), bus, clock, Arc::new(TaskStats::default()), None);
     task.stand_at(&mut restored).await?;
     let state = task.state()?;
-    saved(task.manifest(), &state, &topics)
+    saved(task.manifest(), state, &topics)
 }
 
-fn saved(manifest: Manifest, state: &StateWriter, topics: &[TopicName]) -> Result<Saved, StreamError> {
+fn saved(manifest: Manifest, state: StateWriter, topics: &[TopicName]) -> Result<Saved, StreamError> {
     // A checkpoint that is older than that does not say its topics: they are what the query reads.
     let topics = topics.iter().map(ToString::to_string).collect();
     let manifest = Manifest { origin: None, topics, ..manifest };
@@ -138,14 +140,14 @@ fn saved(manifest: Manifest, state: &StateWriter, topics: &[TopicName]) -> Resul
         SavedInput { topic, partition: partition_of(number).0, position: mark.position, watermark: mark.watermark }
     });
     let (inputs, fingerprint) = (inputs.collect(), manifest.fingerprint.clone());
-    let records = checkpoint::snapshot_records(manifest, state)?;
+    let records = SnapshotRecords::new(manifest, state).collect::<Result<Vec<_>, _>>()?;
     let bytes = records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
     Ok(Saved { fingerprint, inputs, bytes, records })
 }
 
 /// Whether a task has begun from the savepoint that goes by this mark.
 pub async fn has_begun(bus: &dyn Bus, task: &TaskId, mark: &str) -> Result<bool, StreamError> {
-    Ok(checkpoint::read(bus, &checkpoint_place(task)).await?.has_begun_from(mark))
+    Ok(checkpoint::read(bus, &checkpoint_place(task), None).await?.has_begun_from(mark))
 }
 
 /// Where results go that have been written before.

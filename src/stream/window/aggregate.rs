@@ -1,6 +1,6 @@
 //! GROUP BY over TUMBLE, HOP and CUMULATE windows: accumulators by pane, results when the watermark closes a window.
 //!
-//! Owns the open panes: one entry for each (pane, first window it counts in, partition). Always: what is in
+//! Owns the open panes: one entry for each (pane, first window it counts in, partition), in memory or on the disk. Always: what is in
 //! an entry depends on one partition's rows in their order and on each row's own mark, and windows fire in
 //! order of their end, their entries merged in order of (pane, first window, partition). So the results,
 //! their order included (by window, then key in order of first sight along that order of entries), do not
@@ -10,21 +10,23 @@
 //! A window `[s, e)` fires when the watermark reaches `e`. A result's event time is `window_time`, which is
 //! `e - 1`, and as the watermark before it is given the same: no result after it will be older.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
-use arrow::compute::{cast, concat};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::assign::WindowRule;
-use super::pane::{Finished, Frozen, Live, Maker, Pane};
+use super::entry::{Entry, Form, Loaded, Lying, Packing, groups_batch, slice_of};
+use super::pane::{Finished, Frozen, Live, Maker};
 use super::split::{Pick, Place, split};
 use crate::record::PartitionId;
 use crate::stream::rowwise::{arrow_error, evaluate, row_by_row};
 use crate::stream::stateless::condition_of;
 use crate::stream::{
-    Aside, AsideRow, Expr, FoldFactory, KeysFactory, NO_OFFSET, Operator, Output, Rows, Scope, StateReader, StateWriter, StreamError,
+    Aside, AsideRow, Expr, FoldFactory, KeysFactory, NO_OFFSET, Operator, Output, Parked, Rows, Scope, SpillSpace, StatePart, StateReader,
+    StateWriter, StreamError,
 };
 use crate::time::Timestamp;
 
@@ -69,7 +71,9 @@ pub struct WindowAggregateSpec {
 pub struct WindowAggregate {
     spec: WindowAggregateSpec,
     maker: Maker,
-    panes: BTreeMap<PaneKey, Pane>,
+    panes: BTreeMap<PaneKey, Entry>,
+    /// Counts up whenever it is asked to put something on the disk.
+    round: u64,
     /// The next end at which each entry counts.
     ends: BTreeSet<i64>,
     /// Every window that ends here or before has fired.
@@ -77,7 +81,7 @@ pub struct WindowAggregate {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PaneKey {
+pub(super) struct PaneKey {
     place: Place,
     partition: i32,
 }
@@ -100,7 +104,7 @@ impl WindowAggregate {
             }
         }
         let maker = Maker::new(&spec.keys, spec.keys_factory.clone(), spec.folds.clone())?;
-        Ok(Self { spec, maker, panes: BTreeMap::new(), ends: BTreeSet::new(), closed: i64::MIN })
+        Ok(Self { spec, maker, panes: BTreeMap::new(), round: 1, ends: BTreeSet::new(), closed: i64::MIN })
     }
 
     /// Good rows with the layout's columns over them.
@@ -120,15 +124,14 @@ impl WindowAggregate {
     fn put(&mut self, key: PaneKey, pick: &Pick, columns: &[ArrayRef], all: usize) -> Result<(), StreamError> {
         let picked = columns.iter().map(|column| pick.of(column)).collect::<Result<Vec<_>, _>>()?;
         if !self.panes.contains_key(&key) {
-            let live = self.maker.live()?;
-            self.panes.insert(key, Pane::Live(live));
+            let form = Form::Live(self.maker.live()?);
+            self.panes.insert(key, Entry { form, open: true, touched: self.round });
             self.ends.insert(key.place.first_end);
         }
-        match self.panes.get_mut(&key) {
-            Some(Pane::Live(live)) => self.maker.update(live, &picked, pick.len(all)),
-            // Entries freeze when their first window fires, and rows behind that have a later first window.
-            _ => Err(StreamError::Limit("a row came for a window that has fired".to_owned())),
-        }
+        let entry = self.panes.get_mut(&key).expect("it is there, or has just been made");
+        entry.touched = self.round;
+        let live = entry.live(&mut self.maker)?;
+        self.maker.update(live, &picked, pick.len(all))
     }
 
     /// Fires the window that ends at `end`.
@@ -144,8 +147,8 @@ impl WindowAggregate {
         let mut whole = None;
         if let [only] = entries.as_slice()
             && last(only)
-            && matches!(self.panes.get(only), Some(Pane::Live(_)))
-            && let Some(Pane::Live(live)) = self.panes.remove(only)
+            && matches!(self.panes.get(only), Some(Entry { form: Form::Live(_), .. }))
+            && let Some(Entry { form: Form::Live(live), .. }) = self.panes.remove(only)
         {
             whole = Some(live);
         }
@@ -161,19 +164,16 @@ impl WindowAggregate {
     /// The groups of several entries in one pane; those for which this was the last window are let go.
     fn merged(&mut self, entries: &[PaneKey], last: impl Fn(&PaneKey) -> bool) -> Result<Live, StreamError> {
         let mut merged = self.maker.live()?;
+        let (width, mut loaded): (usize, Loaded) = (self.maker.frozen_width(), None);
         for key in entries {
-            let frozen = match self.panes.remove(key) {
-                Some(Pane::Frozen(frozen)) => frozen,
-                Some(Pane::Live(mut live)) => {
-                    let frozen = self.maker.freeze(&mut live)?;
-                    self.maker.give_back(live);
-                    frozen
-                }
-                None => continue,
-            };
-            self.maker.merge(&mut merged, &frozen)?;
+            let Some(mut entry) = self.panes.remove(key) else { continue };
+            if let Form::Live(mut live) = entry.form {
+                entry.form = Form::Frozen(self.maker.freeze(&mut live)?);
+                self.maker.give_back(live);
+            }
+            self.maker.merge(&mut merged, &entry.form.columns(width, &mut loaded)?)?;
             if !last(key) {
-                self.panes.insert(*key, Pane::Frozen(frozen));
+                self.panes.insert(*key, Entry { open: false, ..entry });
             }
         }
         Ok(merged)
@@ -272,10 +272,12 @@ impl Operator for WindowAggregate {
     fn save(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
         state.put("mark", ints(vec![("closed", vec![self.closed])])?);
         let mut entries: Vec<(PaneKey, bool, Frozen)> = Vec::with_capacity(self.panes.len());
-        for (key, pane) in &mut self.panes {
-            match pane {
-                Pane::Frozen(frozen) => entries.push((*key, true, frozen.clone())),
-                Pane::Live(live) => {
+        let mut lying: Vec<(PaneKey, bool, Lying)> = Vec::new();
+        for (key, entry) in &mut self.panes {
+            match &mut entry.form {
+                Form::Parked(of) => lying.push((*key, !entry.open, of.clone())),
+                Form::Frozen(frozen) => entries.push((*key, !entry.open, frozen.clone())),
+                Form::Live(live) => {
                     // Taking the state empties the accumulators; merging it back leaves them as they were.
                     let frozen = self.maker.freeze(live)?;
                     self.maker.merge(live, &frozen)?;
@@ -283,6 +285,7 @@ impl Operator for WindowAggregate {
                 }
             }
         }
+        save_lying(&lying, state)?;
         if entries.is_empty() {
             return Ok(());
         }
@@ -300,7 +303,8 @@ impl Operator for WindowAggregate {
             Arc::new(entries.iter().map(|(_, frozen, _)| Some(*frozen)).collect::<BooleanArray>()),
         ];
         state.put("panes", RecordBatch::try_new(Arc::new(schema), columns).map_err(|e| arrow_error("the windows' state", &e))?);
-        state.put("groups", groups_batch(&entries, self.maker.frozen_width())?);
+        let frozen: Vec<&Frozen> = entries.iter().map(|(.., frozen)| frozen).collect();
+        state.put("groups", groups_batch(&frozen, self.maker.frozen_width())?);
         Ok(())
     }
 
@@ -308,6 +312,7 @@ impl Operator for WindowAggregate {
         let misfit = |why: &str| StreamError::Restore { operator: "the windowed aggregate".to_owned(), why: why.to_owned() };
         let mark = state.get("mark").next().ok_or_else(|| misfit("the mark is missing"))?;
         self.closed = ints_of(mark, 0).and_then(|m| m.first().copied()).ok_or_else(|| misfit("the mark is empty"))?;
+        self.restore_lying(state)?;
         let Some(panes) = state.get("panes").next() else { return Ok(()) };
         let groups = state.get("groups").next().ok_or_else(|| misfit("the groups are missing"))?;
         if groups.num_columns() != self.maker.frozen_width() + 1 {
@@ -321,42 +326,113 @@ impl Operator for WindowAggregate {
         for row in 0..panes.num_rows() {
             let len = usize::try_from(counts[row]).ok().filter(|len| *len <= groups.num_rows() - from);
             let len = len.ok_or_else(|| misfit("the panes have more groups than there are"))?;
-            let columns = groups.columns()[1..].iter().map(|column| column.slice(from, len)).collect();
+            let saved = slice_of(groups, from, len).ok_or_else(|| misfit("the groups are not whole"))?;
             from += len;
-            let saved = Frozen { columns, groups: len };
             let key = PaneKey { place: Place { start: starts[row], first_end: first_ends[row] }, partition: partitions.value(row) };
-            let pane = if frozen.value(row) {
-                Pane::Frozen(saved)
+            let form = if frozen.value(row) {
+                Form::Frozen(saved)
             } else {
                 let mut live = self.maker.live()?;
                 self.maker.merge(&mut live, &saved)?;
-                Pane::Live(live)
+                Form::Live(live)
             };
-            self.panes.insert(key, pane);
-            let next = self.spec.rule.first_open_end(key.place.start, self.closed);
-            self.ends.extend(next.map(|end| end.max(key.place.first_end)));
+            self.enter(key, form, !frozen.value(row));
         }
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
-        self.panes.values().map(Pane::bytes).sum()
+        self.panes.values().map(Entry::bytes).sum()
+    }
+
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        let round = self.round;
+        self.round += 1;
+        let is_cold = |entry: &Entry| entry.touched < round && !matches!(entry.form, Form::Parked(_));
+        let mut cold: Vec<(&PaneKey, &mut Entry)> = self.panes.iter_mut().filter(|(_, entry)| is_cold(entry)).collect();
+        // Those that no row has come for the longest, neighbours in time together.
+        cold.sort_by_key(|(_, entry)| entry.touched);
+        let mut packing = Packing::new(&self.maker, space);
+        for (_, entry) in cold {
+            if packing.promised() >= want || packing.is_full {
+                break;
+            }
+            packing.take(entry)?;
+        }
+        packing.close()?;
+        Ok(packing.freed)
+    }
+
+    fn spilled_bytes(&self) -> u64 {
+        let mut files: Vec<(*const Parked, u64)> = Vec::new();
+        for entry in self.panes.values() {
+            if let Form::Parked(Lying { file, .. }) = &entry.form {
+                files.push((Arc::as_ptr(file), file.bytes()));
+            }
+        }
+        files.sort_unstable();
+        files.dedup();
+        files.into_iter().map(|(_, bytes)| bytes).sum()
     }
 }
 
-fn groups_batch(entries: &[(PaneKey, bool, Frozen)], width: usize) -> Result<RecordBatch, StreamError> {
-    let error = |e| arrow_error("the windows' state", &e);
-    let rows = entries.iter().map(|(.., frozen)| frozen.groups).sum();
-    // A column that is always there keeps the number of rows where there are neither keys nor aggregates.
-    let mut fields = vec![Field::new("group", DataType::Boolean, false)];
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(BooleanArray::from(vec![true; rows]))];
-    for place in 0..width {
-        let parts: Vec<&dyn Array> = entries.iter().map(|(.., frozen)| frozen.columns[place].as_ref()).collect();
-        let column = concat(&parts).map_err(error)?;
-        fields.push(Field::new(format!("c{place}"), column.data_type().clone(), true));
-        columns.push(column);
+/// What of an entry that lies on the disk is written down beside its file, which is one of those that follow.
+const LYING: [&str; 7] = ["start", "first_end", "partition", "frozen", "file", "from", "groups"];
+
+/// Entries that lie on the disk: where they do, and each of their files once.
+fn save_lying(entries: &[(PaneKey, bool, Lying)], state: &mut StateWriter) -> Result<(), StreamError> {
+    let mut numbers: HashMap<*const Parked, i64> = HashMap::new();
+    let mut files = Vec::new();
+    let mut columns: [Vec<i64>; 7] = Default::default();
+    for (key, frozen, Lying { file, from, groups }) in entries {
+        let number = *numbers.entry(Arc::as_ptr(file)).or_insert_with(|| {
+            files.push(Arc::clone(file));
+            files.len() as i64 - 1
+        });
+        let PaneKey { place: Place { start, first_end }, partition } = *key;
+        let cells = [start, first_end, i64::from(partition), i64::from(*frozen), number, *from as i64, *groups as i64];
+        columns.iter_mut().zip(cells).for_each(|(column, cell)| column.push(cell));
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(error)
+    if files.is_empty() {
+        return Ok(());
+    }
+    state.put("lying", ints(LYING.into_iter().zip(columns).collect())?);
+    files.into_iter().for_each(|file| state.put_parked("file", file));
+    Ok(())
+}
+
+impl WindowAggregate {
+    /// Takes back what [`save_lying`] wrote: on the disk where it lies there again.
+    fn restore_lying(&mut self, state: &StateReader) -> Result<(), StreamError> {
+        let misfit = |why: &str| StreamError::Restore { operator: "the windowed aggregate".to_owned(), why: why.to_owned() };
+        let Some(lying) = state.get("lying").next() else { return Ok(()) };
+        let files: Vec<&StatePart> = state.parked("file").collect();
+        let mut columns: [&[i64]; 7] = Default::default();
+        for (place, column) in columns.iter_mut().enumerate() {
+            *column = ints_of(lying, place).ok_or_else(|| misfit("the panes on the disk are not whole"))?;
+        }
+        for row in 0..lying.num_rows() {
+            let [start, first_end, partition, frozen, file, from, groups] = columns.map(|column| column[row]);
+            let file = usize::try_from(file).ok().and_then(|file| files.get(file)).ok_or_else(|| misfit("a file is missing"))?;
+            let (from, groups) = usize::try_from(from).ok().zip(usize::try_from(groups).ok()).ok_or_else(|| misfit("a pane is nowhere"))?;
+            let form = match file {
+                StatePart::Parked(file) => Form::Parked(Lying { file: Arc::clone(file), from, groups }),
+                StatePart::Batch(batch) => {
+                    let saved = slice_of(batch, from, groups).filter(|of| of.columns.len() == self.maker.frozen_width());
+                    Form::Frozen(saved.ok_or_else(|| misfit("a file has other groups"))?)
+                }
+            };
+            self.enter(PaneKey { place: Place { start, first_end }, partition: partition as i32 }, form, frozen == 0);
+        }
+        Ok(())
+    }
+
+    /// An entry of a state that is restored; no row has come for it of late.
+    fn enter(&mut self, key: PaneKey, form: Form, open: bool) {
+        self.panes.insert(key, Entry { form, open, touched: 0 });
+        let next = self.spec.rule.first_open_end(key.place.start, self.closed);
+        self.ends.extend(next.map(|end| end.max(key.place.first_end)));
+    }
 }
 
 /// A batch of plain numbers.

@@ -3,9 +3,12 @@
 
 mod aggregate;
 mod assign;
+mod entry;
 mod expand;
 mod pane;
 mod shared;
+#[cfg(test)]
+mod spill_tests;
 mod split;
 #[cfg(test)]
 mod tests;

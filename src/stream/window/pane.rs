@@ -342,21 +342,6 @@ pub(in crate::stream) struct Finished {
     pub groups: usize,
 }
 
-/// A pane in either form.
-pub(in crate::stream) enum Pane {
-    Live(Live),
-    Frozen(Frozen),
-}
-
-impl Pane {
-    pub(in crate::stream) fn bytes(&self) -> usize {
-        match self {
-            Self::Live(live) => live.bytes(),
-            Self::Frozen(frozen) => frozen.columns.iter().map(|column| column.get_array_memory_size()).sum(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::StringArray;

@@ -34,7 +34,7 @@ fn schema(keyed: bool) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn operator(rule: WindowRule, scope: Scope, keyed: bool) -> WindowAggregate {
+pub(super) fn operator(rule: WindowRule, scope: Scope, keyed: bool) -> WindowAggregate {
     let mut columns = vec![WindowColumn::WindowStart, WindowColumn::WindowEnd];
     if keyed {
         columns.push(WindowColumn::Key(0));
@@ -53,11 +53,11 @@ fn operator(rule: WindowRule, scope: Scope, keyed: bool) -> WindowAggregate {
     WindowAggregate::new(spec).unwrap()
 }
 
-fn chain(rule: WindowRule, scope: Scope, keyed: bool) -> Chain {
+pub(super) fn chain(rule: WindowRule, scope: Scope, keyed: bool) -> Chain {
     Chain::new(vec![Box::new(operator(rule, scope, keyed))])
 }
 
-const ONE: Scope = Scope::Partition(PartitionId(0));
+pub(super) const ONE: Scope = Scope::Partition(PartitionId(0));
 
 fn told(rule: WindowRule, delay: i64, readings: &[Reading]) -> (Vec<String>, Vec<String>) {
     let partitions = [Partition::new(0, delay, readings)];

@@ -15,7 +15,7 @@ use vitalsql::format::JsonEncoder;
 use vitalsql::log::{Log, LogConfig, SimDisk};
 use vitalsql::record::{BatchBuilder, Offset, PartitionId, TopicName, TopicPartition};
 use vitalsql::sql::{Engine, EngineOptions, Outcome, QueryState, RuleFactory, RuleSpec, Workspace, parse_script};
-use vitalsql::stream::{Delivery, Operator, Sink, StreamError};
+use vitalsql::stream::{Delivery, Operator, Sink, SpillSpace, Spilling, StreamError};
 use vitalsql::time::Clock;
 
 use super::case::InputRow;
@@ -63,14 +63,23 @@ pub struct Bench {
     broker: Arc<Broker>,
     bus: Arc<dyn Bus>,
     engine: Arc<Engine>,
+    /// Where state goes that is not needed soon.
+    spilled: Option<tempfile::TempDir>,
 }
 
 impl Bench {
     pub async fn new() -> Self {
-        Self::over(SimDisk::new(1 << 40)).await
+        Self::over(SimDisk::new(1 << 40), None).await
     }
 
-    async fn over(disk: SimDisk) -> Self {
+    /// One whose queries keep nothing in memory that can be on the disk.
+    pub async fn spilling() -> Self {
+        Self::over(SimDisk::new(1 << 40), Some(tempfile::tempdir().expect("a folder"))).await
+    }
+
+    async fn over(disk: SimDisk, spilled: Option<tempfile::TempDir>) -> Self {
+        let space = |dir: &tempfile::TempDir| SpillSpace::open(&dir.path().join("state"), 1 << 30, 0).expect("a folder");
+        let spilling = spilled.as_ref().map(|dir| Spilling { space: space(dir), above: 1 });
         let log = Log::open(Arc::new(disk.clone()), LogConfig { wal_segment_bytes: 1 << 20, ..LogConfig::default() }).expect("a log");
         let broker = Broker::open(log, BrokerConfig::default(), Clock::system()).await.expect("a broker");
         let bus: Arc<dyn Bus> = Arc::new(EmbeddedBus::new(Arc::clone(&broker)));
@@ -81,18 +90,19 @@ impl Bench {
             topic_configs: BTreeMap::new(),
             workspace: Workspace::open(256 << 20, None).expect("memory"),
             state_max: None,
+            spilling,
             delivery: Delivery::ExactlyOnce,
         };
         let handle = tokio::runtime::Handle::current();
         let engine = Engine::open(Arc::clone(&bus), Arc::new(NoRules), Clock::system(), handle, options).await.expect("an engine");
-        Self { disk, broker, bus, engine }
+        Self { disk, broker, bus, engine, spilled }
     }
 
     /// Stops everything as it should be stopped, and starts it again.
     pub async fn restart(self) -> Self {
         self.engine.close().await;
         self.broker.close().await.expect("a broker closes");
-        Self::over(self.disk).await
+        Self::over(self.disk, self.spilled).await
     }
 
     /// The power is cut: what was not synced is gone, and it starts again.
@@ -100,7 +110,7 @@ impl Bench {
         let left = self.disk.crash(|_| 0);
         self.engine.close().await;
         self.broker.close().await.expect("a broker closes");
-        Self::over(left).await
+        Self::over(left, self.spilled).await
     }
 
     pub async fn close(self) {
