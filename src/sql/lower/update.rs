@@ -165,7 +165,8 @@ impl Walk<'_> {
     /// GROUP BY over results that change.
     fn regroup(&self, node: &Aggregate, mut chain: Chain) -> Lowered {
         let input = node.input.schema();
-        if node.group_expr.iter().any(|group| matches!(group, LogicalExpr::GroupingSet(_))) {
+        let (group_expr, sets) = Sets::of(node)?;
+        if sets.is_some() {
             return Err(refused("GROUPING SETS, ROLLUP and CUBE over results that change", "write one query for each"));
         }
         let last = chain.steps.iter().rposition(Step::is_changing).map_or(0, |last| last + 1);
@@ -176,15 +177,15 @@ impl Walk<'_> {
                 "PARTITION BY and GROUP BY columns below, not expressions",
             )
         })?;
-        Self::keyed_by(&mut chain, &node.group_expr, input);
+        Self::keyed_by(&mut chain, &group_expr, input);
         let mut exprs = Exprs::default();
-        let keys = node.group_expr.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
+        let keys = group_expr.iter().map(|key| exprs.plan(self.session, key, input)).collect::<Result<Vec<_>, _>>()?;
         let (folds, exact) = self.exact_folds(node, keys.len(), &mut exprs)?;
         let changing = |(at, key): (usize, &LogicalExpr)| Lineage {
             change: Some(WindowColumn::Key(at)),
             ..lineage_of(key, input, &chain.columns).as_group()
         };
-        let mut lineage: Vec<Lineage> = node.group_expr.iter().enumerate().map(changing).collect();
+        let mut lineage: Vec<Lineage> = group_expr.iter().enumerate().map(changing).collect();
         lineage.resize(exact.fields().len(), Lineage::default());
         chain.columns = lineage;
         let from = from.into_iter().map(|(column, _)| column).collect();
