@@ -84,13 +84,14 @@ pub(super) struct Input {
 
 /// The inputs of some sources, nothing read yet.
 pub(super) fn inputs_of(sources: &[SourceSpec], following: Following) -> Vec<Input> {
-    let task_waits = Arc::default();
+    let alone = sources.iter().map(|spec| spec.inputs.len()).sum::<usize>() == 1;
+    let following = if following == Following::Together && !alone { Following::First } else { following };
     let of = |(source, spec): (usize, &SourceSpec)| {
         let input = |feed: &Arc<Feed>| {
             let partition = feed.partition().partition;
             assert!(partition.0 < 1 << SOURCE_BIT, "a topic has fewer than a million partitions");
             Input {
-                feed: Follower::new(Arc::clone(feed), following, &task_waits),
+                feed: Follower::new(Arc::clone(feed), following),
                 source,
                 partition,
                 number: number(source, partition),

@@ -7,7 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Chunk;
@@ -38,26 +37,24 @@ struct Place {
     moved: Instant,
     /// Whether much lies ready behind what it was given last.
     is_behind: bool,
-    /// Whether it waits here for others.
+    /// Whether it waits for others.
     waits: bool,
-    /// Whether its task waits for others, here or in another partition.
-    task_waits: Arc<AtomicBool>,
 }
 
 impl Place {
-    /// Whether it goes on reading, and waits nowhere else for somebody who may wait for the one that asks.
+    /// Whether it goes on reading, or would.
     fn goes_on(&self, now: Instant) -> bool {
-        self.is_behind && (self.waits || (now.duration_since(self.moved) < STILL && !self.task_waits.load(Ordering::Relaxed)))
+        self.is_behind && (self.waits || now.duration_since(self.moved) < STILL)
     }
 }
 
 impl Company {
     /// A new follower's number.
-    pub(super) fn join(&mut self, task_waits: Arc<AtomicBool>, now: Instant) -> u64 {
+    pub(super) fn join(&mut self, now: Instant) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         // It is nowhere before it has asked for something.
-        let place = Place { wants: Offset(i64::MAX), moved: now, is_behind: true, waits: false, task_waits };
+        let place = Place { wants: Offset(i64::MAX), moved: now, is_behind: true, waits: false };
         self.followers.insert(number, place);
         number
     }
@@ -76,7 +73,7 @@ impl Company {
     /// A follower has been given a chunk, or learnt that there is none.
     pub(super) fn given(&mut self, number: u64, chunk: Option<&Chunk>, now: Instant) {
         if let Some(place) = self.followers.get_mut(&number) {
-            place.moved = now;
+            (place.moved, place.waits) = (now, false);
             place.is_behind = chunk.is_some_and(Chunk::is_full);
             place.wants = chunk.map_or(place.wants, |chunk| chunk.next);
         }
@@ -98,7 +95,6 @@ impl Company {
         let waits = self.find(from).is_none() && self.must_wait(number, from, now);
         if let Some(place) = self.followers.get_mut(&number) {
             place.waits = waits;
-            place.task_waits.store(waits, Ordering::Relaxed);
         }
         waits
     }
@@ -159,7 +155,7 @@ mod tests {
     fn company(given: &[i64], now: Instant) -> (Company, Vec<u64>) {
         let mut company = Company { record_bytes: 10_000.0, ..Company::default() };
         let numbers = given.iter().map(|last| {
-            let number = company.join(Arc::default(), now);
+            let number = company.join(now);
             company.given(number, Some(&chunk(*last, true)), now);
             number
         });
@@ -181,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_at_the_end_nor_for_who_is_there_or_stands_still_or_far_behind_or_waits_elsewhere() {
+    fn nobody_waits_at_the_end_nor_for_who_is_there_or_stands_still_or_far_behind() {
         let now = Instant::now();
         let waits = |last: i64, change: &dyn Fn(&mut Company, u64, u64) -> Instant| {
             let (mut company, of) = company(&[last, 1], now);
@@ -204,14 +200,10 @@ mod tests {
             company.given(last, Some(&chunk(1, false)), now);
             now
         }));
-        assert!(!waits(3, &|company, _, last| {
-            company.followers[&last].task_waits.store(true, Ordering::Relaxed);
-            now
-        }));
     }
 
     #[test]
-    fn who_waits_here_for_one_behind_it_is_waited_for_however_long() {
+    fn who_waits_for_one_behind_it_is_waited_for_however_long() {
         let now = Instant::now();
         let (mut company, of) = company(&[5, 3, 1], now);
         assert!(company.waits(of[1], Offset(400), now));

@@ -6,7 +6,6 @@
 
 mod company;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,8 +27,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 const AHEAD_CHUNKS: usize = 2;
 /// How long they wait for them there.
 const AHEAD_WAIT: Duration = Duration::from_millis(100);
-/// A query that waits for those behind it looks at them again this often at least.
+/// A query that waits for those behind it looks at them again this often at least ..
 const COMPANY_LOOK: Duration = Duration::from_millis(50);
+/// .. and waits no longer than this for one chunk: it may have results to commit.
+const COMPANY_WAIT: Duration = Duration::from_millis(500);
 /// A run of one partition's records, decoded.
 #[derive(Debug)]
 pub struct Chunk {
@@ -111,7 +112,8 @@ struct Recent {
 /// How a task reads a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Following {
-    /// With the others: where much lies ready it waits for those close behind it.
+    /// With the others: where much lies ready it waits for those close behind it. For a task that reads nothing else: what a task waits
+    /// for in one partition must not let it overlook what has come in another.
     Together,
     /// It waits for nobody; others wait for it.
     First,
@@ -128,10 +130,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower of `feed`. Those of one task share `task_waits`.
+    /// A follower of `feed`.
     #[must_use]
-    pub fn new(feed: Arc<Feed>, following: Following, task_waits: &Arc<AtomicBool>) -> Self {
-        let join = || feed.recent.lock().company.join(Arc::clone(task_waits), Instant::now());
+    pub fn new(feed: Arc<Feed>, following: Following) -> Self {
+        let join = || feed.recent.lock().company.join(Instant::now());
         let number = (following != Following::Alone).then(join);
         Self { feed, following, number }
     }
@@ -221,10 +223,12 @@ impl Feed {
 
     /// Lets those who are close behind come, while much lies ready for all.
     async fn wait_for_others(&self, number: u64, from: Offset) {
+        let begun = Instant::now();
         loop {
             // Before the look: who asks right behind it is heard.
             let asked = self.asked.notified();
-            if !self.recent.lock().company.waits(number, from, Instant::now()) {
+            let now = Instant::now();
+            if !self.recent.lock().company.waits(number, from, now) || now.duration_since(begun) > COMPANY_WAIT {
                 return;
             }
             // They may also just stand still.
