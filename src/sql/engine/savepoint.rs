@@ -338,13 +338,7 @@ impl Engine {
         let planned = self.planned(select_of(entry)?, Purpose::ExactlyOnce).await?;
         self.check_tasks(entry, &planned).await?;
         self.check_origin(entry, &planned).await.map_err(|e| SqlError { place: restore.savepoint.place, ..e })?;
-        if let Some(record) = change.record() {
-            self.record(&record.key, record.value.as_deref()).await?;
-        }
-        self.catalog.write().apply(&change);
-        self.halt(&entry.name).await;
-        self.launch(entry).await?;
-        self.await_opened(&entry.name).await;
+        self.start_again(&change, entry).await?;
         let (what, begins) = (format!("{} \"{}\"", entry.kind.word(), entry.name), self.begins_with(entry));
         Ok(Outcome::Done(format!("restored {what} (version {}){begins}", entry.version)))
     }

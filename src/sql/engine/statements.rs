@@ -272,15 +272,21 @@ impl Engine {
             return Ok(Outcome::Done(format!("{} \"{}\" is tried again", entry.kind.word(), entry.name)));
         }
         if let Change::Pause(entry) = &change {
-            if let Some(record) = change.record() {
-                self.record(&record.key, record.value.as_deref()).await?;
-            }
-            self.catalog.write().apply(&change);
-            self.halt(&entry.name).await;
-            self.launch(entry).await?;
-            self.await_opened(&entry.name).await;
+            self.start_again(&change, entry).await?;
         }
         Ok(Outcome::Done(change.message()))
+    }
+
+    /// Writes a change down and lets what it changes go on as it says.
+    pub(super) async fn start_again(self: &Arc<Self>, change: &Change, entry: &Arc<Entry>) -> Result<(), SqlError> {
+        if let Some(record) = change.record() {
+            self.record(&record.key, record.value.as_deref()).await?;
+        }
+        self.catalog.write().apply(change);
+        self.halt(&entry.name).await;
+        self.launch(entry).await?;
+        self.await_opened(&entry.name).await;
+        Ok(())
     }
 
     async fn history(self: &Arc<Self>, select: &Select) -> Result<Outcome, SqlError> {
