@@ -76,10 +76,26 @@ pub(super) struct Input {
     pub heard: Heard,
     pub stamper: Stamper,
     pub idle: bool,
-    /// Whether the last look found nothing, and since when (by the node's clock) nothing has come.
-    pub quiet_since: Option<Timestamp>,
+    /// Whether the last look found nothing that tells time, and how long nothing has come.
+    pub quiet: Option<Quiet>,
     /// The TIMEOUT has already moved the watermark this far.
     pub timed_out_to: i64,
+}
+
+/// By the node's clock, from when to when a partition has been silent. What has come since it was last looked at is not known: the clock
+/// goes on while a task is busy elsewhere, and its silence does not.
+#[derive(Clone, Copy)]
+pub(super) struct Quiet {
+    pub since: Timestamp,
+    pub upto: Timestamp,
+}
+
+impl Input {
+    /// A look that began `at` has found nothing that tells time.
+    pub(super) fn is_quiet(&mut self, at: Timestamp) {
+        let since = self.quiet.map_or(at, |quiet| quiet.since);
+        self.quiet = Some(Quiet { since, upto: at });
+    }
 }
 
 /// The inputs of some sources, nothing read yet.
@@ -101,7 +117,7 @@ pub(super) fn inputs_of(sources: &[SourceSpec], following: Following) -> Vec<Inp
                 heard: Heard::default(),
                 stamper: Stamper::new(spec.time.clone(), partition),
                 idle: false,
-                quiet_since: None,
+                quiet: None,
                 timed_out_to: i64::MIN,
             }
         };

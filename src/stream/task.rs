@@ -343,7 +343,7 @@ impl Task {
         let commit = self.uncommitted_since.map(|since| self.spec.pace.commit_interval.saturating_sub(since.elapsed()));
         let merged = self.merges();
         let quiet = self.inputs.iter().filter_map(|input| {
-            let since = input.quiet_since?;
+            let since = input.quiet?.since;
             let left = |after: Duration| {
                 let left_ms = since.plus(after.as_millis() as i64).since(now).max(0);
                 self.clock.real(Duration::from_millis(left_ms as u64))
@@ -371,7 +371,7 @@ impl Task {
         self.is_behind = false;
         for index in 0..self.inputs.len() {
             let position = self.inputs[index].position;
-            let begun = Instant::now();
+            let (begun, now) = (Instant::now(), self.clock.now());
             match self.inputs[index].feed.poll(position).await? {
                 Some(chunk) => {
                     moved = true;
@@ -379,10 +379,7 @@ impl Task {
                     self.take(index, &chunk, begun)?;
                     self.weigh()?;
                 }
-                None => {
-                    let now = self.clock.now();
-                    self.inputs[index].quiet_since.get_or_insert(now);
-                }
+                None => self.inputs[index].is_quiet(now),
             }
             if self.outputs.bytes() >= COMMIT_BYTES {
                 self.commit().await?;
@@ -403,7 +400,11 @@ impl Task {
         let tells = tell_time(&pieces);
         input.idle &= !tells;
         // What tells no time (rows ahead of the clock, records that are no rows) does not keep the clock from deciding.
-        input.quiet_since = if tells { None } else { input.quiet_since.or(Some(now)) };
+        if tells {
+            input.quiet = None;
+        } else {
+            input.is_quiet(now);
+        }
         let number = input.number;
         input.heard.note(&ahead);
         self.pending.note_ahead(number, &ahead);
@@ -505,14 +506,14 @@ impl Task {
         let now = self.clock.now();
         if self.bus.trouble().is_some() {
             // What cannot be read is not read to its end: its silence begins when it can be.
-            for since in self.inputs.iter_mut().filter_map(|input| input.quiet_since.as_mut()) {
-                *since = now;
+            for quiet in self.inputs.iter_mut().filter_map(|input| input.quiet.as_mut()) {
+                quiet.since = now;
             }
             return Ok(());
         }
         let mut decisions = Vec::new();
         let waited = |input: &Input, after: Option<Duration>| {
-            after.zip(input.quiet_since).is_some_and(|(after, since)| now.since(since) >= after.as_millis() as i64)
+            after.zip(input.quiet).is_some_and(|(after, quiet)| quiet.upto.since(quiet.since) >= after.as_millis() as i64)
         };
         let due = if self.inputs.iter().any(|i| waited(i, self.spec.timeout)) { self.chain.due(now) } else { None };
         for input in &self.inputs {

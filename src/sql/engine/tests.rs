@@ -21,12 +21,14 @@ mod delivery;
 mod figures;
 mod formats;
 mod functions;
+mod idle;
 mod plain_views;
 mod replace;
 mod savepoints;
 mod slips;
 mod spill;
 mod views;
+mod watched;
 
 /// What has not come by then will not.
 const DEADLINE: Duration = Duration::from_secs(20);

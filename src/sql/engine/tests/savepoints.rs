@@ -1,13 +1,12 @@
 //! Savepoints: what begins from one goes on as what it was taken of, whatever happens meanwhile; and what is refused.
 
-use std::ops::Range;
-
 use rand::{Rng, SeedableRng};
 
 use super::delivery::{QUERIES, WARD, by_key, threads};
 use super::replace::{BEGIN, PLANS, query, read_all, reading, run, seeds, whole};
+use super::watched::{Watch, Watched};
 use super::*;
-use crate::bus::{BusError, BusFuture, Committer, Reader, TaskId, TopicSpec, checkpoint_topic};
+use crate::bus::checkpoint_topic;
 use crate::sql::engine::Outcome;
 use crate::sql::error::{Code, SqlError};
 use crate::sql::statement::Name;
@@ -230,54 +229,15 @@ async fn whatever_a_query_keeps_it_goes_on_with_from_its_savepoint() {
     }
 }
 
-/// A log that keeps the disk as it is after each thing that is done to it, as if the power were cut there.
+/// Keeps the disk as it is after each thing that is done to the log, as if the power were cut there.
 struct Cutting {
-    log: EmbeddedBus,
     disk: TestDisk,
     cuts: parking_lot::Mutex<Vec<TestDisk>>,
 }
 
-impl Cutting {
-    async fn then_cut<T>(&self, doing: BusFuture<'_, T>) -> Result<T, BusError> {
-        let done = doing.await;
+impl Watch for Cutting {
+    fn is_done(&self) {
         self.cuts.lock().push(self.disk.crash());
-        done
-    }
-}
-
-impl Bus for Cutting {
-    fn partitions<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, Option<i32>> {
-        self.log.partitions(topic)
-    }
-    fn ensure_topic<'a>(&'a self, topic: &'a TopicName, spec: &'a TopicSpec) -> BusFuture<'a, i32> {
-        Box::pin(self.then_cut(self.log.ensure_topic(topic, spec)))
-    }
-    fn delete_topic<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, ()> {
-        Box::pin(self.then_cut(self.log.delete_topic(topic)))
-    }
-    fn bounds<'a>(&'a self, of: &'a TopicPartition) -> BusFuture<'a, Range<Offset>> {
-        self.log.bounds(of)
-    }
-    fn offset_at<'a>(&'a self, of: &'a TopicPartition, at: i64) -> BusFuture<'a, Option<Offset>> {
-        self.log.offset_at(of, at)
-    }
-    fn open<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, Box<dyn Reader>> {
-        self.log.open(of, from)
-    }
-    fn wait<'a>(&'a self, of: &'a TopicPartition, from: Offset) -> BusFuture<'a, ()> {
-        self.log.wait(of, from)
-    }
-    fn committer<'a>(&'a self, task: &'a TaskId) -> BusFuture<'a, Box<dyn Committer>> {
-        Box::pin(self.then_cut(self.log.committer(task)))
-    }
-    fn append<'a>(&'a self, outputs: Vec<TopicBatch>) -> BusFuture<'a, ()> {
-        Box::pin(self.then_cut(self.log.append(outputs)))
-    }
-    fn trim<'a>(&'a self, of: &'a TopicPartition, before: Offset) -> BusFuture<'a, ()> {
-        Box::pin(self.then_cut(self.log.trim(of, before)))
-    }
-    fn pin(&self, task: &TaskId, of: &TopicPartition, from: Option<Offset>) {
-        self.log.pin(task, of, from);
     }
 }
 
@@ -286,8 +246,8 @@ async fn wherever_the_power_is_cut_a_savepoint_is_there_whole_or_not_at_all() {
     let disk = TestDisk::default();
     let runtime = threads();
     let broker = disk.broker().await;
-    let bus = Arc::new(Cutting { log: EmbeddedBus::new(Arc::clone(&broker)), disk, cuts: parking_lot::Mutex::default() });
-    let log: Arc<dyn Bus> = Arc::<Cutting>::clone(&bus);
+    let cutting = Arc::new(Cutting { disk, cuts: parking_lot::Mutex::default() });
+    let log = Arc::new(Watched { log: EmbeddedBus::new(Arc::clone(&broker)), by: Arc::clone(&cutting) });
     let bench = Bench::through(broker, log, runtime.handle().clone(), None, Clock::system()).await;
     run(&bench, STREAM).await.unwrap();
     run(&bench, &query("plan0", PLANS[0].0)).await.unwrap();
@@ -296,11 +256,11 @@ async fn wherever_the_power_is_cut_a_savepoint_is_there_whole_or_not_at_all() {
     bench.write_keyed("v", 1, &[reading("c", 1, 15)]).await;
     read_all(&bench).await;
     let begin = format!("CREATE QUERY b WITH ('start' = 'savepoint:s') AS INSERT INTO b SELECT 'plan0' AS plan, {};", PLANS[0].0);
-    bus.cuts.lock().clear();
+    cutting.cuts.lock().clear();
     for text in ["CREATE SAVEPOINT s FOR QUERY q", &begin, "DROP SAVEPOINT s"] {
         run(&bench, text).await.unwrap();
     }
-    let cuts = std::mem::take(&mut *bus.cuts.lock());
+    let cuts = std::mem::take(&mut *cutting.cuts.lock());
     bench.engine.close().await;
     runtime.shutdown_background();
     let mut seen = [0, 0];
