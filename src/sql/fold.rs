@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, DataFusionError, Result as DfResult};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{EmitTo, Expr as LogicalExpr, GroupsAccumulator};
@@ -22,7 +22,7 @@ use super::error::SqlError;
 use super::expr::{Exprs, plain_text, reason};
 use super::pick::PickFold;
 use super::session::Session;
-use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
+use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, Statistic, StreamError};
 
 /// Makes the accumulators of one aggregate call.
 pub struct PlannedFold {
@@ -30,6 +30,7 @@ pub struct PlannedFold {
     arguments: Vec<Arc<dyn Expr>>,
     filter: Option<Arc<dyn Expr>>,
     state_fields: Vec<FieldRef>,
+    statistic: Option<Statistic>,
     text: String,
 }
 
@@ -50,7 +51,8 @@ impl PlannedFold {
         let filter = lowered.filter.as_ref().map(|f| exprs.share(f)).transpose()?;
         let text = plain_text(expr, schema);
         let state_fields = if PickFold::takes(&aggregate) { PickFold::state_fields(&aggregate)? } else { aggregate.state_fields()? };
-        let planned = Self { aggregate, arguments, filter, state_fields, text };
+        let statistic = statistic_of(&aggregate, schema.as_arrow())?;
+        let planned = Self { aggregate, arguments, filter, state_fields, statistic, text };
         planned.accumulator()?;
         Ok(planned)
     }
@@ -96,6 +98,25 @@ impl FoldFactory for PlannedFold {
     fn state_fields(&self) -> Vec<FieldRef> {
         self.state_fields.clone()
     }
+
+    fn statistic(&self) -> Option<Statistic> {
+        self.statistic
+    }
+}
+
+/// Which statistic of a column of doubles an aggregate is.
+fn statistic_of(aggregate: &AggregateFunctionExpr, schema: &Schema) -> DfResult<Option<Statistic>> {
+    let statistic = match aggregate.fun().name() {
+        "avg" => Statistic::Avg,
+        "sum" => Statistic::Sum,
+        "min" => Statistic::Min,
+        "max" => Statistic::Max,
+        "count" => Statistic::Count,
+        _ => return Ok(None),
+    };
+    let [argument] = &aggregate.expressions()[..] else { return Ok(None) };
+    let is_plain = !aggregate.is_distinct() && aggregate.order_bys().is_empty();
+    Ok((is_plain && argument.data_type(schema)? == DataType::Float64).then_some(statistic))
 }
 
 /// DataFusion's accumulator over many groups.
@@ -191,4 +212,122 @@ impl Keys for GroupKeys {
 
 fn failed(what: &str, error: &DataFusionError) -> StreamError {
     StreamError::Evaluate { what: what.to_owned(), why: reason(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray, Float64Array};
+    use arrow::datatypes::{Field, Float64Type, Int64Type, UInt64Type};
+    use datafusion::functions_aggregate::expr_fn;
+    use datafusion::logical_expr::{ExprFunctionExt, col};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stream::Statistics;
+
+    const ALL: [Statistic; 5] = [Statistic::Max, Statistic::Count, Statistic::Avg, Statistic::Sum, Statistic::Min];
+
+    fn planned(call: &LogicalExpr) -> PlannedFold {
+        let schema = Schema::new(vec![Field::new("x", DataType::Float64, true), Field::new("n", DataType::Int64, true)]);
+        let schema = DFSchema::try_from(schema).unwrap();
+        PlannedFold::plan(&Session::new([]), call, "a", &schema, &mut Exprs::default()).unwrap()
+    }
+
+    fn call(statistic: Statistic) -> LogicalExpr {
+        let x = col("x");
+        match statistic {
+            Statistic::Avg => expr_fn::avg(x),
+            Statistic::Sum => expr_fn::sum(x),
+            Statistic::Min => expr_fn::min(x),
+            Statistic::Max => expr_fn::max(x),
+            Statistic::Count => expr_fn::count(x),
+        }
+    }
+
+    #[test]
+    fn the_statistics_of_doubles_are_known_as_such() {
+        for statistic in ALL {
+            assert_eq!(planned(&call(statistic)).statistic(), Some(statistic));
+        }
+        let distinct = |call: LogicalExpr| call.distinct().build().unwrap();
+        let others = [
+            distinct(expr_fn::count(col("x"))),
+            distinct(expr_fn::sum(col("x"))),
+            expr_fn::min(col("n")),
+            expr_fn::count(col("n")),
+            expr_fn::stddev(col("x")),
+        ];
+        for other in others {
+            assert_eq!(planned(&other).statistic(), None, "{other}");
+        }
+    }
+
+    /// A column as one sees it, doubles by their bits.
+    fn seen(column: &ArrayRef) -> Vec<Option<u64>> {
+        let bits: Vec<u64> = match column.data_type() {
+            DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().map(|value| value.to_bits()).collect(),
+            DataType::Int64 => column.as_primitive::<Int64Type>().values().iter().map(|value| value.cast_unsigned()).collect(),
+            DataType::UInt64 => column.as_primitive::<UInt64Type>().values().to_vec(),
+            other => panic!("{other}"),
+        };
+        bits.into_iter().enumerate().map(|(row, bits)| column.is_valid(row).then_some(bits)).collect()
+    }
+
+    fn value() -> impl Strategy<Value = Option<f64>> {
+        let odd = prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, f64::MAX, f64::MIN, f64::MIN_POSITIVE]);
+        prop_oneof![6 => (-50.0..250.0f64).prop_map(Some), 1 => odd.prop_map(Some), 1 => Just(None)]
+    }
+
+    /// The group of each key, in order of first sight.
+    fn numbered(known: &mut Vec<usize>, keys: &[usize]) -> Vec<usize> {
+        let number = |key: &usize| {
+            known.iter().position(|other| other == key).unwrap_or_else(|| {
+                known.push(*key);
+                known.len() - 1
+            })
+        };
+        keys.iter().map(number).collect()
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<(usize, Option<f64>)>> {
+        proptest::collection::vec((0..6usize, value()), 0..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn statistics_in_one_pass_are_those_of_the_aggregates_alone(
+            // Rows of several panes of one window, and which statistics are asked for.
+            panes in proptest::collection::vec(proptest::collection::vec(rows(), 1..4), 1..4),
+            asked in prop::sample::subsequence(ALL.to_vec(), 1..=5).prop_shuffle(),
+        ) {
+            let planned: Vec<PlannedFold> = asked.iter().map(|statistic| planned(&call(*statistic))).collect();
+            let folds = || planned.iter().map(|planned| planned.fold().unwrap()).collect::<Vec<_>>();
+            let (mut window, mut windows, mut merged) = (Statistics::default(), folds(), Vec::new());
+            for batches in panes {
+                let (mut pane, mut alone, mut known) = (Statistics::default(), folds(), Vec::new());
+                for batch in batches {
+                    let (keys, values): (Vec<usize>, Vec<Option<f64>>) = batch.into_iter().unzip();
+                    let groups = numbered(&mut known, &keys);
+                    let total = known.len();
+                    let values: ArrayRef = Arc::new(Float64Array::from(values));
+                    pane.update(&values, &groups, total).unwrap();
+                    for fold in &mut alone {
+                        fold.update(std::slice::from_ref(&values), &groups, None, total).unwrap();
+                    }
+                }
+                let states = pane.take_states(&asked);
+                let groups = numbered(&mut merged, &known);
+                for ((fold, state), window) in alone.iter_mut().zip(&states).zip(&mut windows) {
+                    let expected = fold.take_state().unwrap();
+                    prop_assert_eq!(state.iter().map(seen).collect::<Vec<_>>(), expected.iter().map(seen).collect::<Vec<_>>());
+                    window.merge(&expected, &groups, merged.len()).unwrap();
+                }
+                window.merge(&asked, &states.concat(), &groups, merged.len()).unwrap();
+            }
+            for (column, fold) in window.take_values(&asked).iter().zip(&mut windows) {
+                prop_assert_eq!(seen(column), seen(&fold.take_values().unwrap()));
+            }
+        }
+    }
 }

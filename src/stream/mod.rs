@@ -69,4 +69,4 @@ pub use task::{
 };
 pub use time_spent::{Doing, TimeShares};
 pub use update::{GroupEmit, GroupLife, Regroup, RegroupSpec, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
-pub use window::{ExpandColumn, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};
+pub use window::{ExpandColumn, Statistic, Statistics, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};

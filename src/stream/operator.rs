@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::element::{Output, Rows};
 use super::spill::{Parked, SpillSpace};
+use super::window::Statistic;
 use crate::record::{Offset, PartitionId, TopicPartition};
 use crate::time::Timestamp;
 
@@ -214,6 +215,10 @@ pub trait FoldFactory: Send + Sync + std::fmt::Debug {
     fn field(&self) -> arrow::datatypes::FieldRef;
     /// The columns of its intermediate state.
     fn state_fields(&self) -> Vec<arrow::datatypes::FieldRef>;
+    /// Whether it is one of the statistics of its argument, a column of doubles, so that it can be computed together with others.
+    fn statistic(&self) -> Option<Statistic> {
+        None
+    }
 }
 
 /// An aggregate over many groups at once, the groups numbered densely from 0. `sql` implements it over

@@ -10,6 +10,7 @@ mod shared;
 #[cfg(test)]
 mod spill_tests;
 mod split;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -18,3 +19,4 @@ pub(super) use aggregate::{as_type, ints, ints_of, ints_of_column};
 pub use assign::WindowRule;
 pub use expand::{ExpandColumn, WindowExpand};
 pub(super) use pane::{Finished, Frozen, Live, Maker};
+pub use statistics::{Statistic, Statistics};

@@ -5,11 +5,13 @@
 //! merged into every further window and to be written out. Always: a frozen pane has `groups` rows in each
 //! column, key columns first, then the states of each aggregate in order.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 
 use super::shared::{Grouping, grouping};
+use super::statistics::{Statistic, Statistics};
 use crate::stream::rowwise::take_column;
 use crate::stream::{Expr, Fold, FoldFactory, Keys, KeysFactory, StreamError};
 
@@ -19,7 +21,20 @@ pub(in crate::stream) struct Maker {
     keys: Option<Arc<dyn KeysFactory>>,
     folds: Vec<Arc<dyn FoldFactory>>,
     layout: Layout,
+    /// Which aggregates are computed together ..
+    units: Vec<Unit>,
+    /// .. and where the state of each lies, behind the keys.
+    states: Vec<Range<usize>>,
     pool: Pool,
+}
+
+/// What goes over the rows once.
+#[derive(Debug)]
+enum Unit {
+    /// One aggregate.
+    One(usize),
+    /// Several, over the doubles of the column at a place of the layout.
+    Together { place: usize, folds: Vec<usize>, of: Vec<Statistic> },
 }
 
 /// How many emptied panes are kept.
@@ -92,7 +107,13 @@ impl Maker {
         if !key_exprs.is_empty() && keys.is_none() {
             return Err(StreamError::Limit("a windowed aggregate has group keys and nothing to number them with".to_owned()));
         }
-        let mut maker = Self { keys, folds, layout, pool: Pool::default() };
+        let (units, mut states, mut at) = (units_of(&folds, &layout), Vec::with_capacity(folds.len()), 0);
+        for fold in &folds {
+            let width = fold.state_fields().len();
+            states.push(at..at + width);
+            at += width;
+        }
+        let mut maker = Self { keys, folds, layout, units, states, pool: Pool::default() };
         // Types an aggregate cannot take are found here, when the query is made, not at its first row.
         let first = maker.live()?;
         maker.give_back(first);
@@ -109,7 +130,7 @@ impl Maker {
 
     /// How many columns a frozen pane has.
     pub(in crate::stream) fn frozen_width(&self) -> usize {
-        self.key_count() + self.folds.iter().map(|fold| fold.state_fields().len()).sum::<usize>()
+        self.key_count() + self.states.last().map_or(0, |last| last.end)
     }
 
     /// An empty live pane.
@@ -118,8 +139,12 @@ impl Maker {
             return Ok(pooled);
         }
         let keys = self.keys.as_ref().map(|keys| keys.keys()).transpose()?;
-        let folds = self.folds.iter().map(|fold| fold.fold()).collect::<Result<_, _>>()?;
-        Ok(Live { keys, folds, groups: 0, numbers: Vec::new(), own: Vec::new(), named: Named::default() })
+        let part = |unit: &Unit| match unit {
+            Unit::One(fold) => self.folds[*fold].fold().map(Part::One),
+            Unit::Together { .. } => Ok(Part::Together(Statistics::default())),
+        };
+        let parts = self.units.iter().map(part).collect::<Result<_, _>>()?;
+        Ok(Live { keys, parts, groups: 0, numbers: Vec::new(), own: Vec::new(), named: Named::default() })
     }
 
     /// Takes back a pane whose groups have been taken out.
@@ -141,12 +166,7 @@ impl Maker {
     pub(in crate::stream) fn update(&self, live: &mut Live, columns: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
         let keys: Vec<ArrayRef> = self.layout.keys.iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
         live.number(&keys, rows)?;
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            let arguments: Vec<ArrayRef> = self.layout.arguments[index].iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
-            let filter = self.layout.filters[index].map(|place| columns[place].as_boolean());
-            fold.update(&arguments, &live.numbers, filter, live.groups).map_err(|e| self.named(index, e))?;
-        }
-        Ok(())
+        self.feed(&mut live.parts, columns, &live.numbers, live.groups)
     }
 
     /// Rows into the groups of a pane without keys that somebody else numbers.
@@ -158,10 +178,21 @@ impl Maker {
         total: usize,
     ) -> Result<(), StreamError> {
         live.groups = total;
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            let arguments: Vec<ArrayRef> = self.layout.arguments[index].iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
-            let filter = self.layout.filters[index].map(|place| columns[place].as_boolean());
-            fold.update(&arguments, groups, filter, total).map_err(|e| self.named(index, e))?;
+        self.feed(&mut live.parts, columns, groups, total)
+    }
+
+    fn feed(&self, parts: &mut [Part], columns: &[ArrayRef], groups: &[usize], total: usize) -> Result<(), StreamError> {
+        for (unit, part) in self.units.iter().zip(parts) {
+            match (unit, part) {
+                (Unit::One(index), Part::One(fold)) => {
+                    let arguments: Vec<ArrayRef> =
+                        self.layout.arguments[*index].iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
+                    let filter = self.layout.filters[*index].map(|place| columns[place].as_boolean());
+                    fold.update(&arguments, groups, filter, total).map_err(|e| self.named(*index, e))?;
+                }
+                (Unit::Together { place, .. }, Part::Together(statistics)) => statistics.update(&columns[*place], groups, total)?,
+                _ => return Err(misfit("it is another query's pane")),
+            }
         }
         Ok(())
     }
@@ -175,26 +206,29 @@ impl Maker {
         total: usize,
     ) -> Result<(), StreamError> {
         live.groups = total;
-        let mut at = 0;
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            let width = self.folds[index].state_fields().len();
-            let state = states.get(at..at + width).ok_or_else(|| misfit("its state has too few columns"))?;
-            fold.merge(state, groups, total).map_err(|e| self.named(index, e))?;
-            at += width;
-        }
-        Ok(())
+        self.join(&mut live.parts, states, groups, total)
     }
 
     /// A frozen pane's groups into a live one.
     pub(in crate::stream) fn merge(&self, live: &mut Live, frozen: &Frozen) -> Result<(), StreamError> {
-        let keys = self.key_count();
-        live.number(&frozen.columns[..keys], frozen.groups)?;
-        let mut at = keys;
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            let width = self.folds[index].state_fields().len();
-            let state = frozen.columns.get(at..at + width).ok_or_else(|| misfit("its state has too few columns"))?;
-            fold.merge(state, &live.numbers, live.groups).map_err(|e| self.named(index, e))?;
-            at += width;
+        let (keys, states) = frozen.columns.split_at_checked(self.key_count()).ok_or_else(|| misfit("its state has too few columns"))?;
+        live.number(keys, frozen.groups)?;
+        self.join(&mut live.parts, states, &live.numbers, live.groups)
+    }
+
+    fn join(&self, parts: &mut [Part], states: &[ArrayRef], groups: &[usize], total: usize) -> Result<(), StreamError> {
+        let state_of = |fold: usize| states.get(self.states[fold].clone()).ok_or_else(|| misfit("its state has too few columns"));
+        for (unit, part) in self.units.iter().zip(parts) {
+            match (unit, part) {
+                (Unit::One(index), Part::One(fold)) => {
+                    fold.merge(state_of(*index)?, groups, total).map_err(|e| self.named(*index, e))?;
+                }
+                (Unit::Together { folds, of, .. }, Part::Together(statistics)) => {
+                    let states = folds.iter().map(|fold| state_of(*fold)).collect::<Result<Vec<_>, _>>()?.concat();
+                    statistics.merge(of, &states, groups, total)?;
+                }
+                _ => return Err(misfit("it is another query's pane")),
+            }
         }
         Ok(())
     }
@@ -203,9 +237,17 @@ impl Maker {
     pub(in crate::stream) fn freeze(&self, live: &mut Live) -> Result<Frozen, StreamError> {
         let groups = live.groups;
         let mut columns = live.take_keys()?;
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            columns.extend(fold.take_state().map_err(|e| self.named(index, e))?);
+        let mut states = vec![Vec::new(); self.folds.len()];
+        for (unit, part) in self.units.iter().zip(&mut live.parts) {
+            match (unit, part) {
+                (Unit::One(index), Part::One(fold)) => states[*index] = fold.take_state().map_err(|e| self.named(*index, e))?,
+                (Unit::Together { folds, of, .. }, Part::Together(statistics)) => {
+                    folds.iter().zip(statistics.take_states(of)).for_each(|(fold, state)| states[*fold] = state);
+                }
+                _ => return Err(misfit("it is another query's pane")),
+            }
         }
+        columns.extend(states.into_iter().flatten());
         if columns.len() != self.frozen_width() || columns.iter().any(|column| column.len() != groups) {
             return Err(misfit("an aggregate gave a state of another shape than it declared"));
         }
@@ -216,12 +258,42 @@ impl Maker {
     pub(in crate::stream) fn values(&self, live: &mut Live) -> Result<Finished, StreamError> {
         let groups = live.groups;
         let keys = live.take_keys()?;
-        let mut values = Vec::with_capacity(live.folds.len());
-        for (index, fold) in live.folds.iter_mut().enumerate() {
-            values.push(fold.take_values().map_err(|e| self.named(index, e))?);
+        let mut values = vec![None; self.folds.len()];
+        for (unit, part) in self.units.iter().zip(&mut live.parts) {
+            match (unit, part) {
+                (Unit::One(index), Part::One(fold)) => values[*index] = Some(fold.take_values().map_err(|e| self.named(*index, e))?),
+                (Unit::Together { folds, of, .. }, Part::Together(statistics)) => {
+                    folds.iter().zip(statistics.take_values(of)).for_each(|(fold, column)| values[*fold] = Some(column));
+                }
+                _ => return Err(misfit("it is another query's pane")),
+            }
         }
-        Ok(Finished { keys, values, groups })
+        Ok(Finished { keys, values: values.into_iter().flatten().collect(), groups })
     }
+}
+
+/// Aggregates over the doubles of one column go together, where there are several.
+fn units_of(folds: &[Arc<dyn FoldFactory>], layout: &Layout) -> Vec<Unit> {
+    let place_of = |fold: usize| match (folds[fold].statistic(), layout.arguments[fold].as_slice(), layout.filters[fold]) {
+        (Some(statistic), [place], None) => Some((*place, statistic)),
+        _ => None,
+    };
+    let mut units = Vec::new();
+    for fold in 0..folds.len() {
+        let Some((place, _)) = place_of(fold) else {
+            units.push(Unit::One(fold));
+            continue;
+        };
+        let (members, of): (Vec<usize>, Vec<Statistic>) = (0..folds.len())
+            .filter_map(|other| place_of(other).filter(|(at, _)| *at == place).map(|(_, statistic)| (other, statistic)))
+            .unzip();
+        if members.len() == 1 {
+            units.push(Unit::One(fold));
+        } else if members[0] == fold {
+            units.push(Unit::Together { place, folds: members, of });
+        }
+    }
+    units
 }
 
 fn misfit(why: &str) -> StreamError {
@@ -231,13 +303,28 @@ fn misfit(why: &str) -> StreamError {
 /// A pane that takes rows.
 pub(in crate::stream) struct Live {
     keys: Option<Box<dyn Keys>>,
-    folds: Vec<Box<dyn Fold>>,
+    parts: Vec<Part>,
     groups: usize,
     /// Each row's group during one call; kept for its memory.
     numbers: Vec<usize>,
     /// The same of each text of a grouping.
     own: Vec<usize>,
     named: Named,
+}
+
+/// What a unit holds.
+enum Part {
+    One(Box<dyn Fold>),
+    Together(Statistics),
+}
+
+impl Part {
+    fn size(&self) -> usize {
+        match self {
+            Self::One(fold) => fold.size(),
+            Self::Together(statistics) => statistics.size(),
+        }
+    }
 }
 
 /// The groups of texts that have a number which several queries share.
@@ -324,7 +411,7 @@ impl Live {
 
     pub(in crate::stream) fn bytes(&self) -> usize {
         let named = self.named.groups.capacity() * size_of::<u32>();
-        named + self.keys.as_ref().map_or(0, |keys| keys.size()) + self.folds.iter().map(|fold| fold.size()).sum::<usize>()
+        named + self.keys.as_ref().map_or(0, |keys| keys.size()) + self.parts.iter().map(Part::size).sum::<usize>()
     }
 }
 
