@@ -9,11 +9,11 @@ use arrow::array::{AsArray, RecordBatch};
 use serde_json::Value;
 use vitalsql::config::Config;
 use vitalsql::node::{Node, NodeOptions};
-use vitalsql::record::{PartitionId, TopicName, TopicPartition};
 use vitalsql::sql::Outcome;
 use vitalsql::time::{Clock, Timestamp};
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+use super::read::{DEADLINE, run, until_values};
+
 const PATIENTS: i64 = 8;
 /// Readings of a patient come this far apart.
 const STEP_MS: i64 = 7_000;
@@ -37,10 +37,20 @@ pub(super) async fn start(dir: &Path, more: &[(&str, &str)]) -> Node {
     Node::start(NodeOptions::new(config, Clock::system())).await.expect("a node starts")
 }
 
-pub(super) async fn run(node: &Node, text: &str) {
-    if let Err(error) = node.execute(text).await {
-        panic!("{}", error.render(text));
-    }
+/// A node that is the cluster.
+pub(super) async fn start_cluster(dir: &Path) -> Node {
+    start(dir, &[("kafka.listen", "127.0.0.1:0"), ("kafka.group_initial_rebalance_delay", "0ms")]).await
+}
+
+/// The settings of a process that works there.
+pub(super) const fn on_cluster(brokers: &str) -> [(&str, &str); 5] {
+    [
+        ("kafka.brokers", brokers),
+        ("kafka.application_id", "ward"),
+        ("kafka.session_timeout", "6s"),
+        ("kafka.default_partitions", "3"),
+        ("engine.commit_interval", "20ms"),
+    ]
 }
 
 /// Readings `from..to` of every patient.
@@ -76,44 +86,20 @@ pub(super) fn expected(readings: i64) -> Vec<(String, i64, i64, i64)> {
     windows.into_iter().map(|((patient, start), (count, total))| (patient, start, count, total)).collect()
 }
 
-/// What a topic of such windows holds, as a client sees it who reads committed records only.
-pub(super) async fn written(node: &Node, name: &str) -> Vec<(String, i64, i64, i64)> {
-    let topic = TopicName::new(name).expect("a name");
-    let mut all = Vec::new();
-    for partition in 0..node.bus().partitions(&topic).await.expect("an answer").unwrap_or(0) {
-        let place = TopicPartition::new(topic.clone(), PartitionId(partition));
-        let bounds = node.bus().bounds(&place).await.expect("bounds");
-        let mut reader = node.bus().open(&place, bounds.start).await.expect("a reader");
-        while reader.position() < bounds.end {
-            let at = reader.position();
-            let batches = reader.poll(1 << 20).await.expect("records");
-            if batches.is_empty() && reader.position() == at {
-                break;
-            }
-            for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
-                for record in &batch.records().expect("whole records") {
-                    let row: Value = serde_json::from_slice(record.expect("a record").value.expect("a value")).expect("JSON");
-                    let start = Timestamp::parse(row["window_start"].as_str().expect("a text")).expect("a time");
-                    let number = |name: &str| row[name].as_i64().expect("a number");
-                    all.push((row["patient_id"].as_str().expect("a text").to_owned(), start.0, number("n"), number("total")));
-                }
-            }
-        }
-    }
+/// Waits until a topic of such windows holds these and no others.
+pub(super) async fn until_written(node: &Node, topic: &str, wanted: &[(String, i64, i64, i64)]) {
+    let window = |row: &Value| {
+        let start = Timestamp::parse(row["window_start"].as_str().expect("a text")).expect("a time");
+        let number = |name: &str| row[name].as_i64().expect("a number");
+        (row["patient_id"].as_str().expect("a text").to_owned(), start.0, number("n"), number("total"))
+    };
+    let mut all: Vec<_> = until_values(node, topic, wanted.len()).await.iter().map(window).collect();
     all.sort();
-    all
+    assert_eq!(all, wanted, "{topic}");
 }
 
 pub(super) async fn settled(node: &Node, readings: i64) {
-    let (wanted, end) = (expected(readings), Instant::now() + DEADLINE);
-    loop {
-        let all = written(node, "minutes").await;
-        if all.len() >= wanted.len() || Instant::now() > end {
-            assert_eq!(all, wanted);
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_written(node, "minutes", &expected(readings)).await;
 }
 
 /// The states of all queries, as a node shows them.
@@ -141,15 +127,9 @@ pub(super) async fn until_states(node: &Node, fit: impl Fn(&[String]) -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_an_application_share_a_querys_tasks_and_its_catalogue() {
     let dirs: Vec<_> = (0..5).map(|_| tempfile::tempdir().expect("a folder")).collect();
-    let cluster = start(dirs[0].path(), &[("kafka.listen", "127.0.0.1:0"), ("kafka.group_initial_rebalance_delay", "0ms")]).await;
+    let cluster = start_cluster(dirs[0].path()).await;
     let brokers = cluster.kafka().to_owned();
-    let on_cluster = [
-        ("kafka.brokers", brokers.as_str()),
-        ("kafka.application_id", "ward"),
-        ("kafka.session_timeout", "6s"),
-        ("kafka.default_partitions", "3"),
-        ("engine.commit_interval", "20ms"),
-    ];
+    let on_cluster = on_cluster(&brokers);
     let named = |name: &'static str| on_cluster.into_iter().chain([("kafka.process", name)]).collect::<Vec<_>>();
 
     let first = start(dirs[1].path(), &on_cluster).await;

@@ -5,6 +5,7 @@ mod dashboards;
 mod golden;
 mod house;
 mod queries;
+mod read;
 mod replaced_alert;
 mod savepoints;
 mod spilled_state;

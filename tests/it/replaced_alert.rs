@@ -1,49 +1,16 @@
 //! An alert that is replaced while it is raised: the new version goes on with it, whatever it reads.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 use vitalsql::node::Node;
-use vitalsql::record::{PartitionId, TopicName, TopicPartition};
 use vitalsql::time::Clock;
 
 use super::queries::start_node;
-
-const DEADLINE: Duration = Duration::from_secs(30);
-
-async fn run(node: &Node, text: &str) {
-    if let Err(error) = node.execute(text).await {
-        panic!("{}", error.render(text));
-    }
-}
+use super::read::{run, until_values};
 
 /// The records of the alerts topic, once there are so many: state and id of each, in order.
 pub(super) async fn alerts(node: &Node, wanted: usize) -> Vec<(String, String)> {
-    let begun = Instant::now();
-    let bus = node.bus();
-    let topic = TopicName::new("alerts").expect("a name");
-    loop {
-        let mut found = Vec::new();
-        for partition in 0..bus.partitions(&topic).await.expect("topics can be asked").unwrap_or(0) {
-            let place = TopicPartition::new(topic.clone(), PartitionId(partition));
-            let bounds = bus.bounds(&place).await.expect("bounds");
-            let mut reader = bus.open(&place, bounds.start).await.expect("a reader");
-            while reader.position() < bounds.end {
-                for batch in reader.poll(1 << 20).await.expect("batches") {
-                    for record in batch.records().expect("records").iter() {
-                        let value: Value = serde_json::from_slice(record.expect("a record").value.expect("a value")).expect("JSON");
-                        let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned();
-                        found.push((text("state"), text("id")));
-                    }
-                }
-            }
-        }
-        if found.len() >= wanted {
-            return found;
-        }
-        assert!(begun.elapsed() < DEADLINE, "{found:?}; {}", node.failed().await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned();
+    until_values(node, "alerts", wanted).await.iter().map(|value| (text(value, "state"), text(value, "id"))).collect()
 }
 
 #[test]

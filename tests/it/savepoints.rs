@@ -9,8 +9,9 @@ use vitalsql::node::Node;
 use vitalsql::sql::Outcome;
 use vitalsql::time::Clock;
 
-use super::cluster::{DEADLINE, SCRIPT, expected, run, settled, start, until_states, write, written};
+use super::cluster::{SCRIPT, expected, on_cluster, settled, start, start_cluster, until_states, until_written, write};
 use super::queries::start_node;
+use super::read::{DEADLINE, run};
 use super::replaced_alert::alerts;
 
 /// The watermark of each partition where a savepoint was taken, once this node knows of it.
@@ -41,30 +42,12 @@ async fn count(node: &Node) -> usize {
     batches.iter().map(|batch| batch.num_rows()).sum()
 }
 
-async fn until_written(node: &Node, topic: &str, wanted: &[(String, i64, i64, i64)]) {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let all = written(node, topic).await;
-        if all.len() >= wanted.len() || Instant::now() > end {
-            assert_eq!(all, wanted, "{topic}");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_savepoint_of_tasks_in_several_processes_is_one_for_all_of_them() {
     let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().expect("a folder")).collect();
-    let cluster = start(dirs[0].path(), &[("kafka.listen", "127.0.0.1:0"), ("kafka.group_initial_rebalance_delay", "0ms")]).await;
+    let cluster = start_cluster(dirs[0].path()).await;
     let brokers = cluster.kafka().to_owned();
-    let on_cluster = [
-        ("kafka.brokers", brokers.as_str()),
-        ("kafka.application_id", "ward"),
-        ("kafka.session_timeout", "6s"),
-        ("kafka.default_partitions", "3"),
-        ("engine.commit_interval", "20ms"),
-    ];
+    let on_cluster = on_cluster(&brokers);
     let named = |name: &'static str| on_cluster.into_iter().chain([("kafka.process", name)]).collect::<Vec<_>>();
     let first = start(dirs[1].path(), &named("first")).await;
     run(&first, SCRIPT).await;

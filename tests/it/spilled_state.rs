@@ -12,8 +12,8 @@ use vitalsql::sql::{Outcome, QueryState};
 use vitalsql::time::Clock;
 
 use super::queries::start_node_with;
+use super::read::{DEADLINE, run, until_values};
 
-const DEADLINE: Duration = Duration::from_secs(120);
 /// So many bytes of each query's state may be in memory.
 const MEMORY: u64 = 96 << 10;
 
@@ -24,10 +24,6 @@ const STREAMS: &str = "CREATE STREAM v (p VARCHAR NOT NULL, x BIGINT, note VARCH
 const WINDOWS: &str = "SELECT p, window_end, count(*) AS n, sum(x) AS s, max(note) AS note
     FROM TABLE(HOP(TABLE v, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '4' MINUTE)) GROUP BY p, window_start, window_end";
 const JOIN: &str = "SELECT v.p, v.x, v.note, w.y FROM v JOIN w ON v.p = w.p AND w.ts BETWEEN v.ts AND v.ts + INTERVAL '5' MINUTE";
-
-async fn run(node: &Node, text: &str) -> Option<Outcome> {
-    node.execute(text).await.unwrap_or_else(|error| panic!("{}", error.render(text)))
-}
 
 /// Writes rows of a second into one partition: forty patients into `v`, a few of them into `w` now and then.
 async fn write(node: &Node, partition: i32, second: i64) {
@@ -74,30 +70,9 @@ async fn settled(node: &Node) -> [u64; 2] {
 
 /// What a query has written, without order, once there are so many rows.
 async fn written(node: &Node, topic: &str, wanted: usize) -> Vec<String> {
-    let begun = Instant::now();
-    let (bus, topic) = (node.bus(), TopicName::new(topic).expect("a name"));
-    loop {
-        let mut found = Vec::new();
-        for partition in 0..bus.partitions(&topic).await.expect("topics can be asked").unwrap_or(0) {
-            let place = TopicPartition::new(topic.clone(), PartitionId(partition));
-            let bounds = bus.bounds(&place).await.expect("bounds");
-            let mut reader = bus.open(&place, bounds.start).await.expect("a reader");
-            while reader.position() < bounds.end {
-                for batch in reader.poll(1 << 20).await.expect("batches") {
-                    for record in batch.records().expect("records").iter() {
-                        let value: Value = serde_json::from_slice(record.expect("a record").value.expect("a value")).expect("JSON");
-                        found.push(value.to_string());
-                    }
-                }
-            }
-        }
-        if found.len() >= wanted {
-            found.sort();
-            return found;
-        }
-        assert!(begun.elapsed() < DEADLINE, "{} of {wanted} rows are in {topic}", found.len());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let mut found: Vec<String> = until_values(node, topic, wanted).await.iter().map(Value::to_string).collect();
+    found.sort();
+    found
 }
 
 /// What the same SELECT gives over what is stored.
