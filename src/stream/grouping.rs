@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::operator::{Expr, FoldFactory, Operator, StateReader, StateWriter, StreamError};
 use super::rowwise::{arrow_error, evaluate, evaluate_flat, row_by_row, take_column};
 use super::stateless::condition_of;
-use super::{Output, Rows};
+use super::{Output, Rows, SpillSpace};
 use crate::time::Timestamp;
 
 /// One set.
@@ -196,6 +196,14 @@ impl Operator for GroupingSets {
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes()
     }
+
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        self.inner.spill(want, space)
+    }
+
+    fn spilled_bytes(&self) -> u64 {
+        self.inner.spilled_bytes()
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +212,10 @@ mod tests {
 
     use super::*;
     use crate::record::PartitionId;
-    use crate::stream::doubles::{Column, Hundredth, Kind, Numbering, Partition, Reading, aggregate, check_always, readings, time_type};
+    use crate::stream::doubles::{
+        Column, How, Hundredth, Kind, Numbering, PLAIN, Partition, Reading, aggregate, check_always, readings, run, run_beside, time_type,
+    };
+    use crate::stream::spill::tests::Shelf;
     use crate::stream::{Chain, Scope, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowRule};
 
     /// Whether a value is there, so that a key of the readings may be NULL.
@@ -343,5 +354,16 @@ mod tests {
             let told = check_always(&|| chain(rule, Scope::Merged, Arc::new(Column(2))), &input, true);
             assert!(!told.rows.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_sets_hold_lies_on_the_disk_as_other_windows_do() {
+        let rule = WindowRule::hop(5, 40, 0).unwrap();
+        let input = [Partition::new(0, 5, &readings(7, 120, 4, 12))];
+        let made = || chain(rule, ONE, Arc::new(Column(2)));
+        let shelf = Shelf::default();
+        let told = run_beside(&shelf, &made, &[&input], How { seed: 1, batch: 3, spill: true, ..PLAIN });
+        assert_eq!(told, run(&made, &input, PLAIN));
+        assert!(shelf.used().0 > 10 && shelf.used().1 > 10, "{:?} files written and read", shelf.used());
     }
 }
