@@ -65,8 +65,9 @@ const INTERNAL_TOPICS: [&str; 10] = [
 /// The topic of alerts: everyone may read it and nobody but the node writes it, so that what stands there was found by a rule.
 pub const ALERTS_TOPIC: &str = "alerts";
 
-/// How the names of the topics begin that queries keep their state in, one topic for each query and each savepoint.
-const CHECKPOINT_TOPICS: &str = "__checkpoint.";
+/// How the names of the topics begin that are a query's own: its state (one topic for each query and each savepoint), and, where it aggregates
+/// in two phases, what lies between these and how their tasks stand.
+const QUERY_TOPICS: [&str; 3] = ["__checkpoint.", "__parts.", "__peers."];
 
 /// A topic's name, checked by Kafka's rule: 1 to 249 of `a-zA-Z0-9._-`, not `.` or `..`.
 /// Cheap to clone. Whoever holds one knows it is safe as a file name.
@@ -97,7 +98,7 @@ impl TopicName {
     /// Whether this is one of the node's own topics. Other names that begin with two underscores are free, as in Kafka.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        INTERNAL_TOPICS.contains(&&*self.0) || self.0.starts_with(CHECKPOINT_TOPICS)
+        INTERNAL_TOPICS.contains(&&*self.0) || QUERY_TOPICS.iter().any(|of| self.0.starts_with(of))
     }
 
     /// Whether the node alone writes, trims and deletes this topic: its own ones and that of alerts.

@@ -93,6 +93,12 @@ impl Entry {
         format!("{}{how}.{}", self.kind.word(), self.name)
     }
 
+    /// The names that its tasks have where it runs in two phases.
+    #[must_use]
+    pub fn phase_owners(&self) -> [String; 2] {
+        ["parts", "groups"].map(|phase| format!("{}-{phase}.{}", self.kind.word(), self.name))
+    }
+
     /// The function it is.
     #[must_use]
     pub fn function(&self) -> Option<&CreateFunction> {

@@ -102,6 +102,11 @@ impl FoldFactory for PlannedFold {
     fn statistic(&self) -> Option<Statistic> {
         self.statistic
     }
+
+    fn travels(&self) -> bool {
+        let is_small = SMALL.contains(&self.aggregate.fun().name());
+        is_small && !self.aggregate.is_distinct() && self.aggregate.order_bys().is_empty() && !PickFold::takes(&self.aggregate)
+    }
 }
 
 /// Which statistic of a column of doubles an aggregate is.
@@ -118,6 +123,36 @@ fn statistic_of(aggregate: &AggregateFunctionExpr, schema: &Schema) -> DfResult<
     let is_plain = !aggregate.is_distinct() && aggregate.order_bys().is_empty();
     Ok((is_plain && argument.data_type(schema)? == DataType::Float64).then_some(statistic))
 }
+
+/// Aggregates that remember a few numbers a group, or one of its values.
+const SMALL: [&str; 26] = [
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+    "corr",
+    "covar_samp",
+    "covar_pop",
+    "regr_slope",
+    "regr_intercept",
+    "regr_count",
+    "regr_r2",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_sxx",
+    "regr_syy",
+    "regr_sxy",
+];
 
 /// DataFusion's accumulator over many groups.
 struct GroupFold {

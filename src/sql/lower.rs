@@ -13,6 +13,7 @@ pub(super) mod join;
 mod lineage;
 pub(super) mod over;
 mod pattern;
+mod phases;
 mod source;
 mod step;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use sha2::{Digest, Sha256};
 
+pub use phases::Phases;
 pub use source::{RECORD_KEY, RECORD_TIME, Shape, Source, SourceColumn, Sources};
 pub use time::ResultTime;
 
@@ -91,6 +93,8 @@ pub struct QueryPlan {
     /// Which of them are the key of the results: the group or PARTITION BY columns, else the stream's key. Empty
     /// where the query does not select them.
     pub key_columns: Vec<String>,
+    /// Which group of the last windowed aggregate each column is, where it is one and counts in every set of them.
+    groups: Vec<Option<usize>>,
     /// The event time that a new stream of its results has.
     pub event_time: Option<ResultTime>,
     /// After how long of silence the clock moves a partition on.
@@ -143,7 +147,7 @@ impl QueryPlan {
             return Err(error.hint("list the columns: INSERT INTO s (a, b) SELECT ..").note(format!("written: {names}")));
         }
         let mut columns = Vec::with_capacity(target.fields().len());
-        let mut keys = Vec::new();
+        let (mut keys, mut groups) = (Vec::new(), Vec::new());
         for (i, field) in target.fields().iter().enumerate() {
             let Some(from) = places.iter().position(|place| *place == i) else {
                 if !field.is_nullable() {
@@ -152,6 +156,7 @@ impl QueryPlan {
                     return Err(error.hint("add it to the SELECT list"));
                 }
                 columns.push(null_column(field.data_type())?);
+                groups.push(None);
                 continue;
             };
             let given = self.schema.field(from);
@@ -166,6 +171,8 @@ impl QueryPlan {
             if self.key_columns.contains(given.name()) {
                 keys.push(field.name().clone());
             }
+            // Another type may say other texts.
+            groups.push(self.groups.get(from).copied().flatten().filter(|_| given.data_type() == field.data_type()));
             columns.push(cast_column(&self.schema, from, field.data_type())?);
         }
         let as_is = self.schema == *target;
@@ -176,17 +183,22 @@ impl QueryPlan {
             flow.steps.push(Step::Map { filter: None, columns: Some(columns), schema: Arc::clone(target) });
         }
         let event_time = self.event_time.filter(|_| in_place);
-        Ok(Self { schema: Arc::clone(target), key_columns: keys, event_time, flow: Arc::new(flow), ..self })
+        Ok(Self { schema: Arc::clone(target), key_columns: keys, groups, event_time, flow: Arc::new(flow), ..self })
     }
 
     /// The plan as EXPLAIN shows it.
     #[must_use]
     pub fn explain(&self) -> String {
-        let mut out = String::new();
-        let tasks = match self.placement {
+        self.explain_as(match self.placement {
             Placement::Partition => "one task a partition",
             Placement::Merged => "one task over all partitions",
-        };
+        })
+    }
+
+    /// The same, with how its tasks are cut in other words.
+    #[must_use]
+    pub fn explain_as(&self, tasks: &str) -> String {
+        let mut out = String::new();
         let mut lines = self.inputs.iter().enumerate().map(|(at, input)| {
             let tasks = match at {
                 0 => format!(" ({tasks})"),
@@ -313,6 +325,7 @@ pub(super) fn lower(session: &Session, optimized: &LogicalPlan, sources: &dyn So
         inputs,
         placement,
         key_columns: keys.map(|(_, field)| field.name().clone()).collect(),
+        groups: columns.iter().map(|lineage| lineage.group).collect(),
         schema,
         event_time,
         timeout: None,

@@ -149,6 +149,18 @@ pub enum SavepointState {
     Remade,
 }
 
+/// How a windowed aggregate runs whose groups lie in several partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repartition {
+    /// In one task over all partitions.
+    #[default]
+    Merged,
+    /// In two phases, with a topic between them.
+    Topic,
+    /// So where that gives the same, else in one task.
+    Auto,
+}
+
 /// How grave an alert is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AlertPriority {
@@ -233,6 +245,8 @@ pub struct QueryOptions {
     pub commit_interval: Option<Duration>,
     /// How long state is kept for which no row comes.
     pub state_ttl: StateTtl,
+    /// How a windowed aggregate runs whose groups lie in several partitions.
+    pub repartition: Repartition,
     /// How many bytes of state it may hold, `Some(None)` for any number; the node's limit where nothing is said.
     pub state_max: Option<Option<u64>>,
     /// What was written.
@@ -464,6 +478,11 @@ impl QueryOptions {
             state_ttl: match given.value("state.ttl") {
                 None => StateTtl::Unstated,
                 Some(_) => given.duration_or_none("state.ttl").map_or(StateTtl::Forever, StateTtl::For),
+            },
+            repartition: match given.value("repartition") {
+                Some("topic") => Repartition::Topic,
+                Some("auto") => Repartition::Auto,
+                _ => Repartition::Merged,
             },
             state_max: given.state_max(),
             given,

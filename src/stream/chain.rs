@@ -27,6 +27,8 @@ pub struct Chain {
     /// The counters of its source, where it has one of its own.
     source: Arc<OperatorStats>,
     operators: Vec<Station>,
+    /// The number of its first place.
+    first: usize,
 }
 
 /// An operator and its counters.
@@ -63,13 +65,20 @@ impl Chain {
     /// The operators in the order the rows meet them.
     #[must_use]
     pub fn new(operators: Vec<Box<dyn Operator>>) -> Self {
-        Self { fork: None, source: Arc::default(), operators: operators.into_iter().map(Station::new).collect() }
+        Self { fork: None, source: Arc::default(), operators: operators.into_iter().map(Station::new).collect(), first: 0 }
     }
 
     /// A join of two chains, and the operators behind it.
     #[must_use]
     pub fn joined(left: Self, right: Self, join: Box<dyn Join>, operators: Vec<Box<dyn Operator>>) -> Self {
         Self { fork: Some(Box::new(Fork { sides: [left, right], join, stats: Arc::default() })), ..Self::new(operators) }
+    }
+
+    /// The same, its places numbered on from those of another chain.
+    #[must_use]
+    pub const fn numbered_from(mut self, first: usize) -> Self {
+        self.first = first;
+        self
     }
 
     /// Puts an operator behind all others.
@@ -310,7 +319,7 @@ impl Chain {
     /// The same with the counters that `stats` keeps under the operators' places and kinds, and, where it has one, one more for
     /// what stands behind them all.
     pub(super) fn count_in(&mut self, stats: &TaskStats, sink: Option<&'static str>) -> Option<Arc<OperatorStats>> {
-        let names = self.names().into_iter().chain(sink).enumerate().map(|(at, name)| format!("{at}-{name}"));
+        let names = self.names().into_iter().chain(sink).enumerate().map(|(at, name)| format!("{}-{name}", self.first + at));
         let mut counters = stats.name_operators(names.collect()).into_iter();
         self.count_into(&mut counters);
         counters.next()

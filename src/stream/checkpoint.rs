@@ -41,6 +41,11 @@ pub enum Decision {
         /// Where to, in milliseconds.
         to: i64,
     },
+    /// The input is idle, and what its peers have closed is closed for it too. Its own watermark stays.
+    Follow {
+        /// Up to where, in milliseconds.
+        to: i64,
+    },
     /// Something from outside that steps an operator: an acknowledgement.
     External {
         /// What it is, in the operator's own terms.
@@ -98,7 +103,7 @@ impl CommitRecord {
                 *partition = number;
                 true
             }),
-            Decision::External { .. } => true,
+            Decision::Follow { .. } | Decision::External { .. } => true,
         });
     }
 

@@ -237,6 +237,11 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// The watermark behind the first `count` rows.
+    pub fn mark(&self, count: usize) -> i64 {
+        self.marks[count]
+    }
+
     /// All rows in one batch.
     pub const fn rows(&self) -> &Rows {
         &self.rows

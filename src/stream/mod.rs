@@ -23,6 +23,7 @@ mod operator;
 mod operator_stats;
 mod over;
 mod pattern;
+mod peers;
 mod rank;
 mod rowwise;
 mod session;
@@ -57,16 +58,21 @@ pub use pattern::{
     MAX_VARIABLES, MatchRecognize, Pattern, PatternColumn, PatternCondition, PatternEnd, PatternRead, PatternSkip, PatternSpec,
     PatternVariable, TallyFunction,
 };
+pub use peers::{PartsSink, PeersSpec};
 pub use rank::{Rank, RankOrder, RankSpec};
 pub use session::{SessionAggregate, SessionSpec};
-pub use sink::{ChannelSink, Outputs, RecordSink, Sink, TopicSink};
+pub use sink::{ChannelSink, Outputs, RecordSink, Sink, Standing, TopicSink};
 pub use source::{AheadJudge, AheadRows, FAR_AHEAD_MS, Piece, Stamper, TimeRule, millis};
 pub use spill::{Parked, SpillDisk, SpillFolder, SpillSpace, Spilling};
 pub use stateless::FilterProject;
 pub use stats::{InputProgress, Refill, TaskCounts, TaskStats};
 pub use task::{
-    Control, Delivery, Origin, Pace, Saved, SavedInput, StartAt, Task, TaskSpec, checkpoint_place, hand_over, has_begun, save, start_of,
+    Control, Delivery, Origin, Pace, Phase, Saved, SavedInput, StartAt, Task, TaskSpec, checkpoint_place, hand_over, has_begun, plan_of,
+    save, start_of,
 };
 pub use time_spent::{Doing, TimeShares};
 pub use update::{GroupEmit, GroupLife, Regroup, RegroupSpec, Shown, Top, TopSpec, UpdateAggregate, UpdateSpec};
-pub use window::{ExpandColumn, Statistic, Statistics, WindowAggregate, WindowAggregateSpec, WindowColumn, WindowExpand, WindowRule};
+pub use window::{
+    ExpandColumn, Statistic, Statistics, WindowAggregate, WindowAggregateSpec, WindowCollect, WindowColumn, WindowCombine, WindowExpand,
+    WindowRule,
+};

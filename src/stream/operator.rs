@@ -219,6 +219,10 @@ pub trait FoldFactory: Send + Sync + std::fmt::Debug {
     fn statistic(&self) -> Option<Statistic> {
         None
     }
+    /// Whether its state stays small however many rows it is made of, so that it can be handed from task to task.
+    fn travels(&self) -> bool {
+        false
+    }
 }
 
 /// An aggregate over many groups at once, the groups numbered densely from 0. `sql` implements it over

@@ -117,10 +117,25 @@ impl Outputs {
     }
 }
 
+/// How far a task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The watermark of its own rows: the least of its inputs'.
+    pub own: Timestamp,
+    /// The watermark that its operators have been told.
+    pub told: Timestamp,
+    /// Whether none of its inputs brings anything.
+    pub is_idle: bool,
+}
+
 /// What takes a task's result rows.
 pub trait Sink: Send {
     /// Takes rows. Rows that cannot be written (a NaN has no JSON) are answered, not lost.
     fn rows(&mut self, rows: &Rows, now: Timestamp, out: &mut Outputs) -> Result<Vec<FailedRow>, StreamError>;
+    /// How far the task has come with what this commit holds; called at each, behind its rows.
+    fn stands(&mut self, at: Standing, now: Timestamp, out: &mut Outputs) {
+        let _ = (at, now, out);
+    }
     /// Called after each round; a sink whose reader is slow waits here, and so does its task.
     fn flush<'a>(&'a mut self) -> Pin<Box<dyn Future<Output = Result<(), StreamError>> + Send + 'a>> {
         Box::pin(std::future::ready(Ok(())))
@@ -203,10 +218,10 @@ impl Sink for TopicSink {
 }
 
 /// The columns that a batch's record keys are made of, as text.
-struct RecordKeys(Vec<StringArray>);
+pub(super) struct RecordKeys(Vec<StringArray>);
 
 impl RecordKeys {
-    fn of(batch: &RecordBatch, columns: &[usize]) -> Result<Self, StreamError> {
+    pub(super) fn of(batch: &RecordBatch, columns: &[usize]) -> Result<Self, StreamError> {
         let text = |column: &usize| {
             let text = cast(batch.column(*column), &DataType::Utf8);
             let text = text.map_err(|e| StreamError::Evaluate { what: "the record key".to_owned(), why: e.to_string() })?;
@@ -216,7 +231,7 @@ impl RecordKeys {
     }
 
     /// The key of a row: one column as text, several as a JSON array, which is made in `made`; none as no key.
-    fn of_row<'a>(&'a self, row: usize, made: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    pub(super) fn of_row<'a>(&'a self, row: usize, made: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let text = |column: &'a StringArray| column.is_valid(row).then(|| column.value(row));
         match self.0.as_slice() {
             [] => None,

@@ -9,11 +9,13 @@
 
 mod ahead;
 mod handover;
+mod phase;
 mod restore;
 mod savepoint;
 
 pub use ahead::Delivery;
 pub use handover::hand_over;
+pub use phase::{Phase, plan_of};
 pub use savepoint::{Origin, Saved, SavedInput, has_begun, save};
 
 use std::future::Future;
@@ -34,6 +36,7 @@ use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
 use super::operator::{Scope, StateWriter, StreamError};
 use super::operator_stats::OperatorStats;
+use super::peers::Peers;
 use super::sink::{Outputs, Sink};
 use super::snapshot::SnapshotRecords;
 use super::source::{AheadJudge, AheadRows, Piece};
@@ -107,6 +110,8 @@ pub struct TaskSpec {
     pub budget: Arc<StateBudget>,
     /// The savepoint it begins from, unless it has done so before.
     pub origin: Option<Origin>,
+    /// Which phase of an aggregate it is, where that has two.
+    pub phase: Option<Phase>,
 }
 
 /// What a running task is told.
@@ -152,6 +157,8 @@ pub struct Task {
     weighed: (Instant, Duration, bool),
     /// Whether it then held more than it may until what had just been worked on went to the disk.
     pressed: bool,
+    /// The tasks beside it that it follows while its partition is idle.
+    peers: Option<Peers>,
 }
 
 impl Drop for Task {
@@ -209,6 +216,7 @@ impl Task {
         let inputs = inputs_of(&spec.sources, spec.pace.following);
         let told_at = clock.now();
         let share = Share::new(&spec.budget);
+        let peers = spec.phase.as_ref().and_then(Phase::peers);
         stats.turn(Doing::Busy);
         Self {
             spec,
@@ -232,6 +240,7 @@ impl Task {
             share,
             weighed: (Instant::now(), Duration::ZERO, true),
             pressed: false,
+            peers,
         }
     }
 
@@ -330,6 +339,10 @@ impl Task {
         // By reference to the bus and the inputs alone: operators and sinks need not be shared between threads.
         let (bus, inputs) = (&self.bus, &self.inputs);
         let mut waits: FuturesUnordered<_> = inputs.iter().map(|i| bus.wait(i.feed.partition(), i.position)).collect();
+        if let Some(peers) = self.peers.as_ref().filter(|_| inputs.iter().all(|i| i.idle)) {
+            let (place, from) = peers.place();
+            waits.push(bus.wait(place, from));
+        }
         tokio::select! {
             Some(first) = waits.next() => first.map_err(StreamError::from),
             () = timer => Ok(()),
@@ -341,7 +354,7 @@ impl Task {
     fn next_timer(&self) -> Option<Duration> {
         let now = self.clock.now();
         let commit = self.uncommitted_since.map(|since| self.spec.pace.commit_interval.saturating_sub(since.elapsed()));
-        let merged = self.merges();
+        let merged = self.merges() || self.peers.is_some();
         let quiet = self.inputs.iter().filter_map(|input| {
             let since = input.quiet?.since;
             let left = |after: Duration| {
@@ -455,10 +468,8 @@ impl Task {
         }
         let marks = |idle: bool| self.inputs.iter().filter(move |i| i.idle == idle).map(|i| i.stamper.watermark());
         let least = marks(false).min().or_else(|| marks(true).filter(|at| *at > Timestamp::MIN).min());
-        if let Some(at) = least.filter(|at| *at > self.merged) {
-            self.merged = at;
-            self.weighed.2 = true;
-            self.chain.watermark(at, &mut out)?;
+        if let Some(at) = least {
+            self.tell(at, &mut out)?;
         }
         Ok(out)
     }
@@ -515,7 +526,15 @@ impl Task {
         let waited = |input: &Input, after: Option<Duration>| {
             after.zip(input.quiet).is_some_and(|(after, quiet)| quiet.upto.since(quiet.since) >= after.as_millis() as i64)
         };
-        let due = if self.inputs.iter().any(|i| waited(i, self.spec.timeout)) { self.chain.due(now) } else { None };
+        let is_silent = self.inputs.iter().any(|i| waited(i, self.spec.timeout));
+        let is_idle = |input: &Input| input.idle || waited(input, self.spec.sources[input.source].idle_timeout);
+        let mut follow = None;
+        if let Some(peers) = self.peers.as_mut().filter(|_| is_silent || self.inputs.iter().all(is_idle)) {
+            let was_idle = self.inputs.iter().all(|input| input.idle);
+            let to = peers.follow(self.bus.as_ref(), self.inputs[0].stamper.watermark(), was_idle).await?;
+            follow = Some(to).filter(|to| self.inputs.iter().all(is_idle) && *to > self.merged);
+        }
+        let due = if is_silent { self.chain.due(now).max(self.peers.as_ref().and_then(|peers| peers.latest(now))) } else { None };
         for input in &self.inputs {
             if let Some(to) = due
                 && waited(input, self.spec.timeout)
@@ -524,10 +543,11 @@ impl Task {
             {
                 decisions.push(Decision::Timeout { partition: input.number, to: to.0 });
             }
-            if self.merges() && !input.idle && waited(input, self.spec.sources[input.source].idle_timeout) {
+            if (self.merges() || self.peers.is_some()) && !input.idle && waited(input, self.spec.sources[input.source].idle_timeout) {
                 decisions.push(Decision::Idle { partition: input.number });
             }
         }
+        decisions.extend(follow.map(|to| Decision::Follow { to: to.0 }));
         if decisions.is_empty() {
             return Ok(());
         }
@@ -567,19 +587,22 @@ impl Task {
                 }
                 self.carry_watermark(&mut out)?;
             }
+            Decision::Follow { to } => self.tell(Timestamp(*to), &mut out)?,
             Decision::External { body, at } => self.chain.external(body, Timestamp(*at), &mut out)?,
         }
         Ok(out)
     }
 
     fn carry_watermark(&mut self, out: &mut Output) -> Result<(), StreamError> {
-        if !self.merges() {
-            let at = self.inputs[0].stamper.watermark();
-            if at > self.merged {
-                self.merged = at;
-                self.weighed.2 = true;
-                self.chain.watermark(at, out)?;
-            }
+        if self.merges() { Ok(()) } else { self.tell(self.inputs[0].stamper.watermark(), out) }
+    }
+
+    /// Tells the operators a watermark, never back.
+    fn tell(&mut self, at: Timestamp, out: &mut Output) -> Result<(), StreamError> {
+        if at > self.merged {
+            self.merged = at;
+            self.weighed.2 = true;
+            self.chain.watermark(at, out)?;
         }
         Ok(())
     }
@@ -622,6 +645,8 @@ impl Task {
             self.pending.told = true;
             self.told_at = self.clock.now();
         }
+        let standing = self.standing();
+        self.sink.stands(standing, self.clock.now(), &mut self.outputs);
         let outputs = self.outputs.take();
         self.uncommitted_since = None;
         self.epoch += 1;
@@ -675,6 +700,7 @@ impl Task {
         self.since_snapshot = 0;
         self.snapshot_at = Instant::now();
         self.pin();
+        self.let_go().await?;
         self.stats.turn(Doing::Busy);
         self.stats.snapshot();
         Ok(())

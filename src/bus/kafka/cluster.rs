@@ -327,6 +327,7 @@ mod tests {
         for (topic, on_cluster) in [
             ("__catalog", "ward.catalog"),
             ("__checkpoint.query.spo2_1m", "ward.checkpoint.query.spo2_1m"),
+            ("__parts.query.spo2_1m", "ward.parts.query.spo2_1m"),
             ("alerts", "alerts"),
             ("__mine", "__mine"),
             ("vitals.late", "vitals.late"),

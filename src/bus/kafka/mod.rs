@@ -50,7 +50,7 @@
 //!
 //! # Topics
 //!
-//! Names stay as they are, but for the engine's own books (`__catalog`, `__checkpoint.*`): these get the application id in front
+//! Names stay as they are, but for the engine's own books (`__catalog`, `__checkpoint.*`, ..): these get the application id in front
 //! (`<application id>.catalog`), so that two applications share a cluster. What is made has the cluster's own replication factor
 //! unless the settings say another. Kafka counts retention from records' timestamps: a topic made here that keeps its records for a while
 //! has `LogAppendTime`, so that a replayed recording is not deleted at once; one that keeps them for good takes times ahead of the

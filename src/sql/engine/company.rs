@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
 
+use super::phases::own_topics;
 use super::running::{self, Watched};
 use super::{Engine, Outcome, catalog_topic, storage};
 use crate::bus::{Bus, BusError, Commit, Company, TaskId, TopicBatch, TopicSpec, Whereabouts, checkpoint_topic};
@@ -232,8 +233,8 @@ impl Engine {
         }
         self.forget_feeds(&entry.name);
         if let Some(company) = self.bus.company() {
-            for is_merged in [true, false] {
-                company.forget(&checkpoint_topic(&entry.owner(is_merged)));
+            for topic in own_topics(entry) {
+                company.forget(&topic);
             }
         }
         if entry.kind == Kind::View {
@@ -255,11 +256,10 @@ impl Engine {
         if self.bus.company().is_none() || !entry.is_task() {
             return Ok(());
         }
-        for is_merged in [true, false] {
-            let checkpoint = checkpoint_topic(&entry.owner(is_merged));
-            if self.bus.partitions(&checkpoint).await.map_err(|e| storage(&e))?.is_some() {
+        for topic in own_topics(entry) {
+            if self.bus.partitions(&topic).await.map_err(|e| storage(&e))?.is_some() {
                 self.all_have_followed().await?;
-                self.bus.delete_topic(&checkpoint).await.map_err(|e| storage(&e))?;
+                self.bus.delete_topic(&topic).await.map_err(|e| storage(&e))?;
             }
         }
         Ok(())
@@ -326,12 +326,14 @@ impl Engine {
         }
     }
 
-    /// Where the tasks of an owner run that do not run here: each place, and which they are.
-    pub(super) fn elsewhere(&self, owner: &str, tasks: &[i32]) -> Vec<(Whereabouts, Vec<i32>)> {
+    /// Where the tasks of an owner run that do not run here: each place, and which they are. The first of them are of a first phase.
+    pub(super) fn elsewhere(&self, owner: &str, tasks: &[i32], first: i32) -> Vec<(Whereabouts, Vec<i32>)> {
         let Some(company) = self.bus.company() else { return Vec::new() };
         let mut places: Vec<(Whereabouts, Vec<i32>)> = Vec::new();
         for index in tasks {
-            let place = company.whereabouts(&TaskId { owner: owner.into(), index: *index });
+            // Where a task runs goes by its number alone, and those of a second phase are numbered anew.
+            let number = if *index < first { *index } else { index - first };
+            let place = company.whereabouts(&TaskId { owner: owner.into(), index: number });
             match places.iter_mut().find(|(known, _)| *known == place) {
                 Some((_, all)) => all.push(*index),
                 None => places.push((place, vec![*index])),

@@ -50,13 +50,14 @@ impl Engine {
     }
 }
 
-/// The line of EXPLAIN.
-pub(super) fn line(delivery: Delivery, plan: &QueryPlan) -> String {
-    let note = match (delivery, plan.placement, plan.inputs.as_slice()) {
-        (Delivery::ExactlyOnce, ..) => "",
-        (Delivery::AtLeastOnce, Placement::Partition, [_]) => " (results leave ahead of their commit)",
+/// The line of EXPLAIN; a query in two phases has no task that reads several partitions.
+pub(super) fn line(delivery: Delivery, plan: &QueryPlan, has_phases: bool) -> String {
+    let is_alone = (plan.placement == Placement::Partition || has_phases) && plan.inputs.len() == 1;
+    let note = match (delivery, is_alone) {
+        (Delivery::ExactlyOnce, _) => "",
+        (Delivery::AtLeastOnce, true) => " (results leave ahead of their commit)",
         // What several inputs give depends on how far each had come, which is in the commit.
-        (Delivery::AtLeastOnce, ..) => " (several inputs in one task: results leave with their commit all the same)",
+        (Delivery::AtLeastOnce, false) => " (several inputs in one task: results leave with their commit all the same)",
     };
     format!("delivery {delivery}{note}\n")
 }

@@ -5,12 +5,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use tokio::sync::watch;
 
 use super::changing::check_upserts;
 use super::growth::{keeps_keys, repartitioned};
+use super::phases::Tasks;
 use super::running::{OpenTask, Turn, Watched};
 use super::savepoint::origin_of;
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
@@ -23,8 +25,8 @@ use crate::sql::lower::{Placement, Purpose, QueryPlan, Source, plan};
 use crate::sql::options::{BadRecords as BadOption, Start};
 use crate::sql::statement::{CreateQuery, Kind, Name, Select, Statement};
 use crate::stream::{
-    BadRecords, Chain, Feed, Following, Intake, LetterBox, Letters, Pace, Scope, Sink, SourceSpec, StartAt, StateBudget, StreamError, Task,
-    TaskSpec, TaskStats, TopicSink,
+    BadRecords, Chain, Delivery, Feed, Following, Intake, LetterBox, Letters, Origin, Pace, Phase, Scope, Sink, SourceSpec, StartAt,
+    StateBudget, StreamError, Task, TaskSpec, TaskStats, TopicSink,
 };
 
 /// A plan with what it reads, found in the catalogue.
@@ -144,10 +146,17 @@ impl Engine {
             partitions: input.partitions,
         });
         let budget = StateBudget::spilling(&entry.name, self.state_max(entry), self.options.spilling.clone());
-        let mut running =
-            Running { entry: Arc::clone(entry), inputs: inputs.collect(), sink: sink_name, tasks: Vec::new(), budget: Arc::clone(&budget) };
+        let mut running = Running {
+            entry: Arc::clone(entry),
+            inputs: inputs.collect(),
+            sink: sink_name,
+            tasks: Vec::new(),
+            phases: None,
+            budget: Arc::clone(&budget),
+        };
         if !entry.paused {
-            running.tasks = self.tasks_of(entry, planned, sink, &budget).await?;
+            let Tasks { all, phases } = self.tasks_of(entry, planned, sink, &budget).await?;
+            (running.tasks, running.phases) = (all, phases);
             for stream in running.streams() {
                 self.hold_intake(&stream).await?;
             }
@@ -166,6 +175,7 @@ impl Engine {
             inputs: entry.reads().iter().map(input).collect(),
             sink: entry.writes().unwrap_or_default().to_owned(),
             tasks: vec![failed],
+            phases: None,
             budget: StateBudget::new(&entry.name, self.state_max(entry)),
         };
         self.running.lock().insert(entry.name.clone(), running);
@@ -221,6 +231,17 @@ impl Engine {
         }
     }
 
+    /// Which columns make the record key of a query's results, and how many partitions these have or will have.
+    pub(super) async fn results_of(&self, query: &CreateQuery, planned: &Planned) -> Result<(Vec<usize>, i32), SqlError> {
+        let plan = &planned.plan;
+        let Some(def) = self.catalog.read().relation(&query.insert_into.text).cloned() else {
+            let places = plan.key_columns.iter().filter_map(|name| plan.schema.index_of(name).ok());
+            return Ok((places.collect(), planned.partitions()));
+        };
+        let schema = sink_schema(plan, &def, &query.insert_columns)?;
+        Ok((key_columns(plan, &def, &schema), self.topic_of(&def).await?))
+    }
+
     /// Whether a query's rows can be written to its stream; a schema registry is asked to take their schema.
     pub(super) async fn check_sink(&self, query: &CreateQuery, planned: &Planned) -> Result<(), SqlError> {
         let def = Arc::clone(self.catalog.read().relation_or_error(&query.insert_into)?);
@@ -235,7 +256,11 @@ impl Engine {
         planned: Planned,
         sink: MakeSink,
         budget: &Arc<StateBudget>,
-    ) -> Result<Vec<Watched>, SqlError> {
+    ) -> Result<Tasks, SqlError> {
+        if let Some(phases) = self.phases_of(entry, &planned).await? {
+            return self.start_phases(entry, planned, phases, sink, budget).await;
+        }
+        self.check_whole(entry).await?;
         let scopes = self.cut(&planned)?;
         let Planned { plan, inputs } = planned;
         let owner: Arc<str> = entry.owner(plan.placement == Placement::Merged).into();
@@ -260,10 +285,87 @@ impl Engine {
                 letters: self.letters_of(entry, &input.stream, input.partitions).await?,
             });
         }
+        let (start, pace) = self.start_and_pace(entry);
+        let delivery = self.delivery(entry, &plan);
+        let fingerprint = self.fingerprint(entry, &plan);
+        let origin = origin_of(entry, &plan);
+        let plan = Arc::new(plan);
+        let mut tasks = Vec::new();
+        for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
+            // A partition that came later is read from its beginning, however the query began; a table always is.
+            let start = if index as i32 >= there { StartAt::Earliest } else { start };
+            let own = sources.iter().zip(feeds).map(|(source, inputs)| SourceSpec {
+                inputs,
+                start: if source.is_table { StartAt::Earliest } else { start },
+                ..source.clone()
+            });
+            let (me, of, plan) = (Arc::clone(self), Arc::clone(entry), Arc::clone(&plan));
+            let work = Work {
+                id: TaskId { owner: Arc::clone(&owner), index: index as i32 },
+                sources: own.collect(),
+                scope,
+                timeout: plan.timeout,
+                every: plan.every,
+                fingerprint: fingerprint.clone(),
+                pace,
+                delivery,
+                origin: origin.clone(),
+                phase: None,
+                chain: Arc::new(move || me.chain_of(&of, &plan, scope)),
+                sink: Arc::clone(&sink),
+            };
+            tasks.push(self.start_task(work, budget));
+        }
+        Ok(Tasks { all: tasks, phases: None })
+    }
+
+    /// Starts one task, and who watches over it.
+    pub(super) fn start_task(self: &Arc<Self>, work: Work, budget: &Arc<StateBudget>) -> Watched {
+        let stats = Arc::new(TaskStats::default());
+        let (name, task) = (work.id.to_string(), work.id.clone());
+        let (me, counted, budget) = (Arc::clone(self), Arc::clone(&stats), Arc::clone(budget));
+        let open: OpenTask = Arc::new(move || {
+            let spec = TaskSpec {
+                id: work.id.clone(),
+                sources: work.sources.clone(),
+                scope: work.scope,
+                timeout: work.timeout,
+                every: work.every,
+                fingerprint: work.fingerprint.clone(),
+                pace: work.pace,
+                delivery: work.delivery,
+                budget: Arc::clone(&budget),
+                origin: work.origin.clone(),
+                phase: work.phase.clone(),
+            };
+            let chain = (work.chain)();
+            let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, (work.sink)(), Arc::clone(&counted));
+            let me = Arc::clone(&me);
+            Box::pin(async move {
+                // What has changed before the task became ours is known before it is opened.
+                me.catalogue_is_current().await?;
+                Task::open(spec, chain?, sink.await?, bus, clock, stats).await
+            })
+        });
+        let bus = Arc::clone(&self.bus);
+        let turn: Turn = Arc::new(move || {
+            let (bus, task) = (Arc::clone(&bus), task.clone());
+            Box::pin(async move { shift(bus.as_ref(), &task).await })
+        });
+        Watched::start(&self.runtime, name, stats, turn, open)
+    }
+
+    /// Where a task without a checkpoint begins, and how long things take in it.
+    pub(super) fn start_and_pace(&self, entry: &Entry) -> (StartAt, Pace) {
         let (start, commit_interval) = match &*entry.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => (q.options.start.clone(), q.options.commit_interval),
             Statement::CreateAlert(a) => (a.options.start.clone(), None),
             _ => (Start::Earliest, None),
+        };
+        let start = match start {
+            // The process that runs it may open it a while after the statement was answered.
+            Start::Latest if self.bus.company().is_some() => StartAt::At(entry.created),
+            start => start_at(&start),
         };
         let pace = Pace {
             commit_interval: commit_interval.unwrap_or(self.options.commit_interval),
@@ -271,60 +373,7 @@ impl Engine {
             following: if matches!(&*entry.statement, Statement::CreateAlert(_)) { Following::First } else { Following::Together },
             ..Pace::default()
         };
-        let delivery = self.delivery(entry, &plan);
-        let origin = origin_of(entry, &plan);
-        let plan = Arc::new(plan);
-        let mut tasks = Vec::new();
-        for (index, (scope, feeds)) in scopes.into_iter().enumerate() {
-            // A partition that came later is read from its beginning, however the query began; a table always is.
-            let start = match &start {
-                _ if index as i32 >= there => StartAt::Earliest,
-                // The process that runs it may open it a while after the statement was answered.
-                Start::Latest if self.bus.company().is_some() => StartAt::At(entry.created),
-                start => start_at(start),
-            };
-            let own = sources.iter().zip(feeds).map(|(source, inputs)| SourceSpec {
-                inputs,
-                start: if source.is_table { StartAt::Earliest } else { start },
-                ..source.clone()
-            });
-            let own: Vec<SourceSpec> = own.collect();
-            let id = TaskId { owner: Arc::clone(&owner), index: index as i32 };
-            let stats = Arc::new(TaskStats::default());
-            let (me, plan, entry, sink, counted) =
-                (Arc::clone(self), Arc::clone(&plan), Arc::clone(entry), Arc::clone(&sink), Arc::clone(&stats));
-            let (name, place) = (id.to_string(), id.clone());
-            let (budget, origin) = (Arc::clone(budget), origin.clone());
-            let open: OpenTask = Arc::new(move || {
-                let spec = TaskSpec {
-                    id: id.clone(),
-                    sources: own.clone(),
-                    scope,
-                    timeout: plan.timeout,
-                    every: plan.every,
-                    fingerprint: me.fingerprint(&entry, &plan),
-                    pace,
-                    delivery,
-                    budget: Arc::clone(&budget),
-                    origin: origin.clone(),
-                };
-                let chain = me.chain_of(&entry, &plan, scope);
-                let (bus, clock, sink, stats) = (Arc::clone(&me.bus), me.clock, sink(), Arc::clone(&counted));
-                let me = Arc::clone(&me);
-                Box::pin(async move {
-                    // What has changed before the task became ours is known before it is opened.
-                    me.catalogue_is_current().await?;
-                    Task::open(spec, chain?, sink.await?, bus, clock, stats).await
-                })
-            });
-            let (bus, task) = (Arc::clone(&self.bus), place);
-            let turn: Turn = Arc::new(move || {
-                let (bus, task) = (Arc::clone(&bus), task.clone());
-                Box::pin(async move { shift(bus.as_ref(), &task).await })
-            });
-            tasks.push(Watched::start(&self.runtime, name, stats, turn, open));
-        }
-        Ok(tasks)
+        (start, pace)
     }
 
     /// How many bytes of state a query or alert may hold: what it says, else what the node says.
@@ -356,7 +405,7 @@ impl Engine {
     }
 
     /// The letter boxes of a query: the stream's late topic, and dead letters of its own.
-    async fn letters_of(&self, entry: &Entry, stream: &StreamDef, partitions: i32) -> Result<Letters, SqlError> {
+    pub(super) async fn letters_of(&self, entry: &Entry, stream: &StreamDef, partitions: i32) -> Result<Letters, SqlError> {
         let configs = &self.options.topic_configs;
         let late = match &stream.options.late_topic {
             Some(topic) => Some(LetterBox { topic: topic.clone(), partitions: self.ensure(topic, partitions, configs.clone()).await? }),
@@ -429,6 +478,23 @@ impl Engine {
             intake.stop().await;
         }
     }
+}
+
+/// What one task of a query or alert is made of.
+pub(super) struct Work {
+    pub(super) id: TaskId,
+    pub(super) sources: Vec<SourceSpec>,
+    pub(super) scope: Scope,
+    pub(super) timeout: Option<Duration>,
+    pub(super) every: Option<Duration>,
+    pub(super) fingerprint: String,
+    pub(super) pace: Pace,
+    pub(super) delivery: Delivery,
+    pub(super) origin: Option<Origin>,
+    pub(super) phase: Option<Phase>,
+    /// Makes its operators, each time it is opened.
+    pub(super) chain: Arc<dyn Fn() -> Result<Chain, StreamError> + Send + Sync>,
+    pub(super) sink: MakeSink,
 }
 
 /// Makes a sink for one task.

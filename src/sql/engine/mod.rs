@@ -11,6 +11,7 @@ mod company;
 mod delivery;
 mod growth;
 mod launch;
+mod phases;
 mod replace;
 mod rules;
 mod running;
@@ -102,7 +103,10 @@ struct Running {
     /// What it reads, from left to right.
     inputs: Vec<RunningInput>,
     sink: String,
+    /// Those of a first phase before those of the second.
     tasks: Vec<Watched>,
+    /// How many are of a first phase, and the topic between them, where there are two.
+    phases: Option<(usize, TopicName)>,
     /// What they hold and may hold.
     budget: Arc<StateBudget>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::growth::{keeps_keys, repartitioned};
 use super::launch::{Own, Planned};
+use super::phases::{own_topics, owners, parts_topic};
 use super::{Engine, storage};
 use crate::bus::{TaskId, checkpoint_topic};
 use crate::record::{PartitionId, TopicPartition};
@@ -16,6 +17,10 @@ use crate::stream::{Refill, hand_over};
 impl Engine {
     /// Whether a new version can go on where the old one stands; asked before anything is written.
     pub(super) async fn check_tasks(&self, entry: &Entry, planned: &Planned) -> Result<(), SqlError> {
+        if self.phases_of(entry, planned).await?.is_some() {
+            return self.check_phases(entry, planned).await;
+        }
+        self.check_whole(entry).await?;
         let is_merged = planned.plan.placement == Placement::Merged;
         let owner = entry.owner(is_merged);
         let before = entry.owner(!is_merged);
@@ -83,11 +88,10 @@ impl Engine {
         let inputs: Vec<_> = {
             let catalog = self.catalog.read();
             let reads = catalog.reads_through(entry.reads());
-            reads.iter().filter_map(|name| catalog.relation(&name.text).map(|def| def.topic.clone())).collect()
+            let topics = reads.iter().filter_map(|name| catalog.relation(&name.text).map(|def| def.topic.clone()));
+            topics.chain([parts_topic(entry)]).collect()
         };
-        let mut owners = [true, false].map(|is_merged| entry.owner(is_merged)).to_vec();
-        owners.dedup();
-        for owner in owners {
+        for owner in owners(entry) {
             let place = checkpoint_topic(&owner);
             let tasks = self.bus.partitions(&place).await.map_err(|e| storage(&e))?.unwrap_or(0);
             for topic in &inputs {
@@ -100,7 +104,11 @@ impl Engine {
                     }
                 }
             }
-            self.bus.delete_topic(&place).await.map_err(|e| storage(&e))?;
+        }
+        for topic in own_topics(entry) {
+            if self.bus.partitions(&topic).await.map_err(|e| storage(&e))?.is_some() {
+                self.bus.delete_topic(&topic).await.map_err(|e| storage(&e))?;
+            }
         }
         Ok(())
     }

@@ -53,6 +53,7 @@ impl Engine {
         let found = self.catalog.read().get(asked.kind, &asked.of.text).cloned();
         let of = found.ok_or_else(|| SqlError::new(Code::Internal, "what the savepoint is of was there just now"))?;
         let planned = self.planned(select_of(&of)?, Purpose::ExactlyOnce).await?;
+        self.check_savepoint(&of, &planned).await.map_err(|e| e.at(asked.of.place))?;
         let owner = of.owner(planned.plan.placement == Placement::Merged);
         let tasks = self.bus.partitions(&checkpoint_topic(&owner)).await.map_err(|e| storage(&e))?.unwrap_or(0);
         if tasks == 0 {
@@ -163,6 +164,7 @@ impl Engine {
             delivery: Delivery::ExactlyOnce,
             budget: StateBudget::spilling(&of.name, None, self.options.spilling.clone()),
             origin: origin_of(of, &planned.plan),
+            phase: None,
         };
         let chain = self.chain_of(of, &planned.plan, scope)?;
         save(spec, chain, Arc::clone(&self.bus), self.clock).await
@@ -261,6 +263,7 @@ impl Engine {
             Statement::CreateAlert(a) => a.options.given.place("start"),
             _ => None,
         };
+        self.check_savepoint(entry, planned).await.map_err(|e| e.at(place))?;
         let (savepoint, def) = {
             let catalog = self.catalog.read();
             let (savepoint, def) = catalog.savepoint(&Name { text: origin.savepoint.clone(), place })?;

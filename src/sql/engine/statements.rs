@@ -210,6 +210,7 @@ impl Engine {
         check_reads(&self.catalog.read(), &query.name.text, &query.select)?;
         check_readers(&self.catalog.read(), &query.name.text, &planned.plan, &query.insert_into)?;
         check_delivery(&parsed.statement, &planned.plan)?;
+        self.phases(&parsed.statement, &planned)?;
         let made = parse_statement(&derived_sink(query, &planned.plan, planned.partitions())?)?;
         let change = self.catalog.read().create(&made, Existing::AsWritten, self.clock.now())?;
         let tried = {
@@ -353,6 +354,7 @@ impl Engine {
                 delivery: Delivery::ExactlyOnce,
                 budget: Arc::clone(&budget),
                 origin: None,
+                phase: None,
             };
             let sink: Box<dyn Sink> = Box::new(ChannelSink::new(batches_tx.clone()));
             let task = Task::watch(spec, plan.chain(scope)?, sink, Arc::clone(&self.bus), self.clock, Arc::new(TaskStats::default()));
@@ -472,8 +474,9 @@ impl Engine {
             Explain::Query { analyze, name } => {
                 let entry = self.task_named(name)?;
                 let planned = self.planned(select_of(&entry)?, Purpose::ExactlyOnce).await?;
-                let mut text = planned.plan.explain();
-                text.push_str(&delivery::line(self.delivery(&entry, &planned.plan), &planned.plan));
+                let phases = self.phases_of(&entry, &planned).await?;
+                let mut text = self.explain_tasks(&entry, &planned, phases.as_ref()).await?;
+                text.push_str(&delivery::line(self.delivery(&entry, &planned.plan), &planned.plan, phases.is_some()));
                 if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
                     text.push_str(&format!("sink     {}\nstate    {}\n", status.sink, status.state.as_str()));
                     if *analyze {

@@ -6,7 +6,7 @@ use super::running::QueryState;
 use super::{Engine, Running};
 use crate::bus::Whereabouts;
 use crate::metrics::DurationCounts;
-use crate::record::{Offset, TopicName, TopicPartition};
+use crate::record::{Offset, TopicPartition};
 use crate::sql::statement::Kind;
 use crate::stream::{InputProgress, OperatorFigures, Refill, TaskCounts, TimeShares};
 use crate::time::Timestamp;
@@ -84,48 +84,68 @@ impl QueryStatus {
 impl Engine {
     /// Everything that runs, by name.
     pub async fn statuses(&self) -> Vec<QueryStatus> {
-        let mut found: Vec<(QueryStatus, Vec<TopicName>)> =
-            self.running.lock().values().map(|r| (r.status(), r.inputs.iter().map(|i| i.topic.clone()).collect())).collect();
+        let mut found: Vec<(QueryStatus, Vec<Place>, i32)> = self.running.lock().values().map(Running::status).collect();
         let mut ends: std::collections::HashMap<TopicPartition, Offset> = std::collections::HashMap::new();
-        for (status, topics) in &mut found {
+        for (status, places, first) in &mut found {
             let mut lag = 0;
-            for input in &status.inputs {
-                let Some(topic) = topics.get(input.source) else { continue };
-                let place = TopicPartition::new(topic.clone(), input.partition);
-                let end = match ends.get(&place) {
+            for (place, position) in places {
+                let end = match ends.get(place) {
                     Some(end) => *end,
                     None => {
-                        let end = self.bus.bounds(&place).await.map_or(input.position, |b| b.end);
-                        ends.insert(place, end);
+                        let end = self.bus.bounds(place).await.map_or(*position, |b| b.end);
+                        ends.insert(place.clone(), end);
                         end
                     }
                 };
-                lag += (end.0 - input.position.0).max(0);
+                lag += (end.0 - position.0).max(0);
             }
             status.lag = lag;
             let away: Vec<i32> = std::mem::take(&mut status.elsewhere).into_iter().flat_map(|(_, tasks)| tasks).collect();
-            status.elsewhere = self.elsewhere(&format!("{}.{}", status.kind.as_str(), status.name), &away);
+            status.elsewhere = self.elsewhere(&format!("{}.{}", status.kind.as_str(), status.name), &away, *first);
         }
-        found.into_iter().map(|(status, _)| status).collect()
+        found.into_iter().map(|(status, ..)| status).collect()
     }
 }
 
+/// Where something is read, and the next offset.
+type Place = (TopicPartition, Offset);
+
 impl Running {
-    fn status(&self) -> QueryStatus {
+    /// How it is doing, where it reads, and how many of its tasks are of a first phase, where there are two: what lies between the phases is
+    /// to be read as its input is, and shown as what it holds is, in its figures.
+    fn status(&self) -> (QueryStatus, Vec<Place>, i32) {
         let mut counts = TaskCounts::default();
+        let (first, between) = match &self.phases {
+            Some((first, topic)) => (*first, Some(topic)),
+            None => (self.tasks.len(), None),
+        };
+        let mut places = Vec::new();
         let mut refill = Refill::default();
         let mut inputs = Vec::new();
         let (mut state, mut error) = (QueryState::Running, None);
         let mut away = Vec::new();
-        let (mut operators, mut time, mut commit_times) = (Vec::new(), TimeShares::default(), DurationCounts::default());
+        let (mut operators, mut behind, mut time, mut commit_times) =
+            (Vec::new(), Vec::new(), TimeShares::default(), DurationCounts::default());
         for (index, task) in self.tasks.iter().enumerate() {
-            counts.add(&task.stats.counts());
+            let (of_task, is_second) = (task.stats.counts(), index >= first);
+            counts.add(&match between {
+                None => of_task,
+                // What one phase hands to the other is neither read nor written by the query.
+                Some(_) if is_second => TaskCounts { rows_in: 0, ..of_task },
+                Some(_) => TaskCounts { rows_out: 0, ..of_task },
+            });
             refill.add(task.stats.refill_progress());
             let standing = task.state();
             if standing.0 != QueryState::Elsewhere {
-                inputs.extend(task.stats.inputs());
+                for input in task.stats.inputs() {
+                    let topic = if is_second { between } else { self.inputs.get(input.source).map(|of| &of.topic) };
+                    places.extend(topic.map(|topic| (TopicPartition::new(topic.clone(), input.partition), input.position)));
+                    if !is_second {
+                        inputs.push(input);
+                    }
+                }
                 let (of_task, spent) = task.stats.figures();
-                add_operators(&mut operators, of_task);
+                add_operators(if is_second { &mut behind } else { &mut operators }, of_task);
                 time.add(&spent);
                 commit_times.add(&task.stats.commit_times());
             }
@@ -136,6 +156,7 @@ impl Running {
                 _ => {}
             }
         }
+        operators.append(&mut behind);
         operators.iter_mut().for_each(|of| of.busy_share /= f64::from(time.tasks.max(1)));
         if !away.is_empty() && away.len() == self.tasks.len() {
             state = QueryState::Elsewhere;
@@ -144,7 +165,7 @@ impl Running {
             state = QueryState::Paused;
         }
         let watermark = inputs.iter().map(|i: &InputProgress| i.watermark).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX).min();
-        QueryStatus {
+        let status = QueryStatus {
             name: Arc::clone(&self.entry).name.clone(),
             kind: KindWord(self.entry.kind),
             version: self.entry.version,
@@ -165,11 +186,12 @@ impl Running {
             refusal: self.budget.refusal(),
             tasks: self.tasks.len(),
             elsewhere: if away.is_empty() { Vec::new() } else { vec![(Whereabouts::Nowhere, away)] },
-        }
+        };
+        (status, places, first as i32)
     }
 }
 
-/// Adds up the operators of tasks. All tasks of a query have the same ones; one that has not begun yet has none.
+/// Adds up the operators of tasks. All tasks of a phase have the same ones; one that has not begun yet has none.
 fn add_operators(all: &mut Vec<OperatorFigures>, more: Vec<OperatorFigures>) {
     if all.is_empty() {
         *all = more;

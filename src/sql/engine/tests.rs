@@ -22,6 +22,7 @@ mod figures;
 mod formats;
 mod functions;
 mod idle;
+mod phases;
 mod plain_views;
 mod replace;
 mod savepoints;

@@ -321,6 +321,7 @@ fn lineage(kind: JoinKind, range: Range, local: bool, sides: [&Chain; 2]) -> Vec
             time: column.time && (own || (same_time && kind == JoinKind::Inner)),
             placed: column.placed && local && always,
             key: column.key && own,
+            group: None,
             behind_ms: column.behind_ms,
             span_ms: column.span_ms.filter(|_| own),
             rank: false,

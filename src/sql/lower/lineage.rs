@@ -25,6 +25,8 @@ pub(super) struct Lineage {
     pub placed: bool,
     /// It is part of the results' key.
     pub key: bool,
+    /// Which of the keys of the last windowed aggregate it is.
+    pub group: Option<usize>,
     /// It is the number of the row in the last ranking.
     pub rank: bool,
     /// What it is of the group, or of the ranking, whose row changes: it is part of what tells such rows apart.

@@ -133,8 +133,14 @@ pub(super) enum Life {
     Key(OverExpiry),
 }
 
+/// The columns of an aggregate over windows.
+fn window_columns(keys: usize, folds: usize) -> Vec<WindowColumn> {
+    let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
+    (0..keys).map(WindowColumn::Key).chain(window).chain((0..folds).map(WindowColumn::Agg)).collect()
+}
+
 /// The rule of windows that lie where the clock says.
-fn rule(cut: Cut) -> Result<WindowRule, StreamError> {
+pub(super) fn rule(cut: Cut) -> Result<WindowRule, StreamError> {
     match cut {
         Cut::Tumble { size, offset } => WindowRule::tumble(size, offset),
         Cut::Hop { slide, size, offset } => WindowRule::hop(slide, size, offset),
@@ -195,31 +201,15 @@ impl Step {
             Self::Gaps { columns, every_ms, schema } => {
                 Box::new(GapFill::new(GapSpec { columns: columns.clone(), interval_ms: *every_ms, schema: Arc::clone(schema) })?)
             }
-            Self::Window { cut, keys, sets, keys_factory, folds, schema } => {
-                let keys_of = inner_keys(keys, sets.as_ref());
-                let window = [WindowColumn::WindowStart, WindowColumn::WindowEnd, WindowColumn::WindowTime];
-                let columns = (0..keys_of.len()).map(WindowColumn::Key).chain(window).chain((0..folds.len()).map(WindowColumn::Agg));
-                if let Cut::Session { gap } = *cut {
-                    return Ok(Box::new(SessionAggregate::new(SessionSpec {
-                        gap_ms: gap,
-                        scope,
-                        keys: keys.clone(),
-                        folds: folds.clone(),
-                        columns: columns.collect(),
-                        schema: Arc::clone(schema),
-                    })?));
-                }
-                let aggregate = WindowAggregate::new(WindowAggregateSpec {
-                    rule: rule(*cut)?,
-                    scope,
-                    keys: keys_of,
-                    keys_factory: keys_factory.clone(),
-                    folds: folds.clone(),
-                    columns: columns.collect(),
-                    schema: Arc::clone(schema),
-                })?;
-                in_sets(Box::new(aggregate), keys, sets.as_ref(), folds)?
-            }
+            Self::Window { cut: Cut::Session { gap }, keys, folds, schema, .. } => Box::new(SessionAggregate::new(SessionSpec {
+                gap_ms: *gap,
+                scope,
+                keys: keys.clone(),
+                folds: folds.clone(),
+                columns: window_columns(keys.len(), folds.len()),
+                schema: Arc::clone(schema),
+            })?),
+            Self::Window { .. } => self.over_sets(Box::new(WindowAggregate::new(self.window(scope)?)?))?,
             Self::Top { .. } | Self::Regroup { .. } => {
                 return Err(StreamError::Limit("results that change do not say what is shown of them".to_owned()));
             }
@@ -341,6 +331,31 @@ impl Step {
                 let numbers: Vec<u64> = sets.sets.sets.iter().map(|set| set.id).collect();
                 let _ = writeln!(out, "{numbers:?} {:?}", sets.marks);
             }
+        }
+    }
+
+    /// What an aggregate over windows is made of that lie where the clock says.
+    pub(super) fn window(&self, scope: Scope) -> Result<WindowAggregateSpec, StreamError> {
+        let Self::Window { cut, keys, sets, keys_factory, folds, schema } = self else {
+            return Err(StreamError::Limit("the step is no aggregate over windows".to_owned()));
+        };
+        let keys = inner_keys(keys, sets.as_ref());
+        Ok(WindowAggregateSpec {
+            rule: rule(*cut)?,
+            scope,
+            columns: window_columns(keys.len(), folds.len()),
+            keys,
+            keys_factory: keys_factory.clone(),
+            folds: folds.clone(),
+            schema: Arc::clone(schema),
+        })
+    }
+
+    /// What takes the rows of such an aggregate, with its sets around it, where it has any.
+    pub(super) fn over_sets(&self, inner: Box<dyn Operator>) -> Result<Box<dyn Operator>, StreamError> {
+        match self {
+            Self::Window { keys, sets, folds, .. } => in_sets(inner, keys, sets.as_ref(), folds),
+            _ => Ok(inner),
         }
     }
 

@@ -243,7 +243,8 @@ impl Walk<'_> {
         // A key that does not count in every set places no row, and is no part of what a stream promises of its key.
         let counts = |at: usize| node.sets.as_ref().is_none_or(|sets| sets.always(at));
         let group = |(at, key): (usize, &LogicalExpr)| {
-            if counts(at) { lineage_of(key, input, &chain.columns).as_group() } else { Lineage::default() }
+            let of = if counts(at) { lineage_of(key, input, &chain.columns).as_group() } else { Lineage::default() };
+            Lineage { group: counts(at).then_some(at), ..of }
         };
         lineage.extend(node.keys.iter().enumerate().map(group));
         lineage.extend(node.sets.as_ref().map(|_| Lineage::default()));

@@ -153,6 +153,13 @@ pub static QUERY_OPTIONS: &[OptionSpec] = &[
         None,
         "how long, in event time, a group or key without new rows is kept where nothing else ends it; none keeps it for ever",
     ),
+    option(
+        "repartition",
+        Kind::Choice(&["merged", "topic", "auto"]),
+        Some("merged"),
+        "how a windowed aggregate runs whose group is not the stream's key: merged, in one task over all partitions; topic, in a task a \
+         partition and behind a topic of its own in tasks by group; auto, as topic where that gives the same, else merged",
+    ),
     STATE_MAX,
 ];
 

@@ -100,6 +100,7 @@ impl Task {
         let mut fits = true;
         if let Some((manifest, state)) = &mut restored.snapshot {
             fits = manifest.fingerprint == self.spec.fingerprint && manifest.reads(&topics);
+            self.check_plan(fits)?;
             let mut heard = heard::take(state)?;
             if let Some(places) = manifest.moved(&topics) {
                 manifest.move_to(&places);

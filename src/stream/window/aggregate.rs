@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::assign::WindowRule;
@@ -69,21 +69,21 @@ pub struct WindowAggregateSpec {
 
 /// The operator.
 pub struct WindowAggregate {
-    spec: WindowAggregateSpec,
-    maker: Maker,
-    panes: BTreeMap<PaneKey, Entry>,
+    pub(super) spec: WindowAggregateSpec,
+    pub(super) maker: Maker,
+    pub(super) panes: BTreeMap<PaneKey, Entry>,
     /// Counts up whenever it is asked to put something on the disk.
-    round: u64,
+    pub(super) round: u64,
     /// The next end at which each entry counts.
-    ends: BTreeSet<i64>,
+    pub(super) ends: BTreeSet<i64>,
     /// Every window that ends here or before has fired.
-    closed: i64,
+    pub(super) closed: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PaneKey {
-    place: Place,
-    partition: i32,
+    pub place: Place,
+    pub partition: i32,
 }
 
 impl WindowAggregate {
@@ -134,12 +134,46 @@ impl WindowAggregate {
         self.maker.update(live, &picked, pick.len(all))
     }
 
+    /// Puts in the groups of an entry that takes no rows. Where it has some, each of these is another one.
+    pub(super) fn put_groups(&mut self, key: PaneKey, mut groups: Frozen) -> Result<(), StreamError> {
+        if let Some(before) = self.panes.remove(&key) {
+            let mut all = before.form.columns(self.maker.frozen_width(), &mut None)?;
+            for (column, more) in all.columns.iter_mut().zip(&groups.columns) {
+                *column = concat(&[column.as_ref(), more.as_ref()]).map_err(|e| arrow_error("a window's parts", &e))?;
+            }
+            all.groups += groups.groups;
+            groups = all;
+        }
+        self.ends.insert(key.place.first_end);
+        self.panes.insert(key, Entry { form: Form::Frozen(groups), open: false, touched: self.round });
+        Ok(())
+    }
+
+    /// Takes out an entry, as columns.
+    pub(super) fn take_groups(&mut self, key: &PaneKey, loaded: &mut Loaded) -> Result<Option<Frozen>, StreamError> {
+        let Some(entry) = self.panes.remove(key) else { return Ok(None) };
+        let frozen = match entry.form {
+            Form::Live(mut live) => {
+                let frozen = self.maker.freeze(&mut live)?;
+                self.maker.give_back(live);
+                frozen
+            }
+            form => form.columns(self.maker.frozen_width(), loaded)?,
+        };
+        Ok(Some(frozen))
+    }
+
+    /// The entries that count in the window that ends at `end`, in order.
+    pub(super) fn entries(&self, end: i64) -> Vec<PaneKey> {
+        let from = |start| PaneKey { place: Place { start, first_end: i64::MIN }, partition: i32::MIN };
+        let there = self.panes.range(from(self.spec.rule.start_of(end))..from(end));
+        there.map(|(key, _)| *key).filter(|key| key.place.first_end <= end).collect()
+    }
+
     /// Fires the window that ends at `end`.
     fn fire(&mut self, end: i64, out: &mut Output) -> Result<(), StreamError> {
         let rule = self.spec.rule;
-        let from = |start| PaneKey { place: Place { start, first_end: i64::MIN }, partition: i32::MIN };
-        let entries: Vec<PaneKey> =
-            self.panes.range(from(rule.start_of(end))..from(end)).map(|(key, _)| *key).filter(|key| key.place.first_end <= end).collect();
+        let entries = self.entries(end);
         let last = |key: &PaneKey| rule.last_end(key.place.start) <= end;
         if entries.iter().any(|key| !last(key)) {
             self.ends.insert(end + rule.slide_ms());

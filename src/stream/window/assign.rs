@@ -127,6 +127,16 @@ impl WindowRule {
         Some(aligned(mark - self.size, self.slide, self.offset) + self.size + self.slide)
     }
 
+    /// The end of the last window that is closed at watermark `mark`: where anything closes next, it is a window that ends behind it. A mark
+    /// that is no time stays what it is.
+    #[must_use]
+    pub const fn last_closed(&self, mark: i64) -> i64 {
+        if !self.places(mark) {
+            return mark;
+        }
+        if self.grows { aligned(mark, self.slide, self.offset) } else { aligned(mark - self.size, self.slide, self.offset) + self.size }
+    }
+
     /// The windows that hold `at`, the earliest first.
     pub fn spans(&self, at: i64) -> impl Iterator<Item = Span> + use<> {
         let (rule, slide) = (*self, self.slide);
@@ -252,6 +262,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_last_window_that_is_closed_is_the_last_whose_end_the_mark_has_reached() {
+        let hops = [(1, 1), (5, 10), (4, 10), (10, 4), (7, 3)].map(|(slide, size)| (slide, size, false));
+        for (slide, size, grows) in hops.into_iter().chain([(5, 15, true), (3, 12, true)]) {
+            for offset in -12..12 {
+                let rule = if grows { WindowRule::cumulate(slide, size, offset) } else { WindowRule::hop(slide, size, offset) }.unwrap();
+                let ends: Vec<i64> = (-120..80).flat_map(|at| spans(rule, at)).map(|(_, end)| end).collect();
+                for mark in -40..40 {
+                    let last = ends.iter().copied().filter(|end| *end <= mark).max();
+                    assert_eq!(Some(rule.last_closed(mark)), last, "{rule:?} at {mark}");
+                }
+            }
+        }
+        let rule = WindowRule::tumble(10, 3).unwrap();
+        assert_eq!((rule.last_closed(i64::MIN), rule.last_closed(i64::MAX)), (i64::MIN, i64::MAX));
     }
 
     #[test]

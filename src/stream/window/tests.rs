@@ -12,7 +12,7 @@ use crate::stream::doubles::{
 use crate::stream::{Chain, Expr, FoldFactory, Operator, Output, Rows, Scope, StateReader, StateWriter};
 use crate::time::Timestamp;
 
-fn folds() -> Vec<Arc<dyn FoldFactory>> {
+pub(super) fn folds() -> Vec<Arc<dyn FoldFactory>> {
     let value = || Arc::new(Column(2)) as Arc<dyn Expr>;
     vec![
         aggregate(Kind::Count, value(), None),
@@ -21,7 +21,7 @@ fn folds() -> Vec<Arc<dyn FoldFactory>> {
     ]
 }
 
-fn schema(keyed: bool) -> SchemaRef {
+pub(super) fn schema(keyed: bool) -> SchemaRef {
     let mut fields = vec![Field::new("window_start", time_type(), false), Field::new("window_end", time_type(), false)];
     if keyed {
         fields.push(Field::new("key", DataType::Utf8, true));

@@ -167,7 +167,7 @@ async fn names_of_columns_streams_queries_and_functions() {
             error[SQL-0003]: a query has no option 'state.maks'
               1 | CREATE QUERY q WITH ('state.maks' = '1GiB') AS INSERT INTO o SELECT patient_id FROM vitals
                 |                      ^^^^^^^^^^^^ did you mean 'state.max'?
-              options: 'delivery', 'start', 'savepoint.state', 'commit.interval', 'state.ttl', 'state.max'
+              options: 'delivery', 'start', 'savepoint.state', 'commit.interval', 'state.ttl', 'repartition', 'state.max'
 
         "#]],
     )
