@@ -1,8 +1,9 @@
 //! Golden cases: queries whose input and results others have published (or that follow from a published rule), as files
 //! in `tests/sql`, each run streamed in several ways and as SELECT over what is stored.
 //!
-//! Streamed, a case is fed whole; a row a commit; its partitions in the other order; and three times cut, interleaved,
-//! restarted and crashed by a seeded chance, the last time with its state on the disk as far as it can be. Each must write the same. A case may say that it needs what the engine does
+//! Streamed, a case is fed whole; a row a commit; its partitions in the other order; three times cut, interleaved,
+//! restarted and crashed by a seeded chance, the last time with its state on the disk as far as it can be; and so twice more, where it
+//! has several partitions, with its aggregate in two phases. Each must write the same. A case may say that it needs what the engine does
 //! not have yet: then CREATE must refuse it, and the run fails as soon as it does not, so that the case is let in.
 //! `GOLDEN=<part of a name> cargo test golden -- --nocapture` runs some and prints the counts.
 
@@ -39,10 +40,42 @@ enum Feeding {
     ByChance(u64),
     /// The same, and what state can be on the disk is put there all the time.
     Spilled(u64),
+    /// Cut by chance, the query in two phases where it can be (`'repartition' = 'auto'`).
+    InPhases(u64),
+    /// The same, with its state on the disk.
+    SpilledInPhases(u64),
 }
 
-const FEEDINGS: [Feeding; 6] =
-    [Feeding::Whole, Feeding::RowByRow, Feeding::Backwards, Feeding::ByChance(1), Feeding::ByChance(2), Feeding::Spilled(3)];
+const FEEDINGS: [Feeding; 8] = [
+    Feeding::Whole,
+    Feeding::RowByRow,
+    Feeding::Backwards,
+    Feeding::ByChance(1),
+    Feeding::ByChance(2),
+    Feeding::Spilled(3),
+    Feeding::InPhases(4),
+    Feeding::SpilledInPhases(5),
+];
+
+impl Feeding {
+    /// What chance begins with.
+    const fn seed(self) -> u64 {
+        match self {
+            Self::ByChance(seed) | Self::Spilled(seed) | Self::InPhases(seed) | Self::SpilledInPhases(seed) => seed,
+            Self::Whole | Self::RowByRow | Self::Backwards => 0,
+        }
+    }
+
+    /// Whether state lies on the disk.
+    const fn spills(self) -> bool {
+        matches!(self, Self::Spilled(_) | Self::SpilledInPhases(_))
+    }
+
+    /// Whether an aggregate over several partitions has two phases.
+    const fn has_phases(self) -> bool {
+        matches!(self, Self::InPhases(_) | Self::SpilledInPhases(_))
+    }
+}
 
 /// What became of a case.
 #[derive(Debug)]
@@ -121,7 +154,7 @@ async fn feed(mut bench: Bench, mut queues: Vec<Queue<'_>>, how: Feeding, chance
                 }
             }
         }
-        Feeding::ByChance(_) | Feeding::Spilled(_) => {
+        Feeding::ByChance(_) | Feeding::Spilled(_) | Feeding::InPhases(_) | Feeding::SpilledInPhases(_) => {
             let total: usize = queues.iter().map(|q| q.rows.len()).sum();
             let (stops_at, cut_at) = (chance.random_range(0..=total), chance.random_range(0..=total));
             let (mut given, mut stopped, mut cut) = (0, false, false);
@@ -183,13 +216,10 @@ async fn expect(bench: &Bench, case: &Case, expected: &[Value], last_only: bool)
 }
 
 async fn streamed(case: &Case, how: Feeding) -> Result<(), String> {
-    let mut chance = StdRng::seed_from_u64(match how {
-        Feeding::ByChance(seed) | Feeding::Spilled(seed) => seed,
-        _ => 0,
-    });
-    let mut bench = if matches!(how, Feeding::Spilled(_)) { Bench::spilling().await } else { Bench::new().await };
+    let mut chance = StdRng::seed_from_u64(how.seed());
+    let mut bench = if how.spills() { Bench::spilling().await } else { Bench::new().await };
     bench.run(&case.statements).await?;
-    bench.run(&create(case)).await?;
+    bench.run(&create(case, how.has_phases().then_some("'repartition' = 'auto'"))).await?;
     let mut expected: Vec<Value> = Vec::new();
     let mut waiting: Vec<Queue<'_>> = Vec::new();
     for step in &case.steps {
@@ -251,8 +281,9 @@ async fn history(case: &Case) -> Result<(), String> {
     verdict.map_or(Ok(()), Err)
 }
 
-fn create(case: &Case) -> String {
-    let with = case.with.as_ref().map_or_else(String::new, |options| format!(" WITH ({options})"));
+fn create(case: &Case, more: Option<&str>) -> String {
+    let options: Vec<&str> = case.with.as_deref().into_iter().chain(more).collect();
+    let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
     let made = if case.view {
         format!("CREATE MATERIALIZED VIEW {VIEW}{with} AS")
     } else {
@@ -265,7 +296,7 @@ fn create(case: &Case) -> String {
 async fn refused(case: &Case) -> Result<Option<String>, String> {
     let bench = Bench::new().await;
     let made = match bench.run(&case.statements).await {
-        Ok(()) => bench.run(&create(case)).await,
+        Ok(()) => bench.run(&create(case, None)).await,
         refused => refused,
     };
     bench.close().await;
@@ -308,6 +339,9 @@ async fn judge(case: &Case) -> Result<Verdict, String> {
         };
     }
     for how in FEEDINGS {
+        if how.has_phases() && !case.has_partitions() {
+            continue;
+        }
         streamed(case, how).await.map_err(|why| format!("streamed {how:?}: {why}"))?;
     }
     Ok(Verdict::Passed { history: with_history })

@@ -105,6 +105,12 @@ impl Head {
 }
 
 impl Case {
+    /// Whether a stream of it has several partitions.
+    pub fn has_partitions(&self) -> bool {
+        let counts = self.statements.split("'partitions' = '").skip(1);
+        counts.filter_map(|rest| rest.split('\'').next()?.parse::<u32>().ok()).any(|count| count > 1)
+    }
+
     /// Reads a file; `name` is its place under `tests/sql`.
     pub fn load(root: &Path, name: &str) -> Result<Self, String> {
         let path = root.join(format!("{name}.golden"));
