@@ -8,6 +8,8 @@
 //! Started and watched over by `sql`'s engine.
 
 mod ahead;
+mod clock;
+mod commit;
 mod handover;
 mod phase;
 mod restore;
@@ -28,28 +30,24 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::budget::{Share, StateBudget};
 use super::chain::Chain;
-use super::checkpoint::{self, CommitRecord, Decision};
+use super::checkpoint::{self, CommitRecord};
 use super::element::Output;
 use super::feed::{Chunk, Following};
-use super::heard;
 use super::inputs::{Input, SourceSpec, inputs_of, source_of};
 use super::letters;
-use super::operator::{Scope, StateWriter, StreamError};
+use super::operator::{Scope, StreamError};
 use super::operator_stats::OperatorStats;
 use super::peers::Peers;
 use super::sink::{Outputs, Sink};
-use super::snapshot::SnapshotRecords;
 use super::source::{AheadJudge, AheadRows, Piece};
 use super::stats::{InputProgress, TaskStats};
 use super::time_spent::Doing;
-use crate::bus::{Bus, Commit, Committer, TaskId, checkpoint_topic};
-use crate::record::{BatchBuilder, Offset, PartitionId, TopicPartition};
+use crate::bus::{Bus, Committer, TaskId, checkpoint_topic};
+use crate::record::{Offset, PartitionId, TopicPartition};
 use crate::time::{Clock, Timestamp};
 
 /// One commit holds at most about this much output; a round that has made more is cut here.
 const COMMIT_BYTES: usize = 16 << 20;
-/// While a task catches up, its results wait for company until they have this many bytes.
-const CATCH_UP_BYTES: usize = 4 << 20;
 /// What is held is found by looking through it: after a look, so many times its length goes by before the next one.
 const WEIGH_RATIO: u32 = 50;
 
@@ -350,34 +348,6 @@ impl Task {
         }
     }
 
-    /// How long until the clock may have something to decide, or a commit is due.
-    fn next_timer(&self) -> Option<Duration> {
-        let now = self.clock.now();
-        let commit = self.uncommitted_since.map(|since| self.spec.pace.commit_interval.saturating_sub(since.elapsed()));
-        let merged = self.merges() || self.peers.is_some();
-        let quiet = self.inputs.iter().filter_map(|input| {
-            let since = input.quiet?.since;
-            let left = |after: Duration| {
-                let left_ms = since.plus(after.as_millis() as i64).since(now).max(0);
-                self.clock.real(Duration::from_millis(left_ms as u64))
-            };
-            let idle = self.spec.sources[input.source].idle_timeout.filter(|_| merged && !input.idle).map(left);
-            let timeout = self.spec.timeout.map(|after| {
-                // Past the timeout itself, look again each second: a window's end may pass meanwhile.
-                let wait = left(after);
-                if wait.is_zero() { self.clock.real(Duration::from_secs(1)).min(Duration::from_secs(1)) } else { wait }
-            });
-            idle.into_iter().chain(timeout).min()
-        });
-        let telling = self.spec.every.filter(|_| self.chain.has_changes()).map(|every| {
-            let left_ms = self.told_at.plus(every.as_millis() as i64).since(now).max(0);
-            self.clock.real(Duration::from_millis(left_ms as u64))
-        });
-        let (at, took, changed) = self.weighed;
-        let weighing = changed.then(|| (took * WEIGH_RATIO).saturating_sub(at.elapsed()));
-        commit.into_iter().chain(quiet).chain(telling).chain(weighing).min().map(|wait| wait.max(Duration::from_millis(1)))
-    }
-
     /// One look at every input. Answers whether any had something.
     async fn round(&mut self) -> Result<bool, StreamError> {
         let mut moved = false;
@@ -512,87 +482,6 @@ impl Task {
         Ok(())
     }
 
-    /// Asks the clock whether a quiet partition is idle, or a window has waited long enough.
-    async fn clock_decides(&mut self) -> Result<(), StreamError> {
-        let now = self.clock.now();
-        if self.bus.trouble().is_some() {
-            // What cannot be read is not read to its end: its silence begins when it can be.
-            for quiet in self.inputs.iter_mut().filter_map(|input| input.quiet.as_mut()) {
-                quiet.since = now;
-            }
-            return Ok(());
-        }
-        let mut decisions = Vec::new();
-        let waited = |input: &Input, after: Option<Duration>| {
-            after.zip(input.quiet).is_some_and(|(after, quiet)| quiet.upto.since(quiet.since) >= after.as_millis() as i64)
-        };
-        let is_silent = self.inputs.iter().any(|i| waited(i, self.spec.timeout));
-        let is_idle = |input: &Input| input.idle || waited(input, self.spec.sources[input.source].idle_timeout);
-        let mut follow = None;
-        if let Some(peers) = self.peers.as_mut().filter(|_| is_silent || self.inputs.iter().all(is_idle)) {
-            let was_idle = self.inputs.iter().all(|input| input.idle);
-            let to = peers.follow(self.bus.as_ref(), self.inputs[0].stamper.watermark(), was_idle).await?;
-            follow = Some(to).filter(|to| self.inputs.iter().all(is_idle) && *to > self.merged);
-        }
-        let due = if is_silent { self.chain.due(now).max(self.peers.as_ref().and_then(|peers| peers.latest(now))) } else { None };
-        for input in &self.inputs {
-            if let Some(to) = due
-                && waited(input, self.spec.timeout)
-                && to > input.stamper.watermark()
-                && to.0 > input.timed_out_to
-            {
-                decisions.push(Decision::Timeout { partition: input.number, to: to.0 });
-            }
-            if (self.merges() || self.peers.is_some()) && !input.idle && waited(input, self.spec.sources[input.source].idle_timeout) {
-                decisions.push(Decision::Idle { partition: input.number });
-            }
-        }
-        decisions.extend(follow.map(|to| Decision::Follow { to: to.0 }));
-        if decisions.is_empty() {
-            return Ok(());
-        }
-        // A decision stands at the beginning of a commit: what was read before it goes first.
-        self.commit().await?;
-        for decision in decisions {
-            let out = self.decide(&decision)?;
-            self.pending.decisions.push(decision);
-            self.put(out, None)?;
-        }
-        self.uncommitted_since.get_or_insert_with(Instant::now);
-        self.commit().await
-    }
-
-    async fn external(&mut self, body: String) -> Result<(), StreamError> {
-        self.commit().await?;
-        let decision = Decision::External { body, at: self.clock.now().0 };
-        let out = self.decide(&decision)?;
-        self.pending.decisions.push(decision);
-        self.put(out, None)?;
-        self.uncommitted_since.get_or_insert_with(Instant::now);
-        self.commit().await
-    }
-
-    fn decide(&mut self, decision: &Decision) -> Result<Output, StreamError> {
-        let mut out = Output::default();
-        match decision {
-            Decision::Idle { partition } => {
-                for input in self.inputs.iter_mut().filter(|i| i.number == *partition) {
-                    input.idle = true;
-                }
-            }
-            Decision::Timeout { partition, to } => {
-                for input in self.inputs.iter_mut().filter(|i| i.number == *partition) {
-                    input.stamper.raise(Timestamp(*to));
-                    input.timed_out_to = *to;
-                }
-                self.carry_watermark(&mut out)?;
-            }
-            Decision::Follow { to } => self.tell(Timestamp(*to), &mut out)?,
-            Decision::External { body, at } => self.chain.external(body, Timestamp(*at), &mut out)?,
-        }
-        Ok(out)
-    }
-
     fn carry_watermark(&mut self, out: &mut Output) -> Result<(), StreamError> {
         if self.merges() { Ok(()) } else { self.tell(self.inputs[0].stamper.watermark(), out) }
     }
@@ -607,122 +496,6 @@ impl Task {
         Ok(())
     }
 
-    /// Whether results that are kept up to date have changed, and it is time to tell.
-    fn is_to_tell(&self) -> bool {
-        let is_time = |every: Duration| self.clock.now().since(self.told_at) >= every.as_millis() as i64;
-        self.chain.has_changes() && self.spec.every.is_none_or(is_time)
-    }
-
-    fn must_commit(&self) -> bool {
-        if self.spec.every.is_some() && self.is_to_tell() {
-            return true;
-        }
-        let Some(since) = self.uncommitted_since else { return false };
-        since.elapsed() >= self.spec.pace.commit_interval || may_leave(&self.outputs, self.is_behind)
-    }
-
-    /// Writes what is pending: outputs, positions, decisions, together or not at all. What has changed and is more than one
-    /// commit should hold goes in several.
-    async fn commit(&mut self) -> Result<(), StreamError> {
-        let mut has_more = self.spec.every.is_some() && self.is_to_tell();
-        while has_more || self.uncommitted_since.is_some() {
-            has_more = self.commit_once(has_more).await?;
-        }
-        self.note_progress();
-        Ok(())
-    }
-
-    /// One commit, which tells what has changed where that is due, or where an earlier one has begun to. Answers whether
-    /// there is more to tell.
-    async fn commit_once(&mut self, goes_on: bool) -> Result<bool, StreamError> {
-        let out = self.advance_merged()?;
-        self.put(out, None)?;
-        let mut has_more = false;
-        if goes_on || self.is_to_tell() {
-            let mut out = Output::default();
-            has_more = self.chain.flush(&mut out)?;
-            self.put(out, None)?;
-            self.pending.told = true;
-            self.told_at = self.clock.now();
-        }
-        let standing = self.standing();
-        self.sink.stands(standing, self.clock.now(), &mut self.outputs);
-        let outputs = self.outputs.take();
-        self.uncommitted_since = None;
-        self.epoch += 1;
-        let mut record = std::mem::take(&mut self.pending);
-        record.epoch = self.epoch;
-        record.positions = self.inputs.iter().map(|i| (i.number, i.position.0)).collect();
-        if let Some(committer) = &mut self.committer {
-            let mut checkpoint = BatchBuilder::new();
-            checkpoint::put_commit(&mut checkpoint, self.clock.now().0, &record);
-            let begun = Instant::now();
-            self.stats.turn(Doing::Backpressured);
-            committer.commit(Commit { outputs, checkpoint: Some(checkpoint) }).await?;
-            self.stats.turn(Doing::Busy);
-            self.stats.committed(begun.elapsed());
-        }
-        Ok(has_more)
-    }
-
-    fn snapshot_due(&self) -> bool {
-        self.committer.is_some()
-            && self.uncommitted_since.is_none()
-            && self.since_snapshot > 0
-            && (self.since_snapshot >= self.spec.pace.snapshot_bytes || self.snapshot_at.elapsed() >= self.spec.pace.snapshot_interval)
-    }
-
-    /// Writes the whole state, and lets go of what it replaces.
-    async fn snapshot(&mut self) -> Result<(), StreamError> {
-        let state = self.state()?;
-        let manifest = self.manifest();
-        // What lies on the disk is brought part by part while they are written.
-        let records = SnapshotRecords::new(manifest, state);
-        let Some(committer) = &mut self.committer else { return Ok(()) };
-        self.stats.turn(Doing::Backpressured);
-        let at = self.clock.now().0;
-        let mut first = None;
-        let mut checkpoint = BatchBuilder::new();
-        for record in records {
-            let (key, value) = record?;
-            // A part must not push a batch over the limit of a record batch.
-            if !checkpoint.is_empty() && checkpoint.size() + value.len() > checkpoint::PART_BYTES + 64 * 1024 {
-                let full = std::mem::take(&mut checkpoint);
-                let start = committer.commit(Commit { outputs: Vec::new(), checkpoint: Some(full) }).await?;
-                first = first.or(start);
-            }
-            checkpoint.push(at, Some(key), Some(&value), &[]);
-        }
-        let start = committer.commit(Commit { outputs: Vec::new(), checkpoint: Some(checkpoint) }).await?;
-        if let Some(first) = first.or(start) {
-            self.bus.trim(&checkpoint_place(&self.spec.id), first).await?;
-        }
-        self.since_snapshot = 0;
-        self.snapshot_at = Instant::now();
-        self.pin();
-        self.let_go().await?;
-        self.stats.turn(Doing::Busy);
-        self.stats.snapshot();
-        Ok(())
-    }
-
-    /// All that the task remembers.
-    fn state(&mut self) -> Result<StateWriter, StreamError> {
-        let mut state = StateWriter::default();
-        self.chain.save(&mut state)?;
-        heard::save(self.inputs.iter().map(|input| (input.number, &input.heard)), &mut state)?;
-        Ok(state)
-    }
-
-    /// The input from here on is needed until the next snapshot.
-    fn pin(&self) {
-        for input in &self.inputs {
-            // A partition may be read twice, as the two sides of a join.
-            let same = self.inputs.iter().filter(|other| other.feed.partition() == input.feed.partition());
-            self.bus.pin(&self.spec.id, input.feed.partition(), same.map(|input| input.position).min());
-        }
-    }
-
     fn note_progress(&self) {
         for input in &self.inputs {
             let (source, partition, position, idle) = (input.source, input.partition, input.position, input.idle);
@@ -734,12 +507,6 @@ impl Task {
         }
         self.sink_stats.at(self.merged);
     }
-}
-
-/// Whether results are written at once: those of a task that keeps up are, those of one that catches up wait until there are many.
-/// Where a commit falls changes nothing of what is in them.
-fn may_leave(outputs: &Outputs, is_behind: bool) -> bool {
-    !outputs.is_empty() && (!is_behind || outputs.bytes() >= CATCH_UP_BYTES)
 }
 
 fn tell_time(pieces: &[Piece]) -> bool {
@@ -760,31 +527,4 @@ pub async fn start_of(bus: &dyn Bus, of: &TopicPartition, start: StartAt) -> Res
         StartAt::Latest => bounds.end,
         StartAt::At(at) => bus.offset_at(of, at.0).await?.unwrap_or(bounds.end),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::TopicName;
-
-    #[test]
-    fn results_leave_at_once_unless_the_task_catches_up_and_they_are_few() {
-        let to = TopicPartition::new(TopicName::new("o").unwrap(), PartitionId(0));
-        let outputs = |bytes: usize| {
-            let mut outputs = Outputs::default();
-            (0..bytes / 1024).for_each(|_| outputs.push(&to, 0, None, Some(&[7; 1024]), &[]));
-            outputs
-        };
-        for (bytes, is_behind, leave) in [
-            (0, false, false),
-            (0, true, false),
-            (1024, false, true),
-            (1024, true, false),
-            (CATCH_UP_BYTES / 2, true, false),
-            (CATCH_UP_BYTES, false, true),
-            (CATCH_UP_BYTES, true, true),
-        ] {
-            assert_eq!(may_leave(&outputs(bytes), is_behind), leave, "{bytes} bytes, behind: {is_behind}");
-        }
-    }
 }
