@@ -7,13 +7,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, ListArray, PrimitiveArray, StringArray,
-    StructArray, Time32MillisecondArray, Time32SecondArray, Time64MicrosecondArray, Time64NanosecondArray, TimestampMicrosecondArray,
-    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float32Array, Float64Array,
+    ListArray, PrimitiveArray, StringArray, StructArray, Time32MillisecondArray, Time32SecondArray, Time64MicrosecondArray,
+    Time64NanosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+    ArrowPrimitiveType, DataType, Decimal128Type, DecimalType, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimeUnit,
 };
 
 use super::json::Shape;
@@ -86,6 +88,13 @@ impl Run {
         fit(&mut taken.ends);
         (OffsetBuffer::new(ScalarBuffer::from(taken.ends)), Buffer::from_vec(taken.bytes))
     }
+}
+
+/// One value as its cast to VARCHAR has it. Slow: for values that are keys now and then.
+fn cast_to_text<'a>(scratch: &'a mut Vec<u8>, value: &dyn Array) -> &'a [u8] {
+    let text = cast(value, &DataType::Utf8).expect("numbers are cast to text");
+    scratch.extend_from_slice(text.as_string::<i32>().value(0).as_bytes());
+    scratch
 }
 
 /// The values of a column, by type.
@@ -283,6 +292,12 @@ impl Column {
                 scratch.pop();
                 return Some(scratch);
             }
+            Values::Decimal128(v, precision, scale) => {
+                scratch.extend_from_slice(Decimal128Type::format_decimal(v[last], *precision, *scale).as_bytes());
+                return Some(scratch);
+            }
+            Values::Float32(v) => return Some(cast_to_text(scratch, &Float32Array::from(vec![v[last]]))),
+            Values::Float64(v) => return Some(cast_to_text(scratch, &Float64Array::from(vec![v[last]]))),
             _ => return None,
         };
         scratch.extend_from_slice(number.to_string().as_bytes());

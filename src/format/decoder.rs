@@ -16,7 +16,7 @@ use super::csv::CsvReader;
 use super::debezium::{Change, Debezium};
 use super::framed::{Framed, Stop};
 use super::json::{Fault, Read, Reader, Shape};
-use super::schema::{FieldSource, Format, KeyRule, Metadata, Partitioner, StreamSchema};
+use super::schema::{FieldSource, Format, KeyRule, Metadata, NULL_KEY, Partitioner, StreamSchema};
 use super::temporal;
 use crate::bus::partition_for_key;
 use crate::record::{Batch, BatchError, Offset, PartitionId, RecordRef};
@@ -393,7 +393,8 @@ fn check_key(key: &Key, values: &[Column], record: &RecordRef<'_>, partition: Pa
     let same = match key.columns.as_slice() {
         [only] => match values[*only].last_as_key(scratch) {
             Some(text) => text == written,
-            None => return Err(Reason::Of(column(), "key differs: the column is NULL")),
+            None if written == NULL_KEY => true,
+            None => return Err(Reason::Of(column(), "key differs: the column is NULL, which a key says as [null]")),
         },
         several => {
             let parts: Vec<Option<String>> =

@@ -27,4 +27,4 @@ pub use decoder::{BadRecord, Decoded, Decoder, Tombstone};
 pub use encode::{Encoded, Encoder, EncoderError};
 pub use guess::{FieldGuess, columns_of_schema};
 pub use json::{JsonEncoder, MAX_DEPTH};
-pub use schema::{FieldSource, FieldSpec, Format, KeyRule, Metadata, Partitioner, RegistryRule, SchemaError, StreamSchema};
+pub use schema::{FieldSource, FieldSpec, Format, KeyRule, Metadata, NULL_KEY, Partitioner, RegistryRule, SchemaError, StreamSchema};

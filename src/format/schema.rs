@@ -182,10 +182,14 @@ pub enum Partitioner {
     Crc32,
 }
 
-/// The promise that all rows with one value of the key lie in one partition.
+/// What a record's key says where the key is one column and that is NULL: as a key of several columns says it.
+pub const NULL_KEY: &[u8] = b"[null]";
+
+/// The promise that all rows with one value of the key lie in one partition. NULL is such a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRule {
-    /// The key's columns. One column is compared with the record's key as text, several as a JSON array of texts.
+    /// The key's columns. One column is compared with the record's key as text ([`NULL_KEY`] where it is NULL), several as
+    /// a JSON array of texts.
     pub columns: Vec<String>,
     /// Where given, a record must also lie where this hash of its key puts it.
     pub partitioner: Option<Partitioner>,
@@ -385,6 +389,9 @@ const fn can_be_key(data_type: &DataType) -> bool {
             | DataType::Int64
             | DataType::Date32
             | DataType::Timestamp(_, None)
+            | DataType::Decimal128(..)
+            | DataType::Float32
+            | DataType::Float64
     )
 }
 
@@ -467,7 +474,7 @@ mod tests {
     #[test]
     fn a_key_is_a_column_of_the_value() {
         let schema = || {
-            StreamSchema::new(Format::Json, vec![text("a"), FieldSpec::new("x", DataType::Float64), text("k").metadata(Metadata::Key)])
+            StreamSchema::new(Format::Json, vec![text("a"), FieldSpec::new("x", DataType::Binary), text("k").metadata(Metadata::Key)])
                 .unwrap()
         };
         assert!(schema().with_key(KeyRule::column("a")).is_ok());

@@ -16,7 +16,7 @@ use super::element::{FailedRow, NO_TIME, Rows};
 use super::inputs::partition_of;
 use super::operator::StreamError;
 use crate::bus::{TopicBatch, partition_for_key};
-use crate::format::Encoder;
+use crate::format::{Encoder, NULL_KEY};
 use crate::record::{BatchBuilder, Header, PartitionId, TopicName, TopicPartition};
 use crate::time::Timestamp;
 
@@ -153,21 +153,22 @@ pub struct TopicSink {
 
 impl TopicSink {
     /// Rows of the encoder's schema go to `topic`, which has `partitions` partitions; the record key is made
-    /// of the columns `keys`: one column as text, several as a JSON array, none as no key.
+    /// of the columns `keys`: one column as text (`[null]` where it is NULL), several as a JSON array, none as no key.
     #[must_use]
     pub const fn new(topic: TopicName, partitions: i32, encoder: Encoder, keys: Vec<usize>) -> Self {
         Self { topic, partitions, encoder, keys, upserts: false }
     }
 
     /// The same for rows that take the place of those written before them: each has a key, which is `[]` where it is made
-    /// of no column and `[null]` where its column is NULL; and a row that is gone is a null value under its key.
+    /// of no column; and a row that is gone is a null value under its key.
     #[must_use]
     pub const fn upserts(mut self) -> Self {
         self.upserts = true;
         self
     }
 
-    /// The record key of each row, made of these columns: one as text, several as a JSON array, none as no key.
+    /// The record key of each row, made of these columns: one as text (`[null]` where it is NULL), several as a JSON
+    /// array, none as no key.
     pub fn keys_of(batch: &RecordBatch, columns: &[usize]) -> Result<Vec<Option<Vec<u8>>>, StreamError> {
         let (keys, mut made) = (RecordKeys::of(batch, columns)?, Vec::new());
         Ok((0..batch.num_rows()).map(|row| keys.of_row(row, &mut made).map(<[u8]>::to_vec)).collect())
@@ -185,7 +186,7 @@ impl TopicSink {
 impl Sink for TopicSink {
     fn rows(&mut self, rows: &Rows, now: Timestamp, out: &mut Outputs) -> Result<Vec<FailedRow>, StreamError> {
         let (keys, mut made) = (RecordKeys::of(&rows.batch, &self.keys)?, Vec::new());
-        let without: Option<&[u8]> = self.upserts.then_some(if self.keys.is_empty() { b"[]" } else { b"[null]" });
+        let without: Option<&[u8]> = self.upserts.then_some(b"[]");
         let mut failed = Vec::new();
         // The lanes of this topic's partitions, as far as they are known.
         let mut lanes: Vec<Option<usize>> = Vec::new();
@@ -223,19 +224,26 @@ pub(super) struct RecordKeys(Vec<StringArray>);
 impl RecordKeys {
     pub(super) fn of(batch: &RecordBatch, columns: &[usize]) -> Result<Self, StreamError> {
         let text = |column: &usize| {
-            let text = cast(batch.column(*column), &DataType::Utf8);
+            // In UTC, as the column that keeps it has it.
+            let text = match batch.column(*column).data_type() {
+                DataType::Timestamp(unit, Some(_)) => cast(batch.column(*column), &DataType::Timestamp(*unit, Some("UTC".into())))
+                    .and_then(|utc| cast(&utc, &DataType::Timestamp(*unit, None)))
+                    .and_then(|plain| cast(&plain, &DataType::Utf8)),
+                _ => cast(batch.column(*column), &DataType::Utf8),
+            };
             let text = text.map_err(|e| StreamError::Evaluate { what: "the record key".to_owned(), why: e.to_string() })?;
             Ok(text.as_string::<i32>().clone())
         };
         Ok(Self(columns.iter().map(text).collect::<Result<_, StreamError>>()?))
     }
 
-    /// The key of a row: one column as text, several as a JSON array, which is made in `made`; none as no key.
+    /// The key of a row: one column as text, several as a JSON array, which is made in `made`; none as no key. NULL is a value
+    /// like others: its rows lie together too.
     pub(super) fn of_row<'a>(&'a self, row: usize, made: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let text = |column: &'a StringArray| column.is_valid(row).then(|| column.value(row));
         match self.0.as_slice() {
             [] => None,
-            [only] => text(only).map(str::as_bytes),
+            [only] => Some(text(only).map_or(NULL_KEY, str::as_bytes)),
             several => {
                 let parts: Vec<Option<&str>> = several.iter().map(text).collect();
                 made.clear();
@@ -354,11 +362,11 @@ mod tests {
                 Rows { batch: batch.unwrap(), partition: PartitionId(3), offsets: offsets.into(), times, before, heard: None, gone: false };
             failed.extend(sink.rows(&rows, Timestamp(77), &mut out).unwrap().into_iter().map(|row| (row.offset, row.reason)));
             for (key, number, _) in part.iter().filter(|row| row.2) {
-                let key = key.as_ref().filter(|_| keyed);
+                let key = keyed.then(|| key.as_deref().unwrap_or("[null]"));
                 let to = key.map_or(3 % partitions, |key| partition_for_key(key.as_bytes(), partitions).0);
                 let text = serde_json::to_string(&part.iter().find(|row| row.1 == *number).unwrap().0).unwrap();
                 let time = if number % 5 == 0 { 77 } else { *number };
-                expected.entry(to).or_default().push((time, key.cloned(), format!(r#"{{"k":{text},"n":{number},"v":1.5}}"#)));
+                expected.entry(to).or_default().push((time, key.map(str::to_owned), format!(r#"{{"k":{text},"n":{number},"v":1.5}}"#)));
             }
         }
         let (mut found, mut records) = (Got::new(), 0);

@@ -374,12 +374,14 @@ fn metadata_stands_beside_the_value() {
 fn a_record_whose_key_is_not_its_column_is_bad() {
     let keyed =
         |rule: KeyRule| schema(vec![FieldSpec::new("id", DataType::Utf8), FieldSpec::new("n", DataType::Int64)]).with_key(rule).unwrap();
-    let records: [(Option<&str>, Option<&[u8]>); 5] = [
+    let records: [(Option<&str>, Option<&[u8]>); 7] = [
         (Some("a"), Some(br#"{"id":"a","n":1}"#)),
         (Some("b"), Some(br#"{"id":"a","n":1}"#)),
         (None, Some(br#"{"id":"a"}"#)),
         (Some(""), Some(br#"{"n":1}"#)),
         (Some("7"), Some(br#"{"id":"7","n":7}"#)),
+        (Some("[null]"), Some(br#"{"n":7}"#)),
+        (None, Some(br#"{"n":7}"#)),
     ];
     check_decoded(
         &decode(keyed(KeyRule::column("id")), &records),
@@ -387,8 +389,10 @@ fn a_record_whose_key_is_not_its_column_is_bad() {
         0 {"id":"a","n":1}
         1 bad: id: key differs
         2 bad: id: key differs: the record has none
-        3 bad: id: key differs: the column is NULL
+        3 bad: id: key differs: the column is NULL, which a key says as [null]
         4 {"id":"7","n":7}
+        5 {"id":null,"n":7}
+        6 bad: id: key differs: the record has none
     "#]],
     );
     check_decoded(
@@ -399,6 +403,49 @@ fn a_record_whose_key_is_not_its_column_is_bad() {
         2 bad: n: key differs: the record has none
         3 bad: n: key differs
         4 {"id":"7","n":7}
+        5 bad: n: key differs
+        6 bad: n: key differs: the record has none
+    "#]],
+    );
+    // A text that reads as the key of NULL lies where NULL does.
+    let alike: [(Option<&str>, Option<&[u8]>); 2] =
+        [(Some("[null]"), Some(br#"{"id":"[null]","n":1}"#)), (Some("null"), Some(br#"{"n":1}"#))];
+    check_decoded(
+        &decode(keyed(KeyRule::column("id")), &alike),
+        &expect![[r#"
+        0 {"id":"[null]","n":1}
+        1 bad: id: key differs: the column is NULL, which a key says as [null]
+    "#]],
+    );
+    let numbers = schema(vec![FieldSpec::new("d", DataType::Decimal128(10, 2)), FieldSpec::new("x", DataType::Float64)]);
+    let written: [(Option<&str>, Option<&[u8]>); 6] = [
+        (Some("1.10"), Some(br#"{"d":1.1,"x":1.5}"#)),
+        (Some("1.1"), Some(br#"{"d":1.1,"x":1.5}"#)),
+        (Some("-0.05"), Some(br#"{"d":"-0.05","x":-10}"#)),
+        (Some("1.5"), Some(br#"{"d":2,"x":1.50}"#)),
+        (Some("-10.0"), Some(br#"{"d":2,"x":-10}"#)),
+        (Some("1e300"), Some(br#"{"d":2,"x":1e300}"#)),
+    ];
+    check_decoded(
+        &decode(numbers.clone().with_key(KeyRule::column("d")).unwrap(), &written),
+        &expect![[r#"
+        0 {"d":1.10,"x":1.5}
+        1 bad: d: key differs
+        2 {"d":-0.05,"x":-10.0}
+        3 bad: d: key differs
+        4 bad: d: key differs
+        5 bad: d: key differs
+    "#]],
+    );
+    check_decoded(
+        &decode(numbers.with_key(KeyRule::column("x")).unwrap(), &written),
+        &expect![[r#"
+        0 bad: x: key differs
+        1 bad: x: key differs
+        2 bad: x: key differs
+        3 {"d":2.00,"x":1.5}
+        4 {"d":2.00,"x":-10.0}
+        5 {"d":2.00,"x":1e+300}
     "#]],
     );
     let both = KeyRule { columns: vec!["id".to_owned(), "n".to_owned()], partitioner: None, partitions: 1 };

@@ -544,9 +544,6 @@ pub(super) fn derived(into: &str, plan: &QueryPlan, names: &[String], partitions
     let fields: Vec<Field> = plan.schema.fields().iter().zip(names).map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
     let partitions = partitions.to_string();
     let mut options = vec![("topic", into), ("partitions", partitions.as_str())];
-    // Of rows that change one may have NULL as its key, which no record key says.
-    let says_key =
-        says_key && (!plan.is_changing() || plan.schema.field_with_name(&plan.key_columns.join("")).is_ok_and(|of| !of.is_nullable()));
     if let [key] = plan.key_columns.as_slice()
         && let Some(key) = plan.schema.index_of(key).ok().and_then(|at| names.get(at)).filter(|_| says_key)
     {

@@ -209,6 +209,14 @@ fn create_table(p: &mut Parser<'_>, or_replace: bool) -> Result<Statement, SqlEr
                 .hint("choose a column without METADATA or AS"));
         }
         check_key(column, key.place)?;
+        if matches!(column.data_type, Some(DataType::Float32 | DataType::Float64)) {
+            return Err(SqlError::new(
+                Code::BadType,
+                format!("column \"{key}\" cannot be the key of a table: it is a floating point number"),
+            )
+            .at(key.place)
+            .hint("choose text, DECIMAL, a whole number, a date or a time"));
+        }
         if found.primary_key[..i].contains(key) {
             return Err(SqlError::new(Code::BadDefinition, format!("column \"{key}\" is in the key twice")).at(key.place));
         }
@@ -373,14 +381,15 @@ fn owners(option: &str) -> &'static [FormatName] {
     }
 }
 
-/// A key is compared with the bytes of a record's key, so its values have one spelling.
+/// A key is compared with the bytes of a record's key, so its values have one spelling: that of the cast to VARCHAR.
 fn check_key(column: &Column, place: Option<Place>) -> Result<(), SqlError> {
-    use DataType::{Boolean, Date32, Int8, Int16, Int32, Int64, Timestamp, Utf8};
+    use DataType::{Boolean, Date32, Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, Timestamp, Utf8};
     match &column.data_type {
         None | Some(Utf8 | Boolean | Int8 | Int16 | Int32 | Int64 | Date32 | Timestamp(_, None)) => Ok(()),
+        Some(Decimal128(..) | Float32 | Float64) => Ok(()),
         Some(other) => Err(SqlError::new(Code::BadType, format!("column \"{}\" cannot be a key: it is {}", column.name, sql_type(other)))
             .at(place)
-            .hint("choose text, a whole number, a date or a time")),
+            .hint("choose text, a number, a date or a time")),
     }
 }
 
