@@ -72,7 +72,29 @@ pub fn arrow_type(sql: &ast::DataType) -> Result<DataType, SqlError> {
 }
 
 fn unknown(sql: &ast::DataType) -> SqlError {
-    SqlError::new(Code::BadType, format!("a column cannot be of type {sql}")).note(format!("types: {KNOWN}"))
+    let error = SqlError::new(Code::BadType, format!("a column cannot be of type {sql}"));
+    match sql {
+        ast::DataType::JSON | ast::DataType::JSONB => error.hint("take VARCHAR; text -> 'a' ->> 'b' and json_value(text, '$.a.b') read it"),
+        _ => error.note(format!("types: {KNOWN}")),
+    }
+}
+
+/// That a query's result is of a type which no column can have; what to write instead, where there is something.
+pub fn not_kept(name: &str, arrow: &DataType) -> Option<SqlError> {
+    let hint = match arrow {
+        DataType::Null => "say which type it is, as in CAST(NULL AS VARCHAR)",
+        DataType::Duration(_) | DataType::Interval(_) => "say it in a unit: TIMESTAMPDIFF(SECOND, from, to); or CAST it AS VARCHAR",
+        DataType::Map(..) => "take single values out of it, as in m['a']; or write a struct, named_struct('a', x)",
+        DataType::Dictionary(..) | DataType::FixedSizeList(..) | DataType::Decimal256(..) | DataType::Date64 => "CAST it",
+        _ => return None,
+    };
+    let of = match arrow {
+        DataType::Null => "NULL of no type".to_owned(),
+        DataType::Duration(_) | DataType::Interval(_) => "an INTERVAL".to_owned(),
+        DataType::Map(..) => "a MAP".to_owned(),
+        other => sql_type(other),
+    };
+    Some(SqlError::new(Code::BadType, format!("the column \"{name}\" is {of}, which no stream's column can be")).hint(hint))
 }
 
 fn unit(precision: Option<u64>) -> Result<TimeUnit, SqlError> {
@@ -123,7 +145,8 @@ pub fn sql_type(arrow: &DataType) -> String {
         DataType::Decimal128(p, s) => format!("DECIMAL({p}, {s})"),
         DataType::Date32 => "DATE".to_owned(),
         DataType::Time32(unit) | DataType::Time64(unit) => format!("TIME({})", digits(*unit)),
-        DataType::Timestamp(unit, None) => format!("TIMESTAMP({})", digits(*unit)),
+        // Kept in UTC, whatever zone it is shown in.
+        DataType::Timestamp(unit, _) => format!("TIMESTAMP({})", digits(*unit)),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTES".to_owned(),
         DataType::Struct(fields) => {
             let fields = fields.iter().map(|f| format!("{} {}", quoted(f.name()), sql_type(f.data_type())));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::RuleFactory;
 use super::changing::{check_readers, check_reads, check_upserts};
-use super::statements::derived_sink;
+use super::statements::{check_kept, derived_sink};
 use crate::sql::catalog::{Catalog, Change, Existing};
 use crate::sql::error::{Code, SqlError};
 use crate::sql::lower::{Purpose, QueryPlan, Source, plan};
@@ -58,6 +58,7 @@ impl Checker {
                 let planned = self.plan(&view.select, Purpose::ExactlyOnce)?;
                 check_reads(&self.catalog, &view.name.text, &view.select)?;
                 check_readers(&self.catalog, &view.name.text, &planned, &view.name)?;
+                check_kept(&planned, &planned.schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>())?;
                 let change = self.catalog.create(parsed, Existing::Replace, Timestamp(0))?;
                 let (Change::Create(entry) | Change::Replace { new: entry, .. }) = &change else { return Ok(()) };
                 let entry = Arc::new(entry.with_view(super::views::results_of(view, &planned, PARTITIONS))?);

@@ -15,6 +15,7 @@ use super::growth::{keeps_keys, repartitioned};
 use super::phases::Tasks;
 use super::running::{OpenTask, Turn, Watched};
 use super::savepoint::origin_of;
+use super::statements::check_keys;
 use super::{Engine, RuleSpec, Running, RunningInput, StreamIntake, storage};
 use crate::bus::{TaskId, TopicSpec, checkpoint_topic, shift};
 use crate::format::{Encoder, EncoderError};
@@ -563,7 +564,9 @@ fn sink_schema(plan: &QueryPlan, def: &StreamDef, listed: &[Name]) -> Result<Sch
         let message = format!("column \"{}\" of stream \"{}\" is NOT NULL and the SELECT does not give it", missing.name(), def.name);
         return Err(SqlError::new(Code::BadDefinition, message));
     }
-    Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    check_keys(key_columns(plan, def, &schema).into_iter().map(|at| schema.field(at)))?;
+    Ok(schema)
 }
 
 /// Which columns make the record's key: what the sink's stream promises, else the plan's own key.

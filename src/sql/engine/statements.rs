@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -21,6 +21,7 @@ use crate::sql::macros;
 use crate::sql::parse::parse_statement;
 use crate::sql::show::{TaskLine, derived_stream, describe_schema, describe_stream, lines, show_all, show_create};
 use crate::sql::statement::{CreateQuery, DropObject, Emit, Explain, Insert, Kind, Name, Parsed, Select, Show, Statement};
+use crate::sql::types::{not_kept, sql_type};
 use crate::stream::{
     ChannelSink, Delivery, Feed, Following, Letters, Pace, Sink, SourceSpec, StartAt, StateBudget, Task, TaskSpec, TaskStats, TopicSink,
 };
@@ -536,7 +537,25 @@ pub(super) fn rows(batch: RecordBatch) -> Outcome {
 
 /// The CREATE STREAM of a stream that a query makes by writing to it.
 pub(super) fn derived_sink(query: &CreateQuery, plan: &QueryPlan, partitions: i32) -> Result<String, SqlError> {
-    Ok(derived(&query.insert_into.text, plan, &written_names(plan, &query.insert_columns)?, partitions, true))
+    let names = written_names(plan, &query.insert_columns)?;
+    check_kept(plan, &names)?;
+    Ok(derived(&query.insert_into.text, plan, &names, partitions, true))
+}
+
+/// Whether columns can hold the results.
+pub(super) fn check_kept(plan: &QueryPlan, names: &[String]) -> Result<(), SqlError> {
+    let mut results = plan.schema.fields().iter().zip(names);
+    let keys = plan.key_columns.iter().filter_map(|key| plan.schema.field_with_name(key).ok());
+    check_keys(keys)?;
+    results.find_map(|(field, name)| not_kept(name, field.data_type())).map_or(Ok(()), Err)
+}
+
+/// Whether a record's key, which is text, can be made of these columns.
+pub(super) fn check_keys<'a>(mut columns: impl Iterator<Item = &'a Field>) -> Result<(), SqlError> {
+    let nested = |of: &DataType| of.is_nested() || of.is_binary();
+    let Some(column) = columns.find(|column| nested(column.data_type())) else { return Ok(()) };
+    let message = format!("column \"{}\" cannot be a key: it is {}", column.name(), sql_type(column.data_type()));
+    Err(SqlError::new(Code::BadType, message).hint("group by its parts, each a column of its own: text, numbers, dates or times"))
 }
 
 /// The CREATE STREAM of a topic that holds the results under these names of their columns, and says what their key is or not.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::changing::{check_readers, check_reads};
 use super::delivery::check_delivery;
-use super::statements::derived;
+use super::statements::{check_kept, derived};
 use super::{Engine, Outcome, storage};
 use crate::record::{PartitionId, TopicPartition};
 use crate::sql::catalog::{Catalog, Change, Entry, Existing, StreamDef, ViewDef};
@@ -40,6 +40,7 @@ impl Engine {
                 check_unused(&catalog, old, &view.name)?;
             }
         }
+        check_kept(&planned.plan, &names_of(&planned.plan))?;
         let entry = Arc::new(new.with_view(results_of(view, &planned.plan, planned.partitions()))?);
         let def = Arc::clone(entry.stream.as_ref().ok_or_else(|| SqlError::new(Code::Internal, "a view without results"))?);
         def.schema(1).map_err(|e| e.at(view.name.place))?;
@@ -115,9 +116,13 @@ fn check_unused(catalog: &Catalog, old: &Entry, name: &Name) -> Result<(), SqlEr
     Err(SqlError::new(Code::InUse, message).at(name.place).hint("drop what reads it first, or create the new one under another name"))
 }
 
+fn names_of(plan: &QueryPlan) -> Vec<String> {
+    plan.schema.fields().iter().map(|field| field.name().clone()).collect()
+}
+
 /// What a view's results are.
 pub(super) fn results_of(view: &CreateQuery, plan: &QueryPlan, partitions: i32) -> ViewDef {
-    let names: Vec<String> = plan.schema.fields().iter().map(|field| field.name().clone()).collect();
+    let names = names_of(plan);
     // Rows that change are told apart by their records' keys, whatever the columns hold.
     let results = derived(&view.name.text, plan, &names, partitions, !plan.is_changing());
     ViewDef { results, key: plan.is_changing().then(|| plan.key_columns.clone()) }

@@ -50,11 +50,52 @@ const ALSO_CALLED: &[(&str, &str)] = &[
     ("arg_max", "last_value(x ORDER BY y)"),
     ("min_by", "first_value(x ORDER BY y)"),
     ("arg_min", "first_value(x ORDER BY y)"),
+    ("latest_by_offset", "last_value(x ORDER BY ts)"),
+    ("earliest_by_offset", "first_value(x ORDER BY ts)"),
+    ("datediff", "TIMESTAMPDIFF(DAY, from, to)"),
+    ("date_diff", "TIMESTAMPDIFF(DAY, from, to)"),
+    ("timestamp_diff", "TIMESTAMPDIFF(SECOND, from, to)"),
+    ("age", "TIMESTAMPDIFF(SECOND, from, to)"),
+    ("date_add", "ts + INTERVAL '1' DAY"),
+    ("date_sub", "ts - INTERVAL '1' DAY"),
+    ("convert_tz", "ts AT TIME ZONE 'Europe/Berlin'"),
+    ("make_timestamp", "to_timestamp('2024-01-31 10:00:00')"),
+    ("parse_timestamp", "to_timestamp(text, 'yyyy-MM-dd HH:mm:ss')"),
+    ("stringtotimestamp", "to_timestamp(text, 'yyyy-MM-dd HH:mm:ss')"),
+    ("format_timestamp", "date_format(ts, 'yyyy-MM-dd HH:mm:ss')"),
+    ("timestamptostring", "date_format(ts, 'yyyy-MM-dd HH:mm:ss')"),
+    ("dayname", "date_format(ts, 'EEEE')"),
+    ("monthname", "date_format(ts, 'MMMM')"),
+    ("collect", "array_agg(x)"),
+    ("collect_list", "array_agg(x)"),
+    ("collect_set", "array_agg(DISTINCT x)"),
+    ("group_concat", "string_agg(x, ',')"),
+    ("count_if", "count(*) FILTER (WHERE ..)"),
+    ("countif", "count(*) FILTER (WHERE ..)"),
+    ("sum_if", "sum(x) FILTER (WHERE ..)"),
+    ("percentile", "percentile_cont(0.95) WITHIN GROUP (ORDER BY x)"),
+    ("quantile", "percentile_cont(0.95) WITHIN GROUP (ORDER BY x)"),
+    ("approx_percentile", "approx_percentile_cont(x, 0.95)"),
+    ("split", "string_to_array(text, ',')"),
+    ("to_base64", "encode(text, 'base64')"),
+    ("from_base64", "decode(text, 'base64')"),
+    ("typeof", "arrow_typeof"),
+    ("extractjsonfield", "json_value(text, '$.a')"),
+    ("jsonb_extract_path_text", "json_value(text, '$.a')"),
+    ("json_extract", "json_value(text, '$.a')"),
+    ("json_extract_path_text", "json_value(text, '$.a')"),
 ];
+
+/// Functions that number or look along the rows of a window, and are none without OVER.
+const OVER_ALONE: &[&str] = &["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead", "nth_value"];
 
 /// The function that was probably meant, where DataFusion has found `near`.
 pub(super) fn no_function(name: &str, near: Option<&str>) -> SqlError {
     let error = SqlError::new(Code::NoSuchFunction, format!("no function \"{name}\""));
+    if let Some(name) = OVER_ALONE.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        return SqlError::new(Code::BadDefinition, format!("{name}(..) has no OVER"))
+            .hint(format!("write {name}(..) OVER (PARTITION BY .. ORDER BY ..)"));
+    }
     let also = nearest(name, ALSO_CALLED.iter().map(|(other, _)| *other));
     let same = ALSO_CALLED.iter().find(|(other, _)| other.eq_ignore_ascii_case(name) || also == Some(*other));
     if let Some((_, ours)) = same {

@@ -167,6 +167,10 @@ fn from_root(error: &DataFusionError) -> SqlError {
             "EXISTS or IN with a subquery as a value",
             "write it as a condition of WHERE; or a LEFT JOIN, and whether its columns are NULL",
         ),
+        DataFusionError::NotImplemented(text) if text.contains("does not support logical expression WindowFunction(") => {
+            SqlError::new(Code::Plan, "a function OVER rows stands where it has no rows yet")
+                .hint("filter by it with QUALIFY, or name it in a subquery and use the name around that")
+        }
         DataFusionError::NotImplemented(text) => of_types(text).unwrap_or_else(|| SqlError::not_supported(&tidy(text))),
         DataFusionError::ResourcesExhausted(text) => SqlError::new(Code::Limit, "it needs more memory than SELECTs have (sql.memory)")
             .hint("ask for less at a time (a shorter time range, fewer groups), raise it, or give room on the disk (sql.spill_bytes)")

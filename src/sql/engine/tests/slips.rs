@@ -397,3 +397,47 @@ async fn clauses_that_are_no_part_of_a_continuous_query() {
 
     "#]]).await;
 }
+
+#[tokio::test]
+async fn results_that_no_column_and_no_key_can_hold() {
+    let selects = [
+        "SELECT patient_id, NULL AS note FROM vitals",
+        "SELECT patient_id, ts - lag(ts) OVER (PARTITION BY patient_id ORDER BY ts) AS gap FROM vitals",
+        "SELECT named_struct('p', patient_id, 'w', ward) AS who, count(*) AS n FROM vitals GROUP BY named_struct('p', patient_id, 'w', ward)",
+        "SELECT patient_id FROM vitals WHERE row_number() OVER (PARTITION BY patient_id ORDER BY ts) = 1",
+        "SELECT patient_id, row_number() AS n FROM vitals",
+        "SELECT patient_id, datediff(ts, ts) AS n FROM vitals",
+    ];
+    let continuous = |(at, select): (usize, &&str)| format!("CREATE QUERY q{at} AS INSERT INTO o{at} {select}");
+    let statements: Vec<String> = selects.iter().enumerate().map(continuous).collect();
+    let statements: Vec<&str> = statements.iter().map(String::as_str).chain(["CREATE STREAM s (a JSONB)"]).collect();
+    check(&statements, &expect![[r#"
+        error[SQL-0005]: the column "note" is NULL of no type, which no stream's column can be
+          1 | CREATE QUERY q0 AS INSERT INTO o0 SELECT patient_id, NULL AS note FROM vitals
+            |                                                              ^^^^ say which type it is, as in CAST(NULL AS VARCHAR)
+
+        error[SQL-0005]: the column "gap" is an INTERVAL, which no stream's column can be
+          1 | QUERY q1 AS INSERT INTO o1 SELECT patient_id, ts - lag(ts) OVER (PARTITION BY patient_id ORDER BY ts) AS gap FROM vitals
+            |                                                                                                          ^^^ say it in a unit: TIMESTAMPDIFF(SECOND, from, to); or CAST it AS VARCHAR
+
+        error[SQL-0005]: column "who" cannot be a key: it is STRUCT<p VARCHAR, w VARCHAR>
+          1 |  INTO o2 SELECT named_struct('p', patient_id, 'w', ward) AS who, count(*) AS n FROM vitals GROUP BY named_struct('p', pa
+            |                                                             ^^^ group by its parts, each a column of its own: text, numbers, dates or times
+
+        error[SQL-0020]: a function OVER rows stands where it has no rows yet
+          filter by it with QUALIFY, or name it in a subquery and use the name around that
+
+        error[SQL-0006]: row_number(..) has no OVER
+          1 | CREATE QUERY q4 AS INSERT INTO o4 SELECT patient_id, row_number() AS n FROM vitals
+            |                                                      ^^^^^^^^^^ write row_number(..) OVER (PARTITION BY .. ORDER BY ..)
+
+        error[SQL-0013]: no function "datediff"
+          1 | CREATE QUERY q5 AS INSERT INTO o5 SELECT patient_id, datediff(ts, ts) AS n FROM vitals
+            |                                                      ^^^^^^^^ did you mean TIMESTAMPDIFF(DAY, from, to)?
+
+        error[SQL-0005]: a column cannot be of type JSONB
+          1 | CREATE STREAM s (a JSONB)
+            |                    ^^^^^ take VARCHAR; text -> 'a' ->> 'b' and json_value(text, '$.a.b') read it
+
+    "#]]).await;
+}
