@@ -208,6 +208,7 @@ fn select(tokens: &[TokenWithSpan]) -> Result<Select, SqlError> {
     let mut p = parser(tokens);
     let mut query = p.parse_query()?;
     end(&p)?;
+    spelling::regroup(&mut query);
     asof::normalize(&mut query)?;
     windows::normalize(&mut query)?;
     spelling::normalize(&mut query)?;

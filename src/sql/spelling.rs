@@ -5,6 +5,7 @@
 //! taken to mean something else. A column that is such a call is called as it was written. Called by `parse` and by `macros`.
 
 mod patterns;
+mod precedence;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::dialect::windows::plain_arguments;
 use super::error::{Code, Place, SqlError};
 use patterns::Letters;
+pub use precedence::regroup;
 
 /// Functions that are here under another name, and what they are called with.
 const RENAMED: &[(&str, &str)] = &[
@@ -102,6 +104,7 @@ pub fn knows(name: &str) -> bool {
 
 /// Brings a query or an expression to our spelling.
 pub fn normalize<T: VisitMut>(of: &mut T) -> Result<(), SqlError> {
+    regroup(of);
     match of.visit(&mut Spelling) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),

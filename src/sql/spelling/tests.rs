@@ -101,6 +101,7 @@ fn answers_are_those_of_the_engine_that_the_spelling_comes_from() {
             "2024-03-05T17:08:09 2024-03-05T17:08:00",
         ),
         ("to_date('5.3.2024', 'd.M.yyyy'), unix_timestamp('2024-01-01 00:00:00')", "2024-03-05 1704067200"),
+        ("true IS DISTINCT FROM false AND false, 1 IS NOT DISTINCT FROM NULL OR 1 = 1", "false true"),
         ("mod(if(true, year(DATE '2024-01-01'), 0), 100)", "24"),
     ];
     let wrong: Vec<_> =
