@@ -4,6 +4,7 @@
 //! behind knows of them. Always: the same answer as the engine that the spelling comes from, or an error; never a call that is
 //! taken to mean something else. A column that is such a call is called as it was written. Called by `parse` and by `macros`.
 
+mod likeness;
 mod patterns;
 mod precedence;
 #[cfg(test)]
@@ -163,6 +164,8 @@ fn is_spelled(expr: &Expr) -> bool {
             .is_some_and(|name| knows(&name) || OF_UNITS.contains(&name.as_str()) || OF_PATTERNS.iter().any(|(known, _)| *known == name)),
         Expr::Floor { field, .. } | Expr::Ceil { field, .. } => unit_of(field).is_some(),
         Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::Arrow | BinaryOperator::LongArrow),
+        Expr::SimilarTo { .. } => true,
+        Expr::Like { escape_char, .. } | Expr::ILike { escape_char, .. } => escape_char.is_some(),
         _ => false,
     }
 }
@@ -193,6 +196,7 @@ fn ours(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
             let text = if *op == BinaryOperator::Arrow { "json_get($1, $2)" } else { "json_get_text($1, $2)" };
             Ok(Some(filled(&template(text), &[left.as_ref().clone(), right.as_ref().clone()])))
         }
+        Expr::SimilarTo { .. } | Expr::Like { .. } | Expr::ILike { .. } => likeness::ours(expr),
         _ => Ok(None),
     }
 }

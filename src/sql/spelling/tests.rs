@@ -101,6 +101,15 @@ fn answers_are_those_of_the_engine_that_the_spelling_comes_from() {
             "2024-03-05T17:08:09 2024-03-05T17:08:00",
         ),
         ("to_date('5.3.2024', 'd.M.yyyy'), unix_timestamp('2024-01-01 00:00:00')", "2024-03-05 1704067200"),
+        ("'abc' SIMILAR TO 'abc', 'abc' SIMILAR TO 'a', 'abc' SIMILAR TO '%(b|d)%', 'abc' SIMILAR TO '(b|c)%'", "true false true false"),
+        ("'a.c' SIMILAR TO 'a.c', 'abc' SIMILAR TO 'a.c', 'a\nc' SIMILAR TO 'a_c', '$x^' SIMILAR TO '$_^'", "true false true true"),
+        (
+            "'aab' SIMILAR TO 'a{2}[a-c]', 'a%' SIMILAR TO 'a\\%', 'ab' SIMILAR TO 'a\\%', 'a%' SIMILAR TO 'a!%' ESCAPE '!'",
+            "true true false true",
+        ),
+        ("'abc' NOT SIMILAR TO 'a%', NULL SIMILAR TO 'a', 'x_%' SIMILAR TO 'x[_][%]'", "false NULL true"),
+        ("'a%c' LIKE 'a!%c' ESCAPE '!', 'abc' LIKE 'a!%c' ESCAPE '!', 'a!c' LIKE 'a!!_' ESCAPE '!'", "true false true"),
+        ("'a\\b' LIKE 'a\\_' ESCAPE '!', 'A_c' ILIKE 'a!_C' ESCAPE '!', 'a_c' NOT LIKE 'a\\_c' ESCAPE '\\'", "true true false"),
         ("true IS DISTINCT FROM false AND false, 1 IS NOT DISTINCT FROM NULL OR 1 = 1", "false true"),
         ("mod(if(true, year(DATE '2024-01-01'), 0), 100)", "24"),
     ];
@@ -113,6 +122,10 @@ fn answers_are_those_of_the_engine_that_the_spelling_comes_from() {
 fn what_would_mean_something_else_is_refused() {
     let cases = [
         ("proctime()", "not supported yet: PROCTIME() | queries go by the event time"),
+        ("'a' SIMILAR TO '(a'", "the pattern of SIMILAR TO cannot be read"),
+        ("'a' SIMILAR TO 'a' || 'b'", "SIMILAR TO with a pattern that is not a text in quotes"),
+        ("'a' LIKE 'a!' ESCAPE '!'", "the pattern ends with its escape sign"),
+        ("'a' LIKE 'a' ESCAPE '!!'", "ESCAPE takes one sign in quotes | write ESCAPE '!'"),
         ("mod(1)", "mod takes 2 arguments and nothing else"),
         ("year(DISTINCT DATE '2024-01-01')", "year takes one argument and nothing else"),
         (
