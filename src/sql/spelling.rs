@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
+use arrow::array::timezone::Tz;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
     ObjectName, Query, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut,
@@ -43,12 +44,14 @@ const RENAMED: &[(&str, &str)] = &[
     ("listagg", "string_agg"),
     ("grouping_id", "grouping"),
     ("date_format", "to_char"),
+    ("gen_random_uuid", "uuid"),
 ];
 
 /// Functions that are an expression here: how many arguments they have, and the expression over them.
 const WRITTEN: &[(&str, usize, &str)] = &[
     ("mod", 2, "$1 % $2"),
     ("if", 3, "CASE WHEN $1 THEN $2 ELSE $3 END"),
+    ("regexp_substr", 2, "regexp_extract($1, $2)"),
     ("locate", 2, "strpos($2, $1)"),
     ("split_index", 3, "CASE WHEN $3 < 0 THEN NULL ELSE string_to_array($1, $2)[$3 + 1] END"),
     ("to_timestamp_ltz", 2, "to_timestamp_millis(CASE WHEN $2 = 0 THEN $1 * 1000 ELSE $1 END)"),
@@ -58,6 +61,7 @@ const WRITTEN: &[(&str, usize, &str)] = &[
     ("week", 1, "date_part('week', $1)"),
     ("dayofyear", 1, "date_part('doy', $1)"),
     ("dayofmonth", 1, "date_part('day', $1)"),
+    ("day", 1, "date_part('day', $1)"),
     ("dayofweek", 1, "date_part('dow', $1) + 1"),
     ("hour", 1, "date_part('hour', $1)"),
     ("minute", 1, "date_part('minute', $1)"),
@@ -80,6 +84,9 @@ const OF_PATTERNS: &[(&str, Letters)] = &[
     ("unix_timestamp", Letters::Either),
     ("to_date", Letters::Either),
 ];
+
+/// Aggregates of conditions, and which aggregate of 1 and 0 they are over a frame, where there is none of their own.
+const OF_TRUTH: &[(&str, &str)] = &[("bool_or", "max"), ("bool_and", "min"), ("every", "min")];
 
 /// Functions that have no meaning here, and what to do.
 const MEANINGLESS: &[(&str, &str)] = &[
@@ -160,14 +167,23 @@ fn fetch(query: &mut Query) {
 /// Whether an expression as a whole will be another one.
 fn is_spelled(expr: &Expr) -> bool {
     match expr {
-        Expr::Function(call) => name_of(call)
-            .is_some_and(|name| knows(&name) || OF_UNITS.contains(&name.as_str()) || OF_PATTERNS.iter().any(|(known, _)| *known == name)),
+        Expr::Function(call) => name_of(call).is_some_and(|name| {
+            knows(&name)
+                || name == "from_unixtime"
+                || call.over.is_some() && of_truth(&name)
+                || OF_UNITS.contains(&name.as_str())
+                || OF_PATTERNS.iter().any(|(known, _)| *known == name)
+        }),
         Expr::Floor { field, .. } | Expr::Ceil { field, .. } => unit_of(field).is_some(),
         Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::Arrow | BinaryOperator::LongArrow),
         Expr::SimilarTo { .. } => true,
         Expr::Like { escape_char, .. } | Expr::ILike { escape_char, .. } => escape_char.is_some(),
         _ => false,
     }
+}
+
+fn of_truth(name: &str) -> bool {
+    OF_TRUTH.iter().any(|(known, _)| *known == name)
 }
 
 /// The name of a call in lower case, unless it is in quotes.
@@ -213,6 +229,20 @@ fn of_call(name: &str, call: &mut Function) -> Result<Option<Expr>, SqlError> {
         };
         return Ok(Some(Expr::Nested(Box::new(filled(expression, &arguments)))));
     }
+    if name == "from_unixtime"
+        && let Some(arguments) = plain_arguments(call).ok()
+        && let [_, Expr::Value(pattern)] = arguments.as_slice()
+        && let Value::SingleQuotedString(text) = &pattern.value
+        && text.parse::<Tz>().is_err()
+    {
+        // Flink's: text by a pattern. DataFusion's second argument is a zone.
+        let signs = patterns::chrono(text, Letters::Java).map_err(|e| e.at(Place::of(pattern.span).or(place)))?;
+        let signs = Expr::Value(Value::SingleQuotedString(signs).into());
+        return Ok(Some(filled(&template("to_char(from_unixtime($1), $2)"), &[arguments[0].clone(), signs])));
+    }
+    if call.over.is_some() && of_truth(name) {
+        return Ok(over_truth(name, call));
+    }
     if OF_UNITS.contains(&name)
         && let Some(unit) = arguments_of(call).and_then(|arguments| arguments.first_mut())
         && let FunctionArg::Unnamed(FunctionArgExpr::Expr(unit)) = unit
@@ -239,6 +269,18 @@ fn of_call(name: &str, call: &mut Function) -> Result<Option<Expr>, SqlError> {
         call.name = ObjectName::from(Ident::with_span(call.name.span(), *known));
     }
     Ok(None)
+}
+
+/// `bool_or(x) OVER (..)` as the greatest of 1 and 0 over the same rows; NULL where all are NULL.
+fn over_truth(name: &str, call: &mut Function) -> Option<Expr> {
+    let (_, aggregate) = OF_TRUTH.iter().find(|(known, _)| *known == name)?;
+    let [argument] = arguments_of(call)?.as_mut_slice() else { return None };
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(condition)) = argument else { return None };
+    *condition = filled(&template("CASE WHEN $1 THEN 1 WHEN NOT $1 THEN 0 END"), std::slice::from_ref(condition));
+    call.name = ObjectName::from(Ident::with_span(call.name.span(), *aggregate));
+    let one = Expr::Value(Value::Number("1".to_owned(), false).into());
+    let same = Expr::BinaryOp { left: Box::new(Expr::Function(call.clone())), op: BinaryOperator::Eq, right: Box::new(one) };
+    Some(Expr::Nested(Box::new(same)))
 }
 
 /// The arguments of a call, to be changed; none where it has no list of them.

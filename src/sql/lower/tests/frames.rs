@@ -316,9 +316,9 @@ fn what_a_frame_cannot_be_is_said() {
     "#]],
     );
     check_refused(
-        &over("bool_and(o2)", "ROWS 3 PRECEDING"),
+        &over("bit_and(n)", "ROWS 3 PRECEDING"),
         expect![[r#"
-        SQL-0021 the aggregate bool_and(..) OVER is not supported over a stream: aggregate over TUMBLE or HOP windows instead
+        SQL-0021 the aggregate bit_and(..) OVER is not supported over a stream: aggregate over TUMBLE or HOP windows instead
     "#]],
     );
     check_refused(
