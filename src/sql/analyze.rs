@@ -6,8 +6,8 @@
 //! split a DISTINCT aggregate in two. Always: the replacement has the columns of what it replaces.
 //!
 //! Two kinds of aggregates are put in other terms, so that results do not depend on how rows fell into batches and
-//! never wrap: a sum of integers is taken in decimals and cast back (too large is then an error of its row),
-//! and `approx_percentile_cont` and `approx_median` are computed exactly.
+//! never wrap: a sum of integers is taken in decimals, sums and averages of long decimals in longer ones, and cast back
+//! (too large is then an error of its row), and `approx_percentile_cont` and `approx_median` are computed exactly.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -461,6 +461,9 @@ fn recognise(aggregate: &Aggregate, rows: Stripped) -> DfResult<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(named.collect(), Arc::new(plan))?))
 }
 
+/// Decimals of so many digits have room for the ten more that a sum has, and the four of an average.
+const DIGITS_WITH_ROOM: u8 = 28;
+
 /// The call in terms that are exact, and what its value is then cast back to.
 pub(super) fn in_exact_terms(call: Expr, schema: &DFSchema) -> DfResult<(Expr, Option<DataType>)> {
     let promised = call.get_type(schema)?;
@@ -469,6 +472,16 @@ pub(super) fn in_exact_terms(call: Expr, schema: &DFSchema) -> DfResult<(Expr, O
         "sum" if params.args.first().map(|a| a.get_type(schema)).transpose()?.is_some_and(|t| t.is_integer()) => {
             let argument = params.args.swap_remove(0);
             params.args = vec![cast(argument, DataType::Decimal128(20, 0))];
+            func
+        }
+        // The result has more digits than a value, and 38 at most: a sum would pass over what does not fit, an average end the query.
+        "sum" | "avg" => {
+            if let Some(DataType::Decimal128(digits, scale)) = params.args.first().map(|a| a.get_type(schema)).transpose()?
+                && digits > DIGITS_WITH_ROOM
+            {
+                let argument = params.args.swap_remove(0);
+                params.args = vec![cast(argument, DataType::Decimal256(digits, scale))];
+            }
             func
         }
         "approx_median" => median_udaf(),

@@ -125,3 +125,44 @@ fn what_a_session_cannot_be_is_said() {
         check_refused(&sql, expected);
     }
 }
+
+#[test]
+fn sums_and_averages_of_long_decimals_that_do_not_fit_fail_their_group_alone() {
+    let most = "CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0))";
+    check(
+        &format!(
+            "SELECT patient_id, window_end, sum(CASE WHEN n = 0 THEN {most} ELSE CAST(n AS DECIMAL(38, 0)) END) AS s
+             FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end"
+        ),
+        "p1 1 n=0
+         p1 2 n=1
+         p2 3 n=0
+         p2 4 n=-1
+         p3 5
+         p1 61 n=7",
+        expect![[r#"
+            p2 | 00:01:00 | 99999999999999999999999999999999999998
+            p3 | 00:01:00 | -
+            p1 | 00:02:00 | 7
+            failed -1: could not evaluate sum(CASE WHEN n = 0 THEN 99999999999999999999999999999999999999 ELSE n END)
+        "#]],
+    );
+    check(
+        &format!(
+            "SELECT patient_id, avg(CASE WHEN n = 0 THEN {most} ELSE CAST(n AS DECIMAL(38, 0)) END) AS a
+             FROM TABLE(TUMBLE(TABLE vitals, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY patient_id, window_start, window_end"
+        ),
+        "p1 1 n=0
+         p1 2 n=1
+         p2 3 n=5
+         p2 4 n=6
+         p3 5
+         p1 61 n=7",
+        expect![[r#"
+            p2 | 5.5000
+            p3 | -
+            p1 | 7.0000
+            failed -1: could not evaluate avg(CASE WHEN n = 0 THEN 99999999999999999999999999999999999999 ELSE n END)
+        "#]],
+    );
+}
