@@ -17,7 +17,8 @@ use std::sync::LazyLock;
 use arrow::array::timezone::Tz;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
-    ObjectName, Query, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut,
+    NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select, SelectItem, Spanned, Value, VisitMut, VisitorMut, WindowFrameBound,
+    WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -130,6 +131,11 @@ impl VisitorMut for Spelling {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = window {
+                up_to_the_row(spec);
+            }
+        }
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
                 && is_spelled(expr)
@@ -161,6 +167,22 @@ fn fetch(query: &mut Query) {
         None => query.limit_clause = Some(LimitClause::LimitOffset { limit, offset: None, limit_by: Vec::new() }),
         Some(LimitClause::LimitOffset { limit: none @ None, .. }) => *none = limit,
         Some(_) => query.fetch = Some(fetch),
+    }
+}
+
+/// A frame that ends nothing behind its row ends with it.
+fn up_to_the_row(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    if matches!(&frame.end_bound, Some(WindowFrameBound::Following(Some(by))) if is_nothing(by)) {
+        frame.end_bound = Some(WindowFrameBound::CurrentRow);
+    }
+}
+
+fn is_nothing(by: &Expr) -> bool {
+    match by {
+        Expr::Value(value) => value.to_string() == "0",
+        Expr::Interval(interval) => interval.value.to_string() == "'0'",
+        _ => false,
     }
 }
 
@@ -197,10 +219,15 @@ fn name_of(call: &Function) -> Option<String> {
 /// What stands for an expression, where something else does.
 fn ours(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
     match expr {
-        Expr::Function(call) => match name_of(call) {
-            Some(name) => of_call(&name, call),
-            None => Ok(None),
-        },
+        Expr::Function(call) => {
+            if let Some(WindowType::WindowSpec(spec)) = &mut call.over {
+                up_to_the_row(spec);
+            }
+            match name_of(call) {
+                Some(name) => of_call(&name, call),
+                None => Ok(None),
+            }
+        }
         Expr::Floor { expr, field } => {
             Ok(unit_of(field).map(|unit| filled(&template("date_trunc($2, $1)"), &[expr.as_ref().clone(), unit])))
         }

@@ -182,3 +182,13 @@ fn a_column_is_called_as_it_was_written() {
     };
     assert_eq!(select.query.to_string(), "SELECT (a % 3) AS \"mod(a, 3)\", (date_part('year', ts)) AS \"year(ts)\", b % 2 FROM s LIMIT 3");
 }
+
+#[test]
+fn a_frame_that_ends_nothing_behind_its_row_ends_with_it() {
+    let text = "SELECT sum(a) OVER (ORDER BY ts ROWS BETWEEN 1 PRECEDING AND 0 FOLLOWING), max(a) OVER w, min(a) OVER (ORDER BY ts \
+                ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM s WINDOW w AS (ORDER BY ts RANGE BETWEEN INTERVAL '1' SECOND PRECEDING AND \
+                INTERVAL '0' SECOND FOLLOWING)";
+    let Statement::Select(select) = parse_statement(text).unwrap().statement else { panic!() };
+    let ends = text.replace("0 FOLLOWING", "CURRENT ROW").replace("INTERVAL '0' SECOND FOLLOWING", "CURRENT ROW");
+    assert_eq!(select.query.to_string(), ends);
+}
