@@ -297,10 +297,14 @@ mod tests {
         }
     }
 
-    /// A column as one sees it, doubles by their bits.
+    /// A column as one sees it, doubles by their bits; of what is no number there is one, whose sign says nothing: it is that of whichever operand
+    /// the compiler has put first.
     fn seen(column: &ArrayRef) -> Vec<Option<u64>> {
         let bits: Vec<u64> = match column.data_type() {
-            DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().map(|value| value.to_bits()).collect(),
+            DataType::Float64 => {
+                let bits = |value: &f64| if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+                column.as_primitive::<Float64Type>().values().iter().map(bits).collect()
+            }
             DataType::Int64 => column.as_primitive::<Int64Type>().values().iter().map(|value| value.cast_unsigned()).collect(),
             DataType::UInt64 => column.as_primitive::<UInt64Type>().values().to_vec(),
             other => panic!("{other}"),
