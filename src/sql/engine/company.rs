@@ -222,7 +222,6 @@ impl Engine {
             && let Err(error) = self.launch(entry).await
         {
             tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "could not start what another process has created");
-            self.note_unstarted(entry, &error);
         }
     }
 

@@ -62,7 +62,6 @@ impl Engine {
         for entry in &readers {
             if let Err(error) = self.launch(entry).await {
                 tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "a query cannot go on");
-                self.note_unstarted(entry, &error);
             }
         }
     }

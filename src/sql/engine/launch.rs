@@ -131,9 +131,9 @@ impl Engine {
         self.feeds.lock().retain(|(name, _), _| name != stream);
     }
 
-    /// Starts a query or alert from its last checkpoint, or from that of an older version: where it stood is kept, and the
+    /// Starts it from its last checkpoint, or from that of an older version: where it stood is kept, and the
     /// state where it fits, else it is made again.
-    pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
+    pub(super) async fn try_launch(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
         let select = match &*entry.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select,
             Statement::CreateAlert(a) => &a.select,
@@ -164,22 +164,6 @@ impl Engine {
         }
         self.running.lock().insert(entry.name.clone(), running);
         Ok(())
-    }
-
-    /// A query that could not be started is still there, and says why.
-    pub(super) fn note_unstarted(&self, entry: &Arc<Entry>, error: &SqlError) {
-        let topic = TopicName::new("unknown").expect("a constant name");
-        let input = |name: &Name| RunningInput { stream: name.text.clone(), topic: topic.clone(), partitions: 0 };
-        let failed = Watched::failed(error.message.clone());
-        let running = Running {
-            entry: Arc::clone(entry),
-            inputs: entry.reads().iter().map(input).collect(),
-            sink: entry.writes().unwrap_or_default().to_owned(),
-            tasks: vec![failed],
-            phases: None,
-            budget: StateBudget::new(&entry.name, self.state_max(entry)),
-        };
-        self.running.lock().insert(entry.name.clone(), running);
     }
 
     /// Stops a query or alert, with a last commit and a snapshot; what it leaves stays.
@@ -378,7 +362,7 @@ impl Engine {
     }
 
     /// How many bytes of state a query or alert may hold: what it says, else what the node says.
-    fn state_max(&self, entry: &Entry) -> Option<u64> {
+    pub(super) fn state_max(&self, entry: &Entry) -> Option<u64> {
         let said = match &*entry.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => q.options.state_max,
             Statement::CreateAlert(a) => a.options.state_max,

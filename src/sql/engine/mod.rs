@@ -22,6 +22,7 @@ mod status;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod unstarted;
 mod views;
 mod why;
 
@@ -193,7 +194,6 @@ impl Engine {
             if let Err(error) = engine.launch(&entry).await {
                 // Its statement was right once; it is shown as failed, and the others run.
                 tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "could not start a query");
-                engine.note_unstarted(&entry, &error);
             }
         }
         let followers = engine.join_company().await?;

@@ -173,38 +173,43 @@ impl Engine {
 
     /// Whether a new version in two phases can go on where the old one stands; asked before anything is written.
     pub(super) async fn check_phases(&self, entry: &Entry, planned: &Planned) -> Result<(), SqlError> {
-        let sharing = self.check_plans(entry, planned).await?;
+        let sharing = self.check_partitions(entry, planned).await?;
         let (there, wanted) = (self.targets_of(entry, &sharing).await?, sharing.targets);
-        if there == wanted {
-            return Ok(());
+        if there != wanted {
+            return Err(refused(
+                entry,
+                &format!("shares its groups out among {there} tasks, and its results now go to {wanted} partitions"),
+            ));
         }
-        Err(refused(entry, &format!("shares its groups out among {there} tasks, and its results now go to {wanted} partitions")))
-    }
-
-    /// The same for whoever starts it, whatever has become of the topic of its results meanwhile; and how its groups are shared out.
-    async fn check_plans(&self, entry: &Entry, planned: &Planned) -> Result<Sharing, SqlError> {
-        if self.ran_whole(entry).await? {
-            return Err(refused(entry, "did not run in two phases before"));
-        }
-        let [first, second] = entry.phase_owners();
-        let count = planned.partitions();
-        let sharing = self.sharing(entry, planned).await?;
-        let Some(there) = self.partitions_of(&checkpoint_topic(&first)).await? else { return Ok(sharing) };
-        if there != count {
-            return Err(refused(entry, &format!("was started over {there} partitions, and its stream has {count}")));
-        }
-        let plans = fingerprints(&planned.plan, count, &sharing.by, self.targets_of(entry, &sharing).await?);
-        for (owner, plan) in [first, second].into_iter().zip(plans) {
-            let task = TaskId { owner: owner.as_str().into(), index: 0 };
+        let plans = fingerprints(&planned.plan, planned.partitions(), &sharing.by, there);
+        for (owner, plan) in entry.phase_owners().into_iter().zip(plans) {
             if self.partitions_of(&checkpoint_topic(&owner)).await?.is_none() {
                 continue;
             }
+            let task = TaskId { owner: owner.as_str().into(), index: 0 };
             let before = plan_of(self.bus.as_ref(), &task).await.map_err(|e| SqlError::new(Code::Storage, e.to_string()))?;
             if before.is_some_and(|before| before != plan) {
                 return Err(refused(entry, "runs in two phases and would go by another plan"));
             }
         }
-        Ok(sharing)
+        Ok(())
+    }
+
+    /// The same for whoever starts it, whatever has become of the topic of its results meanwhile; and how its groups are shared out. That
+    /// another plan does not go on is each task's to say, by its checkpoint.
+    async fn check_partitions(&self, entry: &Entry, planned: &Planned) -> Result<Sharing, SqlError> {
+        if self.ran_whole(entry).await? {
+            return Err(refused(entry, "did not run in two phases before"));
+        }
+        let [first, _] = entry.phase_owners();
+        let count = planned.partitions();
+        let sharing = self.sharing(entry, planned).await?;
+        match self.partitions_of(&checkpoint_topic(&first)).await? {
+            Some(there) if there != count => {
+                Err(refused(entry, &format!("was started over {there} partitions, and its stream has {count}")))
+            }
+            _ => Ok(sharing),
+        }
     }
 
     /// How the groups are to be shared out, by where the results go.
@@ -245,7 +250,7 @@ impl Engine {
         sink: MakeSink,
         budget: &Arc<StateBudget>,
     ) -> Result<Tasks, SqlError> {
-        let sharing = self.check_plans(entry, &planned).await?;
+        let sharing = self.check_partitions(entry, &planned).await?;
         let count = planned.partitions();
         let input = planned.inputs[0].clone();
         let topics = self.make_topics(entry, &planned, &sharing).await?;

@@ -194,7 +194,6 @@ impl Engine {
         let mut failed = Vec::new();
         for user in &users {
             if let Err(error) = self.launch(user).await {
-                self.note_unstarted(user, &error);
                 failed.push(format!("{} \"{}\" ({})", user.kind.word(), user.name, error.message));
             }
         }
@@ -266,10 +265,7 @@ impl Engine {
         {
             // Whatever it failed of may have been mended.
             self.halt(&entry.name).await;
-            if let Err(error) = self.launch(entry).await {
-                self.note_unstarted(entry, &error);
-                return Err(error);
-            }
+            self.launch(entry).await?;
             self.await_opened(&entry.name).await;
             return Ok(Outcome::Done(format!("{} \"{}\" is tried again", entry.kind.word(), entry.name)));
         }

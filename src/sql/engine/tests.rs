@@ -28,6 +28,7 @@ mod replace;
 mod savepoints;
 mod slips;
 mod spill;
+mod unstarted;
 mod views;
 mod watched;
 

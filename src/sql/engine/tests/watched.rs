@@ -7,6 +7,10 @@ use crate::bus::{BusError, BusFuture, Committer, Reader, TaskId, TopicSpec};
 
 /// What a test does about it.
 pub(super) trait Watch: Send + Sync + 'static {
+    /// Somebody asks what there is.
+    fn asked(&self) -> Result<(), BusError> {
+        Ok(())
+    }
     /// Something has been written, or a writer taken over.
     fn is_done(&self) {}
     /// A partition has been opened.
@@ -31,7 +35,10 @@ impl<W: Watch> Watched<W> {
 
 impl<W: Watch> Bus for Watched<W> {
     fn partitions<'a>(&'a self, topic: &'a TopicName) -> BusFuture<'a, Option<i32>> {
-        self.log.partitions(topic)
+        Box::pin(async move {
+            self.by.asked()?;
+            self.log.partitions(topic).await
+        })
     }
     fn ensure_topic<'a>(&'a self, topic: &'a TopicName, spec: &'a TopicSpec) -> BusFuture<'a, i32> {
         Box::pin(self.then_tell(self.log.ensure_topic(topic, spec)))

@@ -162,7 +162,7 @@ fn sums_and_averages_of_long_decimals_that_do_not_fit_fail_their_group_alone() {
             p2 | 5.5000
             p3 | -
             p1 | 7.0000
-            failed -1: could not evaluate avg(CASE WHEN n = 0 THEN 99999999999999999999999999999999999999 ELSE n END)
+            failed -1: could not evaluate avg(CASE WHEN n = 0 THEN 99999999999999999999999999999999999999 ELSE n END): a value that cannot be cast
         "#]],
     );
 }

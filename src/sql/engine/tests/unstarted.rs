@@ -1,0 +1,74 @@
+//! What could not be started while the log did not answer runs once it does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::replace::{reading, run};
+use super::watched::{Watch, Watched};
+use super::*;
+use crate::bus::BusError;
+
+const STREAM: &str = "CREATE STREAM v (p VARCHAR NOT NULL, x BIGINT, ts TIMESTAMP(3) NOT NULL, WATERMARK FOR ts AS ts)
+    WITH ('topic' = 'v', 'partitions' = '1', 'key' = 'p');";
+
+/// Answers nothing while it is away.
+#[derive(Default)]
+struct Away(AtomicBool);
+
+impl Watch for Away {
+    fn asked(&self) -> Result<(), BusError> {
+        if self.0.load(Ordering::SeqCst) { Err(BusError::Retriable("no broker answers".to_owned())) } else { Ok(()) }
+    }
+}
+
+async fn until(bench: &Bench, name: &str, fits: impl Fn(&QueryState, &str) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let statuses = bench.engine.statuses().await;
+        let status = statuses.iter().find(|status| status.name == name).expect("it is there");
+        if fits(&status.state, status.error.as_deref().unwrap_or_default()) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_started_while_the_log_did_not_answer_is_started_once() {
+    let broker = TestDisk::default().broker().await;
+    let away = Arc::new(Away::default());
+    let open = async || {
+        let log = Watched { log: EmbeddedBus::new(Arc::clone(&broker)), by: Arc::clone(&away) };
+        Bench::through(Arc::clone(&broker), Arc::new(log), tokio::runtime::Handle::current(), None, Clock::system()).await
+    };
+    let bench = open().await;
+    run(&bench, STREAM).await.unwrap();
+    for name in ["one", "two", "gone"] {
+        run(&bench, &format!("CREATE QUERY {name} AS INSERT INTO o_{name} SELECT p, x FROM v;")).await.unwrap();
+    }
+    bench.write_keyed("v", 0, &[reading("a", 1, 0)]).await;
+    bench.values("o_one", 1).await;
+    bench.engine.close().await;
+
+    away.0.store(true, Ordering::SeqCst);
+    let bench = open().await;
+    for name in ["one", "two", "gone"] {
+        until(&bench, name, |state, error| {
+            *state == QueryState::Failed && error.contains("no broker answers") && error.ends_with("trying again")
+        })
+        .await;
+    }
+    // It stays away for longer than the first time that it is tried again.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    away.0.store(false, Ordering::SeqCst);
+    run(&bench, "DROP QUERY gone").await.unwrap();
+    for name in ["one", "two"] {
+        until(&bench, name, |state, _| *state == QueryState::Running).await;
+    }
+    bench.write_keyed("v", 0, &[reading("a", 2, 1)]).await;
+    for name in ["o_one", "o_two"] {
+        assert_eq!(bench.values(name, 2).await.len(), 2, "each row once");
+    }
+    assert_eq!(bench.engine.statuses().await.len(), 2, "what was dropped meanwhile is not started");
+    bench.engine.close().await;
+}
