@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::{said, told, told_code};
 use super::settings::KafkaTerms;
 use super::shares::Shares;
-use super::transaction::{Deliveries, Ends, Landed, Parcel, Pauses, Rider, STEP, abort, end, landed, send_all, settle};
+use super::transaction::{Deliveries, Ends, Landed, Parcel, Rider, STEP, abort, end, landed, send_all, settle};
 use crate::bus::{BusError, TaskId};
 use crate::record::{Offset, TopicPartition};
 
@@ -388,11 +388,11 @@ impl Worker {
         // A client that knows no broker yet when it looks for its coordinator looks again half a second later: it gets to know one first. Where it
         // does not, the next step says why.
         drop(producer.client().fetch_metadata(Some(&format!("{}.lanes", self.terms.application_id)), STEP));
-        let (begun, mut pauses) = (Instant::now(), Pauses::default());
+        let begun = Instant::now();
         loop {
             match producer.init_transactions(STEP) {
                 Ok(()) => break,
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < PATIENCE => pauses.listen(&producer),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < PATIENCE => producer.poll(Duration::ZERO),
                 Err(error) => return Err(told(&format!("could not take over transactional id {id}"), &error)),
             }
         }

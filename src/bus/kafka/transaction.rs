@@ -20,10 +20,6 @@ use super::settings::Context;
 use crate::bus::{BusError, TaskId};
 use crate::record::{Batch, BatchError, Offset, RecordRef, TopicPartition};
 
-/// How long nothing is asked of a client that had nothing new to tell: twice as long each time, up to ..
-const PAUSE: Duration = Duration::from_micros(50);
-/// .. this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 /// How long one request to the transaction's coordinator may take before it is asked again.
 pub(super) const STEP: Duration = Duration::from_secs(5);
 
@@ -93,7 +89,7 @@ fn send(
     deadline: Instant,
 ) -> Result<(), KafkaError> {
     let mut one: BaseRecord<'_, [u8], [u8], usize> = record_of(parcel, record, mark)?;
-    let (mut until, mut pauses) = (None, Pauses::default());
+    let mut until = None;
     loop {
         match producer.send(one) {
             Ok(()) => return Ok(()),
@@ -105,11 +101,11 @@ fn send(
                 if until.is_none_or(|until| Instant::now() >= until) {
                     return Err(error);
                 }
-                pauses.listen(producer);
+                producer.poll(Duration::from_millis(1));
                 one = back;
             }
             Err((KafkaError::MessageProduction(Code::QueueFull), back)) if Instant::now() < deadline => {
-                pauses.listen(producer);
+                producer.poll(Duration::from_millis(1));
                 one = back;
             }
             Err((error, _)) => return Err(error),
@@ -150,55 +146,23 @@ fn is_there(producer: &BaseProducer<Deliveries>, parcel: &Parcel) -> bool {
 
 /// Waits until every record queued is acknowledged, or given up. librdkafka's own flush sleeps in steps that are longer than a commit takes.
 pub(super) fn settle(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
-    let mut pauses = Pauses::default();
     while producer.in_flight_count() > 0 {
         if Instant::now() >= deadline {
             return Err(KafkaError::Flush(Code::OperationTimedOut));
         }
-        pauses.listen(producer);
+        producer.poll(Duration::from_millis(1));
     }
     Ok(())
 }
 
-/// Listening to a client that may have nothing to tell for a while. Its own waiting is in whole milliseconds, and what is left of one is
-/// spent asking without a pause: a commit that waits for its brokers would take a processor of its own.
-#[derive(Default)]
-pub(super) struct Pauses {
-    last: Duration,
-}
-
-impl Pauses {
-    /// Takes what the client has to tell; where that was nothing, pauses.
-    pub(super) fn listen(&mut self, producer: &BaseProducer<Deliveries>) {
-        let first = producer.in_flight_count();
-        let mut before = first;
-        loop {
-            producer.poll(Duration::ZERO);
-            let left = producer.in_flight_count();
-            if left >= before {
-                break;
-            }
-            before = left;
-        }
-        if before < first {
-            self.last = Duration::ZERO;
-        } else {
-            self.last = (self.last * 2).clamp(PAUSE, LONGEST_PAUSE);
-            std::thread::sleep(self.last);
-        }
-    }
-}
-
 /// Ends the transaction for good; asks again where the coordinator does not answer.
 pub(super) fn end(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
-    let mut pauses = Pauses::default();
     loop {
         match producer.commit_transaction(STEP) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() && Instant::now() < deadline => {}
             Err(KafkaError::Flush(_)) if Instant::now() < deadline => {}
             ended => return ended,
         }
-        pauses.listen(producer);
     }
 }
 
@@ -206,12 +170,11 @@ pub(super) fn end(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Res
 pub(super) fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
     // Where the time for the commit is spent, the abort still gets some.
     let deadline = deadline.max(Instant::now() + STEP);
-    let mut pauses = Pauses::default();
     loop {
         // What was still queued is told as undelivered, and someone has to listen for the abort to go on: short steps.
         match producer.abort_transaction(Duration::from_millis(200)) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
-                pauses.listen(producer);
+                producer.poll(Duration::from_millis(5));
             }
             ended => return ended,
         }
