@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """contract.py [--tls]: starts an Apache Kafka and runs the stories of src/bus/contract.rs, and those of take-overs, over it; with --tls over
 TLS and a password (SASL_SSL, SCRAM-SHA-512), in a build with the feature kafka-tls, which needs perl. CARGO names another cargo."""
-import os, shlex, shutil, subprocess, sys, tempfile
+import os, shlex, shutil, signal, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "differential"))
 import apache
 
+LONGEST_S = 900
 # One broker: what is kept three times elsewhere is kept once. Segments and clean-up as they come.
 SETTINGS = {"offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1,
     "offsets.topic.num.partitions": 1, "transaction.state.log.num.partitions": 4, "auto.create.topics.enable": "false"}
@@ -25,7 +26,13 @@ def main(tls):
         with open(where["KAFKA_CLIENT"], "w") as f: f.writelines(f"{k}={v}\n" for k, v in secrets.of_client().items())
     try:
         kafka.start()
-        failed = subprocess.run([*test, "--", "bus::kafka::tests", "--ignored", "--test-threads", "4"], cwd=tree, env={**os.environ, **where}).returncode
+        stories = [*test, "--", "bus::kafka::tests", "--ignored", "--test-threads", "4"]
+        running = subprocess.Popen(stories, cwd=tree, env={**os.environ, **where}, start_new_session=True)
+        try: failed = running.wait(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            print(f"the stories have not come to their end within {LONGEST_S} s")
+            os.killpg(running.pid, signal.SIGKILL)
+            failed = running.wait()
     finally:
         kafka.stop()
     if not failed: shutil.rmtree(folder)

@@ -17,9 +17,10 @@ use rdkafka::producer::{BaseProducer, Producer};
 use tokio::sync::{oneshot, watch};
 
 use super::error::{said, told, told_code};
+use super::sending::{Parcel, Pauses, STEP};
 use super::settings::KafkaTerms;
 use super::shares::Shares;
-use super::transaction::{Deliveries, Ends, Landed, Parcel, Rider, STEP, abort, end, landed, send_all, settle};
+use super::transaction::{Deliveries, Ends, Landed, Rider, abort, end, landed, send_all, settle};
 use crate::bus::{BusError, TaskId};
 use crate::record::{Offset, TopicPartition};
 
@@ -388,11 +389,11 @@ impl Worker {
         // A client that knows no broker yet when it looks for its coordinator looks again half a second later: it gets to know one first. Where it
         // does not, the next step says why.
         drop(producer.client().fetch_metadata(Some(&format!("{}.lanes", self.terms.application_id)), STEP));
-        let begun = Instant::now();
+        let (begun, mut pauses) = (Instant::now(), Pauses::default());
         loop {
             match producer.init_transactions(STEP) {
                 Ok(()) => break,
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < PATIENCE => producer.poll(Duration::ZERO),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && begun.elapsed() < PATIENCE => pauses.listen(&producer),
                 Err(error) => return Err(told(&format!("could not take over transactional id {id}"), &error)),
             }
         }
@@ -412,25 +413,16 @@ impl Worker {
         if self.which == Which::Own {
             self.stand().map_err(Failure::Gone)?;
         }
-        let mut marks = Vec::with_capacity(riders.len());
         let Some(producer) = self.producer.as_ref() else { return Err(Failure::Fenced) };
         producer.context().clear();
         let deadline = Instant::now() + PATIENCE;
-        let mut written = producer.begin_transaction();
-        for rider in riders {
-            if written.is_err() {
-                break;
-            }
-            let first = self.next_mark + 1;
-            written = send_all(producer, rider, &mut self.next_mark, deadline);
-            marks.push(first);
-        }
-        let ended = written.and_then(|()| {
+        let written = producer.begin_transaction().and_then(|()| send_all(producer, riders, &mut self.next_mark, deadline));
+        let ended = written.and_then(|marks| {
             settle(producer, deadline)?;
-            end(producer, deadline)
+            end(producer, deadline).map(|()| marks)
         });
         match ended {
-            Ok(()) => {
+            Ok(marks) => {
                 let offsets = producer.context();
                 Ok(riders.iter().zip(marks).map(|(rider, mark)| landed(rider, mark, offsets)).collect())
             }

@@ -75,6 +75,7 @@ mod namesake;
 pub mod properties;
 mod reader;
 mod roster;
+mod sending;
 mod settings;
 mod shares;
 #[cfg(test)]
@@ -98,8 +99,8 @@ use self::group::Group;
 use self::lane::{Lane, Lanes, MOST, Which};
 use self::reader::Readers;
 use self::roster::Roster;
+use self::sending::Parcel;
 use self::shares::Shares;
-use self::transaction::Parcel;
 use super::{
     Bus, BusError, BusFuture, Commit, Committer, Company, CompanyFuture, FailedFuture, Reader, Shift, TaskId, TopicBatch, TopicSpec,
     Whereabouts, checkpoint_topic,
@@ -417,7 +418,7 @@ impl Committer for KafkaCommitter {
             if !is_holder || !self.shares.holds(Which::of_task(self.task.index)) {
                 return Err(BusError::Fenced(self.task.clone()));
             }
-            self.ahead.hand_over(&parcels(&self.cluster, outputs), &self.way).await
+            self.ahead.hand_over(parcels(&self.cluster, outputs), &self.way).await
         })
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::Cluster;
 use super::lane::{Lanes, Which};
 use super::reader::Readers;
-use super::transaction::Parcel;
+use super::sending::Parcel;
 use crate::bus::{BusError, Reader};
 use crate::record::{Batch, BatchBuilder, Offset, TopicPartition};
 use crate::time::Clock;

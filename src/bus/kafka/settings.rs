@@ -15,9 +15,12 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::error::said;
+use super::sending::{LOAD_BYTES, LOAD_RECORDS};
 use crate::bus::BusError;
 use crate::record::{Offset, TopicName};
 
+/// How long the first record of a request waits for those handed over with it: less than a transaction needs to register its partitions.
+const LINGER_MS: &str = "5";
 /// Settings of the client that exactly-once and the seam rest on.
 const OURS: [&str; 22] = [
     "bootstrap.servers",
@@ -179,7 +182,10 @@ impl KafkaTerms {
     /// A producer whose records count once however often they are sent.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
-        config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
+        config.set("enable.idempotence", "true").set("acks", "all");
+        // What is handed over at once goes out at once, and in one request; see `sending`.
+        let (records, bytes) = (LOAD_RECORDS.to_string(), LOAD_BYTES.to_string());
+        config.set("linger.ms", LINGER_MS).set("batch.num.messages", records).set("batch.size", bytes);
         // What a commit may hold is bounded by the tasks, in bytes.
         config.set("queue.buffering.max.messages", "0").set("queue.buffering.max.kbytes", "1048576");
         self.finish(config)

@@ -10,31 +10,17 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::util::IntoOpaque;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use tokio::sync::oneshot;
 
-use super::error::is_missing;
+use super::sending::{Load, Parcel, Pauses, STEP, send, unreadable};
 use super::settings::Context;
 use crate::bus::{BusError, TaskId};
-use crate::record::{Batch, BatchError, Offset, RecordRef, TopicPartition};
-
-/// How long one request to the transaction's coordinator may take before it is asked again.
-pub(super) const STEP: Duration = Duration::from_secs(5);
+use crate::record::{Offset, TopicPartition};
 
 /// Offsets behind what was written.
 pub(super) type Ends = Vec<(TopicPartition, Offset)>;
-
-/// Records for one partition, as the cluster knows it.
-pub(super) struct Parcel {
-    /// The topic's name on the cluster.
-    pub(super) topic: String,
-    /// Where to, in the engine's words.
-    pub(super) to: TopicPartition,
-    /// What.
-    pub(super) batch: Batch,
-}
 
 /// One commit, or one append.
 pub(super) struct Rider {
@@ -64,105 +50,90 @@ impl Rider {
     }
 }
 
-/// Queues everything of a rider. Which records' offsets are wanted is told by their marks: of a checkpoint the first, of an append's
-/// parcels the last.
-pub(super) fn send_all(producer: &BaseProducer<Deliveries>, rider: &Rider, mark: &mut usize, deadline: Instant) -> Result<(), KafkaError> {
-    let unreadable = |_: BatchError| KafkaError::MessageProduction(Code::BadMessage);
-    for (parcel, of_checkpoint) in rider.outputs.iter().map(|p| (p, false)).chain(rider.checkpoint.iter().map(|p| (p, true))) {
-        let records = parcel.batch.records().map_err(unreadable)?;
-        let last = parcel.batch.header().count - 1;
-        *mark += 1;
-        for (index, record) in records.iter().enumerate() {
-            let record = record.map_err(unreadable)?;
-            let wanted = if of_checkpoint { index == 0 } else { index as i32 == last };
-            send(producer, parcel, &record, if wanted { *mark } else { 0 }, deadline)?;
-        }
-    }
-    Ok(())
-}
-
-fn send(
-    producer: &BaseProducer<Deliveries>,
-    parcel: &Parcel,
-    record: &RecordRef<'_>,
-    mark: usize,
-    deadline: Instant,
-) -> Result<(), KafkaError> {
-    let mut one: BaseRecord<'_, [u8], [u8], usize> = record_of(parcel, record, mark)?;
-    let mut until = None;
-    loop {
-        match producer.send(one) {
-            Ok(()) => return Ok(()),
-            // The topic may have grown, and the client not have heard of it.
-            Err((error, back)) if is_missing(&error) => {
-                if until.is_none() && is_there(producer, parcel) {
-                    until = Some(Instant::now() + STEP);
-                }
-                if until.is_none_or(|until| Instant::now() >= until) {
-                    return Err(error);
-                }
-                producer.poll(Duration::from_millis(1));
-                one = back;
-            }
-            Err((KafkaError::MessageProduction(Code::QueueFull), back)) if Instant::now() < deadline => {
-                producer.poll(Duration::from_millis(1));
-                one = back;
-            }
-            Err((error, _)) => return Err(error),
-        }
-    }
-}
-
-/// A record as librdkafka takes it; `mark` comes back with its delivery.
-pub(super) fn record_of<'a, M: IntoOpaque>(
+/// What of a parcel is not sent yet.
+struct Rest<'a> {
     parcel: &'a Parcel,
-    record: &RecordRef<'a>,
-    mark: M,
-) -> Result<BaseRecord<'a, [u8], [u8], M>, KafkaError> {
-    let mut one: BaseRecord<'_, [u8], [u8], M> =
-        BaseRecord::with_opaque_to(&parcel.topic, mark).partition(parcel.to.partition.0).timestamp(record.timestamp);
-    one.key = record.key;
-    one.payload = record.value;
-    let mut headers = record.headers().peekable();
-    if headers.peek().is_some() {
-        let mut all = OwnedHeaders::new();
-        for header in headers {
-            let (key, value) = header.map_err(|_| KafkaError::MessageProduction(Code::BadMessage))?;
-            all = all.insert(Header { key: &String::from_utf8_lossy(key), value });
-        }
-        one.headers = Some(all);
-    }
-    Ok(one)
+    /// How many of its records are.
+    sent: usize,
+    /// The record whose offset is wanted.
+    wanted: usize,
+    /// The mark it gets.
+    mark: usize,
 }
 
-/// Whether the cluster has the partition; asking makes the client know it too.
-fn is_there(producer: &BaseProducer<Deliveries>, parcel: &Parcel) -> bool {
-    let known = producer.client().fetch_metadata(Some(&parcel.topic), STEP);
-    known.is_ok_and(|known| {
-        let mut topics = known.topics().iter().filter(|topic| topic.name() == parcel.topic);
-        topics.any(|topic| topic.partitions().len() as i32 > parcel.to.partition.0)
-    })
+/// Sends everything of these riders, all but the last of each partition also acknowledged, and tells the first mark of each. Which records'
+/// offsets are wanted is told by their marks: of a checkpoint the first, of an append's parcels the last.
+pub(super) fn send_all(
+    producer: &BaseProducer<Deliveries>,
+    riders: &[Rider],
+    mark: &mut usize,
+    deadline: Instant,
+) -> Result<Vec<usize>, KafkaError> {
+    let (mut firsts, mut left) = (Vec::with_capacity(riders.len()), Vec::new());
+    for rider in riders {
+        firsts.push(*mark + 1);
+        for (parcel, of_checkpoint) in rider.outputs.iter().map(|p| (p, false)).chain(rider.checkpoint.iter().map(|p| (p, true))) {
+            *mark += 1;
+            let wanted = if of_checkpoint { 0 } else { parcel.batch.header().count as usize - 1 };
+            left.push(Rest { parcel, sent: 0, wanted, mark: *mark });
+        }
+    }
+    loop {
+        left = send_what_fits(producer, left, deadline)?;
+        if left.is_empty() {
+            return Ok(firsts);
+        }
+        settle(producer, deadline)?;
+    }
+}
+
+/// Sends of each partition what goes into one request, in order; what does not comes back.
+fn send_what_fits<'a>(producer: &BaseProducer<Deliveries>, parcels: Vec<Rest<'a>>, deadline: Instant) -> Result<Vec<Rest<'a>>, KafkaError> {
+    let mut loads: HashMap<&TopicPartition, Load> = HashMap::with_capacity(parcels.len());
+    let mut left = Vec::new();
+    for mut rest in parcels {
+        let load = loads.entry(&rest.parcel.to).or_default();
+        if !load.is_full() {
+            let records = rest.parcel.batch.records().map_err(unreadable)?;
+            for record in records.iter().skip(rest.sent) {
+                let record = record.map_err(unreadable)?;
+                if !load.takes(&record) {
+                    break;
+                }
+                let mark = if rest.sent == rest.wanted { rest.mark } else { 0 };
+                send(producer, rest.parcel, &record, mark, deadline)?;
+                rest.sent += 1;
+            }
+        }
+        if load.is_full() {
+            left.push(rest);
+        }
+    }
+    Ok(left)
 }
 
 /// Waits until every record queued is acknowledged, or given up. librdkafka's own flush sleeps in steps that are longer than a commit takes.
 pub(super) fn settle(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
+    let mut pauses = Pauses::default();
     while producer.in_flight_count() > 0 {
         if Instant::now() >= deadline {
             return Err(KafkaError::Flush(Code::OperationTimedOut));
         }
-        producer.poll(Duration::from_millis(1));
+        pauses.listen(producer);
     }
     Ok(())
 }
 
 /// Ends the transaction for good; asks again where the coordinator does not answer.
 pub(super) fn end(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
+    let mut pauses = Pauses::default();
     loop {
         match producer.commit_transaction(STEP) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() && Instant::now() < deadline => {}
             Err(KafkaError::Flush(_)) if Instant::now() < deadline => {}
             ended => return ended,
         }
+        pauses.listen(producer);
     }
 }
 
@@ -170,11 +141,12 @@ pub(super) fn end(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Res
 pub(super) fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), KafkaError> {
     // Where the time for the commit is spent, the abort still gets some.
     let deadline = deadline.max(Instant::now() + STEP);
+    let mut pauses = Pauses::default();
     loop {
         // What was still queued is told as undelivered, and someone has to listen for the abort to go on: short steps.
         match producer.abort_transaction(Duration::from_millis(200)) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
-                producer.poll(Duration::from_millis(5));
+                pauses.listen(producer);
             }
             ended => return ended,
         }
