@@ -6,6 +6,7 @@
 
 mod doors;
 mod figures;
+mod log;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,10 +21,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::doors::Doors;
+use self::log::{may_pass, open_bus, patiently};
 use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
 use crate::broker::security::SecurityTerms;
 use crate::broker::{Broker, BrokerConfig};
-use crate::bus::{Bus, EmbeddedBus, KafkaBus, TopicBatch, TopicSpec, partition_for_key};
+use crate::bus::{Bus, TopicBatch, TopicSpec, partition_for_key};
 use crate::config::{Config, KafkaListener, Webhook};
 use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
 use crate::log::{Log, LogConfig, RealDisk};
@@ -195,20 +197,8 @@ impl Node {
         let http = crate::http::bind(config.http_listen).await.map_err(listen(config.http_listen, "--http"))?;
         let metrics = Metrics::new();
         let broker = open_broker(&config, clock).await?;
-        let bus: Arc<dyn Bus> = match config.kafka_cluster.clone() {
-            None => Arc::new(EmbeddedBus::new(Arc::clone(&broker))),
-            Some(mut terms) => {
-                if terms.process.is_empty() {
-                    terms.process = process_name(&config.data_dir)?;
-                }
-                let address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
-                terms.shown =
-                    format!("{} (http {address}{})", terms.process, host_name().map_or_else(String::new, |host| format!(" on {host}")));
-                tracing::info!(brokers = %terms.brokers, application_id = %terms.application_id, process = %terms.process, "joining the application on the Kafka cluster");
-                let opened = KafkaBus::open(terms).await;
-                Arc::new(opened.map_err(|e| inside("could not open the Kafka cluster")(e.to_string()))?)
-            }
-        };
+        let address = http.local_addr().map_err(|e| inside("no address")(e.to_string()))?;
+        let bus = open_bus(&config, &broker, address).await?;
         let membership = Membership(Arc::clone(&bus));
         let query_runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.engine_threads)
@@ -220,7 +210,8 @@ impl Node {
         let query_threads = QueryThreads(Some(query_runtime));
         let alerts = TopicName::new(ALERTS_TOPIC).expect("a constant name");
         let spec = TopicSpec { partitions: ALERT_PARTITIONS, configs: engine_topic_configs() };
-        let alert_partitions = bus.ensure_topic(&alerts, &spec).await.map_err(|e| inside("could not make topic alerts")(e.to_string()))?;
+        let alert_partitions = patiently(may_pass, || bus.ensure_topic(&alerts, &spec)).await;
+        let alert_partitions = alert_partitions.map_err(|e| inside("could not make topic alerts")(e.to_string()))?;
         let engine_options = EngineOptions {
             commit_interval: config.commit_interval,
             snapshot_interval: config.snapshot_interval,
@@ -231,11 +222,12 @@ impl Node {
             spilling: spilling(&config),
             delivery: config.delivery,
         };
-        let engine = Engine::open(Arc::clone(&bus), Arc::new(Rules { partitions: alert_partitions }), clock, query_handle, engine_options)
-            .await
-            .map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
+        let rules = Arc::new(Rules { partitions: alert_partitions });
+        let open = || Engine::open(Arc::clone(&bus), rules.clone(), clock, query_handle.clone(), engine_options.clone());
+        let engine = patiently(may_pass, open).await.map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
         for file in &files {
-            engine.apply(&file.text).await.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
+            let applied = patiently(SqlError::may_pass, || engine.apply(&file.text)).await;
+            applied.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
         }
         let notify = config.webhooks.keys().map(|name| (name.clone(), Arc::new(NotifyStats::default()))).collect();
         let inner = Arc::new(Inner {
@@ -438,27 +430,6 @@ impl Node {
 /// Topics that VitalSQL makes keep thirty days, counted from when a record was received.
 fn engine_topic_configs() -> BTreeMap<String, String> {
     BTreeMap::from([("retention.ms".to_owned(), "2592000000".to_owned())])
-}
-
-/// The name of the process on a cluster: made once, and kept in the data directory, which one process has to itself.
-fn process_name(dir: &std::path::Path) -> Result<String, NodeError> {
-    let path = dir.join("process");
-    let failed = |e: std::io::Error| NodeError::Data { dir: dir.to_owned(), why: format!("{}: {e}", path.display()) };
-    match std::fs::read_to_string(&path) {
-        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-    // A name that is lost in a crash of the machine costs nothing but a session's time.
-    std::fs::write(&path, &name).map_err(failed)?;
-    Ok(name)
-}
-
-/// What the machine calls itself, for people.
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// What SELECTs work in. Where nothing can be put on the disk they do without.

@@ -144,6 +144,12 @@ impl SqlError {
         Self { code, message: message.into(), place: None, hint: None, notes: Vec::new() }
     }
 
+    /// Whether it is the log that could not be asked, which may pass by itself.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.code == Code::Storage
+    }
+
     /// Text that is not a statement.
     pub fn syntax(message: impl Into<String>) -> Self {
         Self::new(Code::Syntax, message)

@@ -1,6 +1,6 @@
 //! Starting a query or alert: its topics, its feeds, its tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -156,10 +156,14 @@ impl Engine {
             budget: Arc::clone(&budget),
         };
         if !entry.paused {
-            let Tasks { all, phases } = self.tasks_of(entry, planned, sink, &budget).await?;
-            (running.tasks, running.phases) = (all, phases);
-            for stream in running.streams() {
-                self.hold_intake(&stream).await?;
+            let streams = running.streams();
+            self.hold_intakes(&streams).await?;
+            match self.tasks_of(entry, planned, sink, &budget).await {
+                Ok(Tasks { all, phases }) => (running.tasks, running.phases) = (all, phases),
+                Err(error) => {
+                    self.release_intakes(&streams).await;
+                    return Err(error);
+                }
             }
         }
         self.running.lock().insert(entry.name.clone(), running);
@@ -173,9 +177,7 @@ impl Engine {
             let held = running.tasks.iter().any(|t| !t.is_note());
             running.stop().await;
             if held {
-                for stream in running.streams() {
-                    self.release_intake(&stream).await;
-                }
+                self.release_intakes(&running.streams()).await;
             }
         }
     }
@@ -408,8 +410,27 @@ impl Engine {
         Ok(Letters { query: entry.name.clone(), source: stream.topic.clone(), late, failed })
     }
 
+    /// Holds the intakes of all these streams, or none.
+    async fn hold_intakes(self: &Arc<Self>, streams: &BTreeSet<String>) -> Result<(), SqlError> {
+        let mut held = BTreeSet::new();
+        for stream in streams {
+            if let Err(error) = self.hold_intake(stream).await {
+                self.release_intakes(&held).await;
+                return Err(error);
+            }
+            held.insert(stream.clone());
+        }
+        Ok(())
+    }
+
+    async fn release_intakes(&self, streams: &BTreeSet<String>) {
+        for stream in streams {
+            self.release_intake(stream).await;
+        }
+    }
+
     /// Starts a stream's intake with its first user.
-    pub(super) async fn hold_intake(self: &Arc<Self>, stream: &str) -> Result<(), SqlError> {
+    async fn hold_intake(self: &Arc<Self>, stream: &str) -> Result<(), SqlError> {
         if let Some(intake) = self.intakes.lock().get_mut(stream) {
             intake.users += 1;
             return Ok(());

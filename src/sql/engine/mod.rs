@@ -53,6 +53,7 @@ use crate::record::{Offset, PartitionId, TopicName, TopicPartition};
 use crate::stream::{Delivery, Feed, Spilling, StateBudget};
 use crate::time::Clock;
 use running::Watched;
+use unstarted::Unstarted;
 
 /// How long a CREATE waits for its tasks.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
@@ -149,6 +150,8 @@ pub struct Engine {
     followed: watch::Sender<i64>,
     /// What follows the others.
     followers: Mutex<Vec<JoinHandle<()>>>,
+    /// What is started once the log answers.
+    unstarted: Mutex<Unstarted>,
 }
 
 impl Engine {
@@ -180,6 +183,7 @@ impl Engine {
             writer: tokio::sync::Mutex::default(),
             followed: watch::Sender::new(upto.0),
             followers: Mutex::default(),
+            unstarted: Mutex::default(),
         });
         if engine.bus.company().is_none()
             && let Err(error) = engine.clear_torn().await
@@ -190,14 +194,14 @@ impl Engine {
             let catalog = engine.catalog.read();
             catalog.all_tasks().cloned().collect()
         };
-        for entry in entries {
-            if let Err(error) = engine.launch(&entry).await {
-                // Its statement was right once; it is shown as failed, and the others run.
-                tracing::error!(name = %entry.name, code = %error.code, reason = %error.message, "could not start a query");
+        engine.launch_all(&entries).await;
+        match engine.join_company().await {
+            Ok(followers) => *engine.followers.lock() = followers,
+            Err(error) => {
+                engine.close().await;
+                return Err(error);
             }
         }
-        let followers = engine.join_company().await?;
-        *engine.followers.lock() = followers;
         Ok(engine)
     }
 
@@ -281,6 +285,7 @@ impl Engine {
         for follower in std::mem::take(&mut *self.followers.lock()) {
             follower.abort();
         }
+        self.give_up_unstarted();
         let _one = self.change.lock().await;
         let all = std::mem::take(&mut *self.running.lock());
         let stops = all.into_values().map(|mut running| async move { running.stop().await });

@@ -143,6 +143,15 @@ impl Watched {
     }
 }
 
+impl Drop for Watched {
+    /// Ends the task where it stands: one whose start came to nothing must not go on unseen.
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
 /// Steps a task's operators from outside; answers once that is committed.
 pub async fn external(control: Option<mpsc::Sender<Control>>, body: String) -> Result<(), String> {
     let control = control.ok_or("it is not running")?;
@@ -321,4 +330,29 @@ fn panic_text(error: tokio::task::JoinError) -> String {
     let panic = error.into_panic();
     let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_nobody_holds_any_more_ends() {
+        let (begun, (alive, ended)) = (Arc::new(tokio::sync::Notify::new()), oneshot::channel::<()>());
+        let (opening, alive) = (Arc::clone(&begun), Arc::new(Mutex::new(Some(alive))));
+        let open: OpenTask = Arc::new(move || {
+            let (opening, alive) = (Arc::clone(&opening), alive.lock().take());
+            Box::pin(async move {
+                opening.notify_one();
+                std::future::pending::<()>().await;
+                drop(alive);
+                unreachable!("it waits for ever")
+            })
+        });
+        let turn: Turn = Arc::new(|| Box::pin(std::future::ready(Shift::for_good())));
+        let watched = Watched::start(&Handle::current(), "q[0]".to_owned(), Arc::default(), turn, open);
+        begun.notified().await;
+        drop(watched);
+        assert!(ended.await.is_err(), "what it held is dropped, and nothing was sent");
+    }
 }
