@@ -66,9 +66,9 @@ impl Cluster {
         name(&self.terms.application_id, topic)
     }
 
-    /// Asks through the first consumer, on a thread that may block.
+    /// Asks through a consumer that reads nothing, on a thread that may block.
     async fn ask<T: Send + 'static>(&self, work: impl FnOnce(&BaseConsumer<Context>) -> T + Send + 'static) -> Result<T, BusError> {
-        let consumer = self.readers.first();
+        let consumer = self.readers.asked();
         tokio::task::spawn_blocking(move || work(&consumer)).await.map_err(|e| BusError::Closed(e.to_string()))
     }
 

@@ -1,7 +1,8 @@
 //! Reading partitions: consumers that are shared, a queue for each reader, and who waits for what.
 //!
 //! Owns the consumers. Always: a consumer holds a partition at most once; what is read is committed, in offset order, and
-//! from where it was asked for; nobody waits by a timer. Called by [`super::KafkaBus`].
+//! from where it was asked for; nobody waits by a timer. The first consumer reads nothing: a broker answers what comes over a connection
+//! one after another, so that a question behind a fetch would wait as long as that waits for records. Called by [`super::KafkaBus`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +42,7 @@ struct Shared {
 pub(super) struct Readers {
     terms: Arc<KafkaTerms>,
     context: Context,
+    /// The first is asked, the others read.
     consumers: Mutex<Vec<Arc<Shared>>>,
     open: Mutex<BTreeMap<TopicPartition, Vec<Weak<Signal>>>>,
     stop: CancellationToken,
@@ -82,7 +84,7 @@ impl Readers {
     }
 
     /// The consumer that questions go through.
-    pub(super) fn first(&self) -> Arc<BaseConsumer<Context>> {
+    pub(super) fn asked(&self) -> Arc<BaseConsumer<Context>> {
         Arc::clone(&self.consumers.lock()[0].consumer)
     }
 
@@ -100,7 +102,7 @@ impl Readers {
     /// A consumer that does not hold this partition yet; now it does.
     fn hold(&self, of: &TopicPartition) -> Result<Arc<Shared>, BusError> {
         let mut consumers = self.consumers.lock();
-        if let Some(free) = consumers.iter().find(|shared| shared.held.lock().insert(of.clone())) {
+        if let Some(free) = consumers.iter().skip(1).find(|shared| shared.held.lock().insert(of.clone())) {
             return Ok(Arc::clone(free));
         }
         let fresh = self.consumer()?;
