@@ -165,7 +165,9 @@ impl Maker {
     /// Rows into a live pane: `columns` are the layout's expressions over exactly these rows.
     pub(in crate::stream) fn update(&self, live: &mut Live, columns: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
         let keys: Vec<ArrayRef> = self.layout.keys.iter().map(|place| ArrayRef::clone(&columns[*place])).collect();
-        live.number(&keys, rows)?;
+        // Other queries read the column too.
+        let shared = if let [only] = keys.as_slice() { grouping(only) } else { None };
+        live.number(&keys, rows, shared.as_deref())?;
         self.feed(&mut live.parts, columns, &live.numbers, live.groups)
     }
 
@@ -212,7 +214,7 @@ impl Maker {
     /// A frozen pane's groups into a live one.
     pub(in crate::stream) fn merge(&self, live: &mut Live, frozen: &Frozen) -> Result<(), StreamError> {
         let (keys, states) = frozen.columns.split_at_checked(self.key_count()).ok_or_else(|| misfit("its state has too few columns"))?;
-        live.number(keys, frozen.groups)?;
+        live.number(keys, frozen.groups, None)?;
         self.join(&mut live.parts, states, &live.numbers, live.groups)
     }
 
@@ -381,15 +383,14 @@ impl Named {
 }
 
 impl Live {
-    fn number(&mut self, keys: &[ArrayRef], rows: usize) -> Result<(), StreamError> {
+    fn number(&mut self, keys: &[ArrayRef], rows: usize, shared: Option<&Grouping>) -> Result<(), StreamError> {
         self.numbers.clear();
         match &mut self.keys {
             Some(known) => {
-                let shared = if let [only] = keys { grouping(only) } else { None };
                 match shared {
                     None => known.intern(keys, &mut self.numbers)?,
                     Some(found) => {
-                        self.named.groups_of(&found, known.as_mut(), &mut self.own)?;
+                        self.named.groups_of(found, known.as_mut(), &mut self.own)?;
                         self.numbers.extend(found.places.iter().map(|place| self.own[*place as usize]));
                     }
                 }
