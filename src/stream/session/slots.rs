@@ -39,6 +39,13 @@ struct Block {
     owners: Vec<u32>,
 }
 
+/// Rows that go to one block, and the group of each there.
+struct Part {
+    block: u32,
+    rows: Vec<u32>,
+    groups: Vec<usize>,
+}
+
 impl Slots {
     pub(super) const fn new(maker: Maker) -> Self {
         Self { maker, blocks: Vec::new(), free_blocks: Vec::new(), current: None, places: Vec::new(), free: Vec::new() }
@@ -93,24 +100,35 @@ impl Slots {
 
     /// Adds rows: `columns` are the layout's expressions over them, `slots` says where each goes.
     pub(super) fn update(&mut self, columns: &[ArrayRef], slots: &[u32]) -> Result<(), StreamError> {
-        let places: Vec<Place> = slots.iter().map(|slot| self.placed(*slot)).collect();
-        let mut blocks: Vec<u32> = places.iter().map(|place| place.block).collect();
-        blocks.sort_unstable();
-        blocks.dedup();
-        for block in &blocks {
-            let Some(Block { live, owners }) = self.blocks[*block as usize].as_mut() else { continue };
-            if blocks.len() == 1 {
-                let groups: Vec<usize> = places.iter().map(|place| place.at as usize).collect();
-                self.maker.update_at(live, columns, &groups, owners.len())?;
+        for part in self.parts_of(slots) {
+            let Some(Block { live, owners }) = self.blocks[part.block as usize].as_mut() else { continue };
+            if part.groups.len() == slots.len() {
+                self.maker.update_at(live, columns, &part.groups, owners.len())?;
                 continue;
             }
-            let here = |(row, place): (usize, &Place)| (place.block == *block).then_some((row as u32, place.at as usize));
-            let (rows, groups): (Vec<u32>, Vec<usize>) = places.iter().enumerate().filter_map(here).unzip();
-            let rows = UInt32Array::from(rows);
+            let rows = UInt32Array::from(part.rows);
             let picked = columns.iter().map(|column| take_column(column, &rows)).collect::<Result<Vec<_>, _>>()?;
-            self.maker.update_at(live, &picked, &groups, owners.len())?;
+            self.maker.update_at(live, &picked, &part.groups, owners.len())?;
         }
         Ok(())
+    }
+
+    /// Which rows go to which block, in one pass; the rows of a block in their order.
+    fn parts_of(&self, slots: &[u32]) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut of_block = vec![usize::MAX; self.blocks.len()];
+        for (row, slot) in slots.iter().enumerate() {
+            let Place { block, at } = self.placed(*slot);
+            let part = &mut of_block[block as usize];
+            if *part == usize::MAX {
+                *part = parts.len();
+                parts.push(Part { block, rows: Vec::new(), groups: Vec::new() });
+            }
+            let part = &mut parts[*part];
+            part.rows.push(row as u32);
+            part.groups.push(at as usize);
+        }
+        parts
     }
 
     /// The values of sessions, each the union of its slots, which are free afterwards.
