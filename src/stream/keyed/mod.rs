@@ -3,11 +3,13 @@
 mod buffer;
 mod machine;
 mod memory;
+mod named;
 mod operator;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub(super) use buffer::{Buffer, Held};
+pub(super) use named::RowKeys;
 pub use operator::{Keyed, KeyedFunction, KeyedSpec};
 pub(super) use table::KeyTable;

@@ -18,7 +18,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::slots::Slots;
 use crate::record::PartitionId;
-use crate::stream::keyed::{Buffer, KeyTable};
+use crate::stream::keyed::{Buffer, KeyTable, RowKeys};
 use crate::stream::rowwise::{arrow_error, evaluate, evaluate_flat, row_by_row, take_column, take_rows};
 use crate::stream::stateless::condition_of;
 use crate::stream::window::{Maker, as_type, ints, ints_of};
@@ -86,6 +86,8 @@ type Ended = (i64, u64, u32, Session);
 /// Rows in the order in which they count.
 struct Turn<'a> {
     columns: &'a [ArrayRef],
+    /// Whether these are the columns as they came, which other queries read too.
+    shared: bool,
     times: &'a [i64],
     marks: &'a [i64],
     partition: &'a dyn Fn(usize) -> i32,
@@ -138,10 +140,14 @@ impl SessionAggregate {
     /// Rows, one after the other, into their sessions.
     fn take(&mut self, turn: &Turn<'_>, out: &mut Output) -> Result<(), StreamError> {
         let arguments = self.arguments();
-        let encoded = self.table.encode(&turn.columns[arguments..])?;
+        let keys = if turn.shared {
+            self.table.row_keys(&turn.columns[arguments..])?
+        } else {
+            RowKeys::Each(self.table.encode(&turn.columns[arguments..])?)
+        };
         let (mut rows, mut slots) = (Vec::with_capacity(turn.times.len()), Vec::with_capacity(turn.times.len()));
         for (row, at) in turn.times.iter().enumerate() {
-            let (key, _) = self.table.slot(encoded.key(row));
+            let (key, _) = self.table.slot_of(&keys, row);
             if self.sessions.len() <= key as usize {
                 self.sessions.resize_with(key as usize + 1, Vec::new);
             }
@@ -285,7 +291,8 @@ impl Operator for SessionAggregate {
         let placed = |row: &usize| (-FARTHEST_MS..FARTHEST_MS).contains(&rows.times[*row]);
         let timed: Vec<u32> = (0..rows.len()).filter(placed).map(|row| row as u32).collect();
         let fewer;
-        let rows = if timed.len() == rows.len() {
+        let shared = timed.len() == rows.len();
+        let rows = if shared {
             rows
         } else {
             let aside = |row| AsideRow { partition: rows.partition, offset: rows.offsets[row], why: Aside::Late };
@@ -300,6 +307,7 @@ impl Operator for SessionAggregate {
                     let partition = rows.partition.0;
                     let turn = Turn {
                         columns: &columns,
+                        shared,
                         times: &rows.times,
                         marks: &rows.before,
                         partition: &|_| partition,
@@ -322,8 +330,14 @@ impl Operator for SessionAggregate {
             let (times, columns) = held.columns.split_last().ok_or_else(|| StreamError::Limit("waiting rows have no time".to_owned()))?;
             let times =
                 times.as_any().downcast_ref::<Int64Array>().ok_or_else(|| StreamError::Limit("waiting rows have no time".to_owned()))?;
-            let turn =
-                Turn { columns, times: times.values(), marks: &held.times, partition: &|row| held.partitions[row], offsets: &held.offsets };
+            let turn = Turn {
+                columns,
+                shared: false,
+                times: times.values(),
+                marks: &held.times,
+                partition: &|row| held.partitions[row],
+                offsets: &held.offsets,
+            };
             self.take(&turn, out)?;
         }
         self.fire(at.0, out)?;

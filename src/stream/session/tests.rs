@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{SessionAggregate, SessionSpec};
 use crate::record::PartitionId;
-use crate::stream::doubles::{Below, Column, Kind, Partition, Reading, aggregate, check_always, readings, time_type};
+use crate::stream::doubles::{Below, Column, Kind, PLAIN, Partition, Reading, aggregate, check_always, readings, run, time_type};
 use crate::stream::{Chain, Expr, Scope, WindowColumn};
 
 const ONE: Scope = Scope::Partition(PartitionId(0));
@@ -163,4 +163,24 @@ fn many_sessions_at_once_are_finished_and_saved_in_blocks() {
     let told = check_always(&|| chain(10, ONE), &partitions, false);
     assert_eq!(told.rows.len(), 1300);
     assert_eq!(told.rows[1299], format!("ann 25980 25990 25989 1 {}.", f64::from(1299 % 7) + 0.5));
+}
+
+#[test]
+fn what_other_queries_know_of_the_keys_of_a_chunk_changes_nothing() {
+    let names: Vec<&'static str> = (0..30).map(|n| &*Box::leak(format!("p{n}").into_boxed_str())).collect();
+    let mut seen_late = 0;
+    for seed in 0..6 {
+        // A key whose first rows are late is let go of with each of them, and comes back in the same chunk.
+        let timed = readings(seed, 600, 3, 60).into_iter().filter(|(_, at, _)| at.is_some());
+        let named = timed.enumerate().map(|(n, (_, at, value))| (names[(n * n + n / 7) % (n / 40 + 3).min(30)], at, value));
+        let input: Vec<Reading> = named.collect();
+        let fresh = || [Partition::new(0, 5, &input)];
+        let alone = run(&|| chain(4, ONE), &fresh(), PLAIN);
+        let together = fresh();
+        for query in 0..3 {
+            assert_eq!(run(&|| chain(4, ONE), &together, PLAIN), alone, "seed {seed}, query {query}");
+        }
+        seen_late += alone.others.len();
+    }
+    assert!(seen_late > 100, "{seen_late}");
 }

@@ -22,4 +22,7 @@ pub use expand::{ExpandColumn, WindowExpand};
 pub(super) use pane::{Finished, Frozen, Live, Maker};
 pub(super) use phases::{TO, VALUE, mark};
 pub use phases::{WindowCollect, WindowCombine};
+#[cfg(test)]
+pub(super) use shared::Names;
+pub(super) use shared::{Grouping, grouping};
 pub use statistics::{Statistic, Statistics};

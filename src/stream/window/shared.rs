@@ -25,7 +25,7 @@ const MOST_NAMES: usize = 1 << 16;
 const MOST_NAME_BYTES: usize = 4 << 20;
 
 /// Which rows of a column have the same text.
-pub(super) struct Grouping {
+pub(in crate::stream) struct Grouping {
     /// The place of each row's text ..
     pub places: Vec<u32>,
     /// .. among those that there are, in the order in which they come first.
@@ -40,7 +40,7 @@ pub(super) struct Grouping {
 
 /// The numbers of texts.
 #[derive(Default)]
-pub(super) struct Names {
+pub(in crate::stream) struct Names {
     generation: u64,
     numbers: HashMap<Option<Box<str>>, u32, RandomState>,
     bytes: usize,
@@ -64,7 +64,7 @@ impl Names {
 
 impl Grouping {
     /// Where most texts come once there is none.
-    pub(super) fn of(column: &StringArray, known_names: &mut Names) -> Option<Self> {
+    pub(in crate::stream) fn of(column: &StringArray, known_names: &mut Names) -> Option<Self> {
         let mut known: HashMap<Option<&str>, u32, RandomState> = HashMap::default();
         let mut firsts: Vec<u32> = Vec::new();
         let mut places = Vec::with_capacity(column.len());
@@ -110,7 +110,7 @@ struct Known {
 static RECENT: Recent = Recent::new();
 
 /// The grouping of a column of texts that another query has asked for too.
-pub(super) fn grouping(column: &ArrayRef) -> Option<Arc<Grouping>> {
+pub(in crate::stream) fn grouping(column: &ArrayRef) -> Option<Arc<Grouping>> {
     RECENT.grouping(column)
 }
 
