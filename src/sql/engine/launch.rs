@@ -132,14 +132,17 @@ impl Engine {
     }
 
     /// Starts it from its last checkpoint, or from that of an older version: where it stood is kept, and the
-    /// state where it fits, else it is made again.
-    pub(super) async fn try_launch(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
+    /// state where it fits, else it is made again. Where it has just been planned, that is the plan.
+    pub(super) async fn try_launch(self: &Arc<Self>, entry: &Arc<Entry>, known: Option<Planned>) -> Result<(), SqlError> {
         let select = match &*entry.statement {
             Statement::CreateQuery(q) | Statement::CreateView(q) => &q.select,
             Statement::CreateAlert(a) => &a.select,
             _ => return Err(SqlError::new(Code::Internal, "only queries and alerts run")),
         };
-        let planned = self.planned(select, Purpose::ExactlyOnce).await?;
+        let planned = match known {
+            Some(planned) => planned,
+            None => self.planned(select, Purpose::ExactlyOnce).await?,
+        };
         let (sink_name, sink) = self.sink_of(entry, &planned).await?;
         let inputs = planned.inputs.iter().map(|input| RunningInput {
             stream: input.stream.name.clone(),

@@ -94,9 +94,11 @@ impl Engine {
     }
 
     pub(super) async fn create(self: &Arc<Self>, parsed: &Parsed, existing: Existing) -> Result<Outcome, SqlError> {
-        if let Statement::CreateQuery(query) = &parsed.statement {
-            self.make_sink(query, parsed, existing).await?;
-        }
+        // A plan is made once: what is looked up for it does not change before the query starts.
+        let mut known = match &parsed.statement {
+            Statement::CreateQuery(query) => self.make_sink(query, parsed, existing).await?,
+            _ => None,
+        };
         let change = self.catalog.read().create(parsed, existing, self.clock.now())?;
         let (change, begins) = self.with_origin(change)?;
         let entry = match &change {
@@ -111,7 +113,10 @@ impl Engine {
         // Everything that can be wrong is found before anything is written.
         match &*entry.statement {
             Statement::CreateQuery(q) => {
-                let planned = self.planned(&q.select, Purpose::ExactlyOnce).await?;
+                let planned = match known.take() {
+                    Some(planned) => planned,
+                    None => self.planned(&q.select, Purpose::ExactlyOnce).await?,
+                };
                 {
                     let catalog = self.catalog.read();
                     check_upserts(&planned.plan, catalog.relation_or_error(&q.insert_into)?, &q.insert_columns)?;
@@ -125,6 +130,7 @@ impl Engine {
                 if begins {
                     self.check_origin(&entry, &planned).await?;
                 }
+                known = Some(planned);
             }
             Statement::CreateAlert(a) => {
                 let planned = self.planned(&a.select, Purpose::ExactlyOnce).await?;
@@ -136,6 +142,7 @@ impl Engine {
                 if begins {
                     self.check_origin(&entry, &planned).await?;
                 }
+                known = Some(planned);
             }
             Statement::CreatePlainView(view) => {
                 let schema = self.columns_of(&view.select).await?;
@@ -161,7 +168,7 @@ impl Engine {
             if replaced {
                 self.halt(&entry.name).await;
             }
-            self.launch(&entry).await?;
+            self.launch_as(&entry, known).await?;
             self.await_opened(&entry.name).await;
             if begins {
                 return Ok(Outcome::Done(format!("{}{}", change.message(), self.begins_with(&entry))));
@@ -200,10 +207,10 @@ impl Engine {
         failed
     }
 
-    /// `INSERT INTO` a name that is not there makes a stream of it.
-    async fn make_sink(self: &Arc<Self>, query: &CreateQuery, parsed: &Parsed, existing: Existing) -> Result<(), SqlError> {
+    /// `INSERT INTO` a name that is not there makes a stream of it. Answers the plan, where it had to be made for that.
+    async fn make_sink(self: &Arc<Self>, query: &CreateQuery, parsed: &Parsed, existing: Existing) -> Result<Option<Planned>, SqlError> {
         if self.catalog.read().relation(&query.insert_into.text).is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let planned = self.planned(&query.select, Purpose::ExactlyOnce).await?;
         // The query itself must be one that would be taken, or the stream would be left behind.
@@ -230,7 +237,7 @@ impl Engine {
             self.record(&record.key, record.value.as_deref()).await?;
         }
         self.catalog.write().apply(&change);
-        Ok(())
+        Ok(Some(planned))
     }
 
     async fn drop_object(self: &Arc<Self>, drop: &DropObject) -> Result<Outcome, SqlError> {

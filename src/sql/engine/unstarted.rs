@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::launch::Planned;
 use super::running::Watched;
 use super::{Engine, Running, RunningInput};
 use crate::record::TopicName;
@@ -41,7 +42,12 @@ impl Drop for Unstarted {
 impl Engine {
     /// Starts a query, a view or an alert. One that cannot be started is shown as failed.
     pub(super) async fn launch(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), SqlError> {
-        let launched = self.try_launch(entry).await;
+        self.launch_as(entry, None).await
+    }
+
+    /// The same, as it has just been planned.
+    pub(super) async fn launch_as(self: &Arc<Self>, entry: &Arc<Entry>, known: Option<Planned>) -> Result<(), SqlError> {
+        let launched = self.try_launch(entry, known).await;
         if let Err(error) = &launched {
             self.note_unstarted(entry, error);
         }
@@ -110,7 +116,7 @@ impl Engine {
         if !self.is_unstarted(entry) {
             return false;
         }
-        match self.try_launch(entry).await {
+        match self.try_launch(entry, None).await {
             Ok(()) => {
                 tracing::info!(name = %entry.name, "started, after the log could not be asked");
                 false

@@ -65,7 +65,7 @@ impl Engine {
         }
         self.catalog.write().apply(&change);
         self.views_changed.send_replace(());
-        self.launch(&entry).await?;
+        self.launch_as(&entry, Some(planned)).await?;
         self.await_opened(&entry.name).await;
         Ok(Outcome::Done(change.message()))
     }
