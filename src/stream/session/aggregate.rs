@@ -175,8 +175,7 @@ impl SessionAggregate {
         let gap = self.spec.gap_ms;
         let own = &mut self.sessions[key as usize];
         let touches = |s: &Session| s.last + gap >= mark && at <= s.last + gap && s.start - gap <= at;
-        let mut touched = (0..own.len()).filter(|i| touches(&own[*i]));
-        let Some(first) = touched.next() else {
+        let Some(first) = own.iter().position(touches) else {
             if at + gap < mark {
                 return Ok(None);
             }
@@ -188,17 +187,22 @@ impl SessionAggregate {
             self.schedule.insert((at + gap, number));
             return Ok(Some(slot));
         };
-        let more: Vec<usize> = touched.collect();
         // Sessions stand in the order in which they began: the first stays, and the slots of the others stand behind its own.
-        let joined: Vec<Session> = more.into_iter().rev().map(|i| own.remove(i)).collect();
-        let stays = &mut own[first];
-        for joined in joined.into_iter().rev() {
+        let mut next = first + 1;
+        while next < own.len() {
+            if !touches(&own[next]) {
+                next += 1;
+                continue;
+            }
+            let joined = own.remove(next);
             self.schedule.remove(&(joined.scheduled, joined.number));
             self.owners.remove(&joined.number);
+            let stays = &mut own[first];
             stays.start = stays.start.min(joined.start);
             stays.last = stays.last.max(joined.last);
             stays.slots.extend(joined.slots);
         }
+        let stays = &mut own[first];
         stays.start = stays.start.min(at);
         stays.last = stays.last.max(at);
         Ok(stays.slots.first().copied())
@@ -288,15 +292,15 @@ impl Operator for SessionAggregate {
     }
 
     fn rows(&mut self, rows: &Rows, out: &mut Output) -> Result<(), StreamError> {
-        let placed = |row: &usize| (-FARTHEST_MS..FARTHEST_MS).contains(&rows.times[*row]);
-        let timed: Vec<u32> = (0..rows.len()).filter(placed).map(|row| row as u32).collect();
+        let placed = |at: &i64| (-FARTHEST_MS..FARTHEST_MS).contains(at);
+        let shared = rows.times.iter().all(placed);
         let fewer;
-        let shared = timed.len() == rows.len();
         let rows = if shared {
             rows
         } else {
-            let aside = |row| AsideRow { partition: rows.partition, offset: rows.offsets[row], why: Aside::Late };
-            out.aside.extend((0..rows.len()).filter(|row| !placed(row)).map(aside));
+            let (timed, others): (Vec<u32>, Vec<u32>) = (0..rows.len() as u32).partition(|row| placed(&rows.times[*row as usize]));
+            let aside = |row: u32| AsideRow { partition: rows.partition, offset: rows.offsets[row as usize], why: Aside::Late };
+            out.aside.extend(others.into_iter().map(aside));
             fewer = take_rows(rows, &timed)?;
             &fewer
         };
