@@ -141,7 +141,7 @@ fn order_of(times: &[i64], offsets: &[i64]) -> Option<Vec<u32>> {
     if times.windows(2).zip(offsets.windows(2)).all(|(t, o)| (t[0], o[0]) <= (t[1], o[1])) {
         return None;
     }
-    let (least, most) = (times.iter().min().copied().unwrap_or(0), times.iter().max().copied().unwrap_or(0));
+    let (least, most) = times.iter().fold((i64::MAX, i64::MIN), |(least, most), at| (least.min(*at), most.max(*at)));
     let fits = most.checked_sub(least).is_some_and(|span| span < 1 << (63 - PLACE_BITS)) && times.len() <= 1 << PLACE_BITS;
     if fits && offsets.is_sorted() {
         // The offset's order is that of the places: time and place in one number are sorted much faster than by looking them up.

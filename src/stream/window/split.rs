@@ -123,14 +123,18 @@ fn place_of(rule: &WindowRule, at: i64, mark: i64) -> Judged {
 
 /// The usual case: all rows lie in one pane and none is late for anything.
 fn all_in_one(rule: &WindowRule, rows: &Rows, closed: i64) -> Option<Place> {
-    let (first, last) = (rows.times.iter().min()?, rows.times.iter().max()?);
-    if !rule.places(*first) || !rule.places(*last) {
+    if rows.is_empty() {
         return None;
     }
-    let start = rule.pane_of(*first);
+    // Plain folds: `min` and `max` of an iterator call a comparison for every row.
+    let (first, last) = rows.times.iter().fold((i64::MAX, i64::MIN), |(first, last), at| (first.min(*at), last.max(*at)));
+    if !rule.places(first) || !rule.places(last) {
+        return None;
+    }
+    let start = rule.pane_of(first);
     let first_end = rule.first_end(start);
-    let mark = rows.before.iter().max().map_or(closed, |before| (*before).max(closed));
-    let one = *last < start + rule.pane_ms() && rule.holds(start) && mark < first_end;
+    let mark = rows.before.iter().fold(closed, |mark, before| mark.max(*before));
+    let one = last < start + rule.pane_ms() && rule.holds(start) && mark < first_end;
     one.then_some(Place { start, first_end })
 }
 
