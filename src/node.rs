@@ -386,7 +386,7 @@ impl Node {
 
     /// How a query is doing; `None` where there is none of this name.
     pub async fn query_status(&self, query: &str) -> Option<QueryStatus> {
-        self.inner.engine.statuses().await.into_iter().find(|q| q.name == query)
+        self.inner.engine.status_of(query).await
     }
 
     /// Whether topic `vitals` holds anything.

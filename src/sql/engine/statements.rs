@@ -481,7 +481,7 @@ impl Engine {
                 let phases = self.phases_of(&entry, &planned).await?;
                 let mut text = self.explain_tasks(&entry, &planned, phases.as_ref()).await?;
                 text.push_str(&delivery::line(self.delivery(&entry, &planned.plan), &planned.plan, phases.is_some()));
-                if let Some(status) = self.statuses().await.into_iter().find(|s| s.name == entry.name) {
+                if let Some(status) = self.status_of(&entry.name).await {
                     text.push_str(&format!("sink     {}\nstate    {}\n", status.sink, status.state.as_str()));
                     if *analyze {
                         text.push_str(&super::why::figures(&status, self.clock.now()));
@@ -504,7 +504,7 @@ impl Engine {
     /// Why a query is silent: what it waits for, and what to do.
     async fn why(&self, name: &Name) -> Result<Outcome, SqlError> {
         let entry = self.task_named(name)?;
-        let status = self.statuses().await.into_iter().find(|s| s.name == entry.name);
+        let status = self.status_of(&entry.name).await;
         let Some(status) = status else {
             return Err(SqlError::new(Code::NoSuchName, format!("\"{}\" is not a query or alert", entry.name)));
         };

@@ -84,7 +84,18 @@ impl QueryStatus {
 impl Engine {
     /// Everything that runs, by name.
     pub async fn statuses(&self) -> Vec<QueryStatus> {
-        let mut found: Vec<(QueryStatus, Vec<Place>, i32)> = self.running.lock().values().map(Running::status).collect();
+        let found = self.running.lock().values().map(Running::status).collect();
+        self.completed(found).await
+    }
+
+    /// One of them; `None` where nothing of this name runs.
+    pub async fn status_of(&self, name: &str) -> Option<QueryStatus> {
+        let found = self.running.lock().get(name).map(Running::status)?;
+        self.completed(vec![found]).await.pop()
+    }
+
+    /// The same with what the log knows: how much there is still to read, and who runs what does not run here.
+    async fn completed(&self, mut found: Vec<(QueryStatus, Vec<Place>, i32)>) -> Vec<QueryStatus> {
         let mut ends: std::collections::HashMap<TopicPartition, Offset> = std::collections::HashMap::new();
         for (status, places, first) in &mut found {
             let mut lag = 0;

@@ -183,7 +183,7 @@ impl Bench {
     async fn failure(&self, name: &str) -> String {
         let begun = Instant::now();
         loop {
-            let status = self.engine.statuses().await.into_iter().find(|q| q.name == name).unwrap();
+            let status = self.engine.status_of(name).await.unwrap();
             if status.state == QueryState::Failed {
                 return status.error.unwrap_or_default();
             }
