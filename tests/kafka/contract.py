@@ -8,9 +8,9 @@ sys.path.insert(0, os.path.join(HERE, "..", "differential"))
 import apache
 
 LONGEST_S = 900
-# One broker: what is kept three times elsewhere is kept once. Segments and clean-up as they come.
+# One broker: what is kept three times elsewhere is kept once. The records of the stories have times of long ago: by these nothing is deleted.
 SETTINGS = {"offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1, "transaction.state.log.min.isr": 1,
-    "offsets.topic.num.partitions": 1, "transaction.state.log.num.partitions": 4, "auto.create.topics.enable": "false"}
+    "offsets.topic.num.partitions": 1, "transaction.state.log.num.partitions": 4, "auto.create.topics.enable": "false", "log.retention.ms": -1}
 
 def main(tls):
     test = [*shlex.split(os.environ.get("CARGO", "cargo")), "test", "--locked", "--lib", *(["--features", "kafka-tls"] if tls else [])]
