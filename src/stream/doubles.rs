@@ -2,7 +2,7 @@
 //! and interrupts the same input in many ways.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit};
@@ -422,5 +422,15 @@ pub fn readings(seed: u64, count: usize, step: i64, disorder: i64) -> Vec<Readin
         let value = (!chance.random_bool(0.1)).then(|| f64::from(chance.random_range(0..40_i32)) / 4.0 + 0.1);
         made.push((key, at, value));
     }
+    made
+}
+
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..100).map(|n| format!("key {n}")).collect());
+
+/// The same of so many keys, a hundred at most.
+pub fn readings_of(keys: usize, seed: u64, count: usize, step: i64, disorder: i64) -> Vec<Reading> {
+    let mut chance = ChaCha8Rng::seed_from_u64(seed ^ 0x6b65_7973);
+    let mut made = readings(seed, count, step, disorder);
+    made.iter_mut().for_each(|reading| reading.0 = NAMES[chance.random_range(0..keys)].as_str());
     made
 }

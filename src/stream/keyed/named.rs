@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use arrow::array::Array;
+
 use super::table::Encoded;
 use crate::stream::window::Grouping;
 
@@ -22,6 +24,16 @@ pub(in crate::stream) enum RowKeys {
     Each(Encoded),
     /// Which rows have one text is known, and the texts have numbers; the texts encoded.
     Grouped(Arc<Grouping>, Encoded),
+}
+
+impl RowKeys {
+    /// All keys among so many rows, and how many of them are encoded.
+    pub(in crate::stream) fn texts(&self, rows: usize) -> (&Encoded, usize) {
+        match self {
+            Self::Each(encoded) => (encoded, rows),
+            Self::Grouped(grouping, texts) => (texts, grouping.texts.len()),
+        }
+    }
 }
 
 /// The slots of numbers, and the numbers of slots.

@@ -9,6 +9,9 @@
 //! A task that merges partitions first brings rows into the one order all interleavings agree on: by the
 //! watermark before each, then partition and offset. Once the merged watermark is past a mark, every row with that
 //! mark is there.
+//!
+//! The sessions of a key are in memory or on the disk (`cold`), all of them. A row of the key brings them back before it joins one, and
+//! the watermark before one fires.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,12 +21,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::slots::Slots;
 use crate::record::PartitionId;
-use crate::stream::keyed::{Buffer, KeyTable, RowKeys};
+use crate::stream::keyed::{Buffer, ColdKeys, KeyTable, RowKeys};
 use crate::stream::rowwise::{arrow_error, evaluate, evaluate_flat, row_by_row, take_column, take_rows};
 use crate::stream::stateless::condition_of;
 use crate::stream::window::{Maker, as_type, ints, ints_of};
 use crate::stream::{
-    Aside, AsideRow, Expr, FoldFactory, NO_OFFSET, Operator, Output, Rows, Scope, StateReader, StateWriter, StreamError, WindowColumn,
+    Aside, AsideRow, Expr, FoldFactory, NO_OFFSET, Operator, Output, Rows, Scope, SpillSpace, StateReader, StateWriter, StreamError,
+    WindowColumn,
 };
 use crate::time::Timestamp;
 
@@ -53,28 +57,34 @@ pub struct SessionSpec {
 
 /// A session that has not fired.
 #[derive(Clone, Debug)]
-struct Session {
-    start: i64,
-    last: i64,
+pub(super) struct Session {
+    pub start: i64,
+    pub last: i64,
     /// Counts up with each session that begins.
-    number: u64,
+    pub number: u64,
     /// Under which end it stands in the schedule; at or before its real one.
-    scheduled: i64,
-    slots: Vec<u32>,
+    pub scheduled: i64,
+    pub slots: Vec<u32>,
 }
 
 /// The operator.
 pub struct SessionAggregate {
-    spec: SessionSpec,
-    table: KeyTable,
+    pub(super) spec: SessionSpec,
+    pub(super) table: KeyTable,
     /// The sessions of each key's slot.
-    sessions: Vec<Vec<Session>>,
+    pub(super) sessions: Vec<Vec<Session>>,
+    /// When the last row came for each key's slot, in rounds of what goes to the disk.
+    pub(super) touched: Vec<u64>,
+    /// Counts up whenever it is asked to put something on the disk.
+    pub(super) round: u64,
     /// Whose a session is, by its number.
-    owners: HashMap<u64, u32>,
-    schedule: BTreeSet<(i64, u64)>,
-    slots: Slots,
+    pub(super) owners: HashMap<u64, u32>,
+    pub(super) schedule: BTreeSet<(i64, u64)>,
+    pub(super) slots: Slots,
+    /// The keys whose sessions lie on the disk.
+    pub(super) cold: ColdKeys,
     /// Rows of a merging task whose turn has not come.
-    waiting: Buffer,
+    pub(super) waiting: Buffer,
     /// Every session that ends before this has fired.
     closed: i64,
     next: u64,
@@ -108,9 +118,12 @@ impl SessionAggregate {
             spec,
             table: KeyTable::default(),
             sessions: Vec::new(),
+            touched: Vec::new(),
+            round: 1,
             owners: HashMap::new(),
             schedule: BTreeSet::new(),
             slots: Slots::new(maker),
+            cold: ColdKeys::default(),
             waiting: Buffer::default(),
             closed: i64::MIN,
             next: 0,
@@ -145,13 +158,16 @@ impl SessionAggregate {
         } else {
             RowKeys::Each(self.table.encode(&turn.columns[arguments..])?)
         };
+        let (texts, count) = keys.texts(turn.times.len());
+        if let Some(brought) = self.cold.take(texts, count)? {
+            self.enter(&brought)?;
+        }
         let (mut rows, mut slots) = (Vec::with_capacity(turn.times.len()), Vec::with_capacity(turn.times.len()));
         for (row, at) in turn.times.iter().enumerate() {
-            let (key, _) = self.table.slot_of(&keys, row);
-            if self.sessions.len() <= key as usize {
-                self.sessions.resize_with(key as usize + 1, Vec::new);
-            }
+            let (key, new) = self.table.slot_of(&keys, row);
+            self.make_room(key, new);
             if let Some(slot) = self.join(key, *at, turn.marks[row].max(self.closed))? {
+                self.touched[key as usize] = self.round;
                 rows.push(row as u32);
                 slots.push(slot);
                 continue;
@@ -168,6 +184,31 @@ impl SessionAggregate {
         let rows = UInt32Array::from(rows);
         let picked = turn.columns[..arguments].iter().map(|column| take_column(column, &rows)).collect::<Result<Vec<_>, _>>()?;
         self.slots.update(&picked, &slots)
+    }
+
+    /// The slot of a key.
+    pub(super) fn key(&mut self, key: &[u8]) -> u32 {
+        let (key, new) = self.table.slot(key);
+        self.make_room(key, new);
+        key
+    }
+
+    fn make_room(&mut self, key: u32, new: bool) {
+        if self.sessions.len() <= key as usize {
+            self.sessions.resize_with(key as usize + 1, Vec::new);
+            self.touched.resize(key as usize + 1, 0);
+        }
+        if new {
+            self.touched[key as usize] = 0;
+        }
+    }
+
+    /// Takes back a session of a key in memory; no row has come for it of late.
+    pub(super) fn put_back(&mut self, key: u32, start: i64, last: i64, number: u64, slots: Vec<u32>) {
+        let scheduled = last + self.spec.gap_ms;
+        self.sessions[key as usize].push(Session { start, last, number, scheduled, slots });
+        self.owners.insert(number, key);
+        self.schedule.insert((scheduled, number));
     }
 
     /// The slot a row goes to, having joined what it touches; `None` where it is late.
@@ -210,6 +251,9 @@ impl SessionAggregate {
 
     /// Fires every session that ends before `at`.
     fn fire(&mut self, at: i64, out: &mut Output) -> Result<(), StreamError> {
+        if let Some(brought) = self.cold.take_before(at)? {
+            self.enter(&brought)?;
+        }
         let mut ready: Vec<Ended> = Vec::new();
         while let Some((scheduled, number)) = self.schedule.first().copied().filter(|(end, _)| *end < at) {
             self.schedule.remove(&(scheduled, number));
@@ -353,7 +397,7 @@ impl Operator for SessionAggregate {
 
     fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let open = self.sessions.iter().flatten().map(|session| session.last + self.spec.gap_ms);
-        let ended = open.filter(|end| *end < now.0).max();
+        let ended = open.filter(|end| *end < now.0).max().max(self.cold.latest(now.0));
         // What waits has its own end at the earliest; where it lies behind the clock, its turn has to come.
         let waits = self.waiting.all().ok().and_then(|held| {
             let times = held.columns.last()?.as_any().downcast_ref::<Int64Array>()?.values().clone();
@@ -367,6 +411,7 @@ impl Operator for SessionAggregate {
         if let Some(waiting) = self.waiting.save()? {
             state.put("waiting", waiting);
         }
+        self.cold.save(state)?;
         let all = self.in_order();
         if all.is_empty() {
             return Ok(());
@@ -404,6 +449,7 @@ impl Operator for SessionAggregate {
                 return Err(misfit("the waiting rows have other columns"));
             }
         }
+        self.restore_cold(state)?;
         let Some(sessions) = state.get("sessions").next() else { return Ok(()) };
         let states = state.get("states").next().ok_or_else(|| misfit("the states are missing"))?;
         if sessions.num_columns() != 4 + self.spec.keys.len() || states.num_columns() != self.slots.maker().frozen_width() {
@@ -418,22 +464,23 @@ impl Operator for SessionAggregate {
             let len = usize::try_from(counts[row]).ok().filter(|len| 0 < *len && *len <= slots.len() - from);
             let len = len.ok_or_else(|| misfit("the sessions have other states"))?;
             let number = u64::try_from(numbers[row]).map_err(|_| misfit("a session's number is negative"))?;
-            let (key, _) = self.table.slot(encoded.key(row));
-            if self.sessions.len() <= key as usize {
-                self.sessions.resize_with(key as usize + 1, Vec::new);
-            }
-            let scheduled = lasts[row] + self.spec.gap_ms;
-            let own = slots[from..from + len].to_vec();
+            let key = self.key(encoded.key(row));
+            self.put_back(key, starts[row], lasts[row], number, slots[from..from + len].to_vec());
             from += len;
-            self.sessions[key as usize].push(Session { start: starts[row], last: lasts[row], number, scheduled, slots: own });
-            self.owners.insert(number, key);
-            self.schedule.insert((scheduled, number));
         }
         Ok(())
     }
 
     fn state_bytes(&self) -> usize {
         let sessions: usize = self.sessions.iter().map(|own| own.len() * (size_of::<Session>() + 64)).sum();
-        sessions + self.slots.bytes() + self.table.bytes() + self.waiting.bytes()
+        sessions + self.slots.bytes() + self.table.bytes() + self.waiting.bytes() + self.cold.bytes()
+    }
+
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        self.put_away(want, space)
+    }
+
+    fn spilled_bytes(&self) -> u64 {
+        self.cold.spilled_bytes()
     }
 }

@@ -46,6 +46,13 @@ struct Part {
     groups: Vec<usize>,
 }
 
+/// A block that was taken apart; in order of their numbers where there are several.
+struct Apart {
+    block: u32,
+    states: Frozen,
+    owners: Vec<u32>,
+}
+
 impl Slots {
     pub(super) const fn new(maker: Maker) -> Self {
         Self { maker, blocks: Vec::new(), free_blocks: Vec::new(), current: None, places: Vec::new(), free: Vec::new() }
@@ -57,15 +64,17 @@ impl Slots {
 
     /// A slot that holds nothing yet.
     pub(super) fn make(&mut self) -> Result<u32, StreamError> {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.places.push(None);
-                (self.places.len() - 1) as u32
-            }
-        };
+        let slot = self.number();
         self.place(slot)?;
         Ok(slot)
+    }
+
+    /// A slot without a place.
+    fn number(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            (self.places.len() - 1) as u32
+        })
     }
 
     /// Gives a slot the next group of the current block.
@@ -133,10 +142,34 @@ impl Slots {
 
     /// The values of sessions, each the union of its slots, which are free afterwards.
     pub(super) fn finish(&mut self, sessions: &[Vec<u32>]) -> Result<Finished, StreamError> {
-        let mut blocks: Vec<u32> = sessions.iter().flatten().map(|slot| self.placed(*slot).block).collect();
+        let apart = self.apart(sessions.iter().flatten())?;
+        let mut result = self.maker.live()?;
+        // A session's slots follow one another in their own order, whatever blocks they lie in.
+        for round in 0..sessions.iter().map(Vec::len).max().unwrap_or(0) {
+            let of = sessions.iter().enumerate().filter_map(|(group, slots)| Some((*slots.get(round)?, group)));
+            let (slots, groups): (Vec<u32>, Vec<usize>) = of.unzip();
+            self.maker.merge_at(&mut result, &self.states_of(&apart, &slots)?, &groups, sessions.len())?;
+        }
+        self.let_go(&apart, sessions.iter().flatten())?;
+        let finished = self.maker.values(&mut result)?;
+        self.maker.give_back(result);
+        Ok(finished)
+    }
+
+    /// The states of slots as columns, in this order; they are free afterwards.
+    pub(super) fn take(&mut self, slots: &[u32]) -> Result<Vec<ArrayRef>, StreamError> {
+        let apart = self.apart(slots.iter())?;
+        let states = self.states_of(&apart, slots)?;
+        self.let_go(&apart, slots.iter())?;
+        Ok(states)
+    }
+
+    /// Takes the blocks apart in which these slots lie.
+    fn apart<'a>(&mut self, slots: impl Iterator<Item = &'a u32>) -> Result<Vec<Apart>, StreamError> {
+        let mut blocks: Vec<u32> = slots.map(|slot| self.placed(*slot).block).collect();
         blocks.sort_unstable();
         blocks.dedup();
-        let mut frozen: Vec<(u32, Frozen, Vec<u32>)> = Vec::with_capacity(blocks.len());
+        let mut apart = Vec::with_capacity(blocks.len());
         for block in blocks {
             let Some(Block { mut live, owners }) = self.blocks[block as usize].take() else { continue };
             let states = self.maker.freeze(&mut live)?;
@@ -145,56 +178,50 @@ impl Slots {
             if self.current == Some(block) {
                 self.current = None;
             }
-            frozen.push((block, states, owners));
+            apart.push(Apart { block, states, owners });
         }
-        let of = |block: u32| frozen.iter().position(|(b, ..)| *b == block).expect("it was taken apart just now");
-        let mut result = self.maker.live()?;
-        // A session's slots follow one another in their own order, whatever blocks they lie in.
-        for round in 0..sessions.iter().map(Vec::len).max().unwrap_or(0) {
-            let mut picked: Vec<(usize, usize)> = Vec::new();
-            let mut groups = Vec::new();
-            for (group, slots) in sessions.iter().enumerate() {
-                if let Some(slot) = slots.get(round) {
-                    let place = self.placed(*slot);
-                    picked.push((of(place.block), place.at as usize));
-                    groups.push(group);
-                }
-            }
-            let states: Vec<&Frozen> = frozen.iter().map(|(_, states, _)| states).collect();
-            self.maker.merge_at(&mut result, &gather(&states, &picked, self.maker.frozen_width())?, &groups, sessions.len())?;
-        }
-        for slot in sessions.iter().flatten() {
+        Ok(apart)
+    }
+
+    /// The states of slots whose blocks were taken apart.
+    fn states_of(&self, apart: &[Apart], slots: &[u32]) -> Result<Vec<ArrayRef>, StreamError> {
+        let place = |slot: &u32| {
+            let Place { block, at } = self.placed(*slot);
+            (apart.binary_search_by_key(&block, |of| of.block).expect("it was taken apart just now"), at as usize)
+        };
+        let picked: Vec<(usize, usize)> = slots.iter().map(place).collect();
+        let states: Vec<&Frozen> = apart.iter().map(|of| &of.states).collect();
+        gather(&states, &picked, self.maker.frozen_width())
+    }
+
+    /// Frees slots of blocks that were taken apart; what else lay there finds other places.
+    fn let_go<'a>(&mut self, apart: &[Apart], slots: impl Iterator<Item = &'a u32>) -> Result<(), StreamError> {
+        for slot in slots {
             self.places[*slot as usize] = None;
             self.free.push(*slot);
         }
-        for (_, states, owners) in &frozen {
-            self.move_on(states, owners)?;
+        for Apart { states, owners, .. } in apart {
+            let stays = owners.iter().enumerate().filter(|(_, slot)| self.places[**slot as usize].is_some());
+            let stay: Vec<(usize, u32)> = stays.map(|(at, slot)| (at, *slot)).collect();
+            self.settle(states, &stay)?;
         }
-        let finished = self.maker.values(&mut result)?;
-        self.maker.give_back(result);
-        Ok(finished)
+        Ok(())
     }
 
-    /// What is still open of a block that was taken apart finds other places.
-    fn move_on(&mut self, states: &Frozen, owners: &[u32]) -> Result<(), StreamError> {
-        let mut rest: Vec<(usize, u32)> = Vec::new();
-        for (at, slot) in owners.iter().enumerate() {
-            if self.places[*slot as usize].is_some() {
-                rest.push((at, *slot));
-            }
-        }
+    /// Finds places for slots, each with the state in its row.
+    fn settle(&mut self, states: &Frozen, slots: &[(usize, u32)]) -> Result<(), StreamError> {
         let mut from = 0;
-        while from < rest.len() {
-            self.place(rest[from].1)?;
-            let block = self.placed(rest[from].1).block;
+        while from < slots.len() {
+            self.place(slots[from].1)?;
+            let block = self.placed(slots[from].1).block;
             let room = BLOCK - self.blocks[block as usize].as_ref().map_or(0, |b| b.owners.len());
-            let to = (from + 1 + room).min(rest.len());
-            for (_, slot) in &rest[from + 1..to] {
+            let to = (from + 1 + room).min(slots.len());
+            for (_, slot) in &slots[from + 1..to] {
                 self.place(*slot)?;
             }
-            let picked: Vec<(usize, usize)> = rest[from..to].iter().map(|(at, _)| (0, *at)).collect();
+            let picked: Vec<(usize, usize)> = slots[from..to].iter().map(|(at, _)| (0, *at)).collect();
             let columns = gather(&[states], &picked, self.maker.frozen_width())?;
-            let groups: Vec<usize> = rest[from..to].iter().map(|(_, slot)| self.placed(*slot).at as usize).collect();
+            let groups: Vec<usize> = slots[from..to].iter().map(|(_, slot)| self.placed(*slot).at as usize).collect();
             let Some(Block { live, owners }) = self.blocks[block as usize].as_mut() else { continue };
             self.maker.merge_at(live, &columns, &groups, owners.len())?;
             from = to;
@@ -230,21 +257,11 @@ impl Slots {
         gather(&states, &picked, self.maker.frozen_width())
     }
 
-    /// Takes back what [`Slots::save`] gave; answers the slots.
+    /// Takes back what [`Slots::save`] or [`Slots::take`] gave; answers the slots.
     pub(super) fn restore(&mut self, columns: &[ArrayRef], count: usize) -> Result<Vec<u32>, StreamError> {
-        let mut slots = Vec::with_capacity(count);
-        for from in (0..count).step_by(BLOCK) {
-            let len = BLOCK.min(count - from);
-            self.current = None;
-            let made = (0..len).map(|_| self.make()).collect::<Result<Vec<_>, _>>()?;
-            let groups: Vec<usize> = (0..len).collect();
-            let part: Vec<ArrayRef> = columns.iter().map(|column| column.slice(from, len)).collect();
-            let block = self.placed(made[0]).block;
-            if let Some(Block { live, owners }) = self.blocks[block as usize].as_mut() {
-                self.maker.merge_at(live, &part, &groups, owners.len())?;
-            }
-            slots.extend(made);
-        }
+        let slots: Vec<u32> = (0..count).map(|_| self.number()).collect();
+        let states = Frozen { columns: columns.to_vec(), groups: count };
+        self.settle(&states, &slots.iter().copied().enumerate().collect::<Vec<_>>())?;
         Ok(slots)
     }
 

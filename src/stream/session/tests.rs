@@ -10,9 +10,9 @@ use crate::record::PartitionId;
 use crate::stream::doubles::{Below, Column, Kind, PLAIN, Partition, Reading, aggregate, check_always, readings, run, time_type};
 use crate::stream::{Chain, Expr, Scope, WindowColumn};
 
-const ONE: Scope = Scope::Partition(PartitionId(0));
+pub(super) const ONE: Scope = Scope::Partition(PartitionId(0));
 
-fn chain(gap_ms: i64, scope: Scope) -> Chain {
+pub(super) fn operator(gap_ms: i64, scope: Scope) -> SessionAggregate {
     let value = || Arc::new(Column(2)) as Arc<dyn Expr>;
     let spec = SessionSpec {
         gap_ms,
@@ -40,7 +40,11 @@ fn chain(gap_ms: i64, scope: Scope) -> Chain {
             Field::new("words", DataType::Utf8, true),
         ])),
     };
-    Chain::new(vec![Box::new(SessionAggregate::new(spec).unwrap())])
+    SessionAggregate::new(spec).unwrap()
+}
+
+pub(super) fn chain(gap_ms: i64, scope: Scope) -> Chain {
+    Chain::new(vec![Box::new(operator(gap_ms, scope))])
 }
 
 fn told(gap: i64, delay: i64, readings: &[Reading]) -> (Vec<String>, Vec<String>) {

@@ -15,6 +15,9 @@ const STREAM: &str =
 const WINDOWS: &str =
     "SELECT p, count(*) AS n, sum(x) AS s FROM TABLE(HOP(TABLE v, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '2' MINUTE))
     GROUP BY p, window_start, window_end";
+const SESSIONS: &str =
+    "SELECT p, count(*) AS n, sum(x) AS s FROM TABLE(SESSION(TABLE v PARTITION BY p, DESCRIPTOR(ts), INTERVAL '2' MINUTE))
+    GROUP BY p, window_start, window_end";
 /// So much may be in memory.
 const ABOVE: u64 = 48 << 10;
 
@@ -39,6 +42,13 @@ fn second(at: i64) -> Vec<String> {
     (0..60).map(row).collect()
 }
 
+/// The readings of a second: of ten patients who have just come, and the next ones of some who came a minute and a half ago.
+fn arrivals(at: i64) -> Vec<String> {
+    let row = |n: i64| format!("{{\"p\":\"patient-{n:04}\",\"x\":{},\"ts\":{}}}", n * 31 + at, at * 1000);
+    let new = at * 10..at * 10 + 10;
+    new.chain((0..10).step_by(3).map(|n| (at - 90) * 10 + n).filter(|n| *n >= 0)).map(row).collect()
+}
+
 async fn status(bench: &Bench, until: impl Fn(&QueryStatus) -> bool) -> QueryStatus {
     let begun = Instant::now();
     loop {
@@ -53,11 +63,17 @@ async fn status(bench: &Bench, until: impl Fn(&QueryStatus) -> bool) -> QuerySta
 
 /// Writes these seconds; answers how much was in memory at most once they were read, and what lay on the disk then.
 async fn feed(bench: &Bench, seconds: std::ops::Range<i64>) -> (u64, u64) {
+    feed_of(bench, second, seconds).await
+}
+
+/// The same of the readings that a second has.
+async fn feed_of(bench: &Bench, second: fn(i64) -> Vec<String>, seconds: std::ops::Range<i64>) -> (u64, u64) {
     let (mut most, mut rows) = (0, bench.engine.statuses().await[0].counts.rows_in);
     let mut spilled = 0;
     for at in seconds {
-        bench.write_keyed("v", 0, &second(at)).await;
-        rows += 60;
+        let of = second(at);
+        bench.write_keyed("v", 0, &of).await;
+        rows += of.len() as u64;
         let found = status(bench, |q| q.counts.rows_in == rows && q.lag == 0).await;
         most = most.max(found.counts.state_bytes);
         spilled = found.counts.spilled_bytes;
@@ -161,5 +177,31 @@ async fn a_savepoint_holds_what_lies_on_the_disk_and_a_query_that_begins_from_it
     let expected = history(&bench, &format!("{WINDOWS} HAVING {between}")).await;
     assert!(expected.len() > 60 * 100);
     assert_eq!(bench.values("later", expected.len()).await, expected);
+    bench.engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_go_on_from_the_disk_also_after_a_restart() {
+    let broker = TestDisk::default().broker().await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::spilling(Arc::clone(&broker), None, spilling(dir.path(), 1 << 30)).await;
+    run(&bench, &format!("{STREAM} CREATE QUERY q AS INSERT INTO o {SESSIONS} EMIT ON WINDOW CLOSE;")).await;
+    let (most, spilled) = feed_of(&bench, arrivals, 0..150).await;
+    assert!(spilled > 2 * ABOVE && most < 4 * ABOVE, "{most} bytes in memory, {spilled} on the disk");
+    let found = status(&bench, |_| true).await;
+    let sessions = found.operators.iter().find(|of| of.name.ends_with("-session")).unwrap();
+    assert_eq!(sessions.spilled_bytes, found.counts.spilled_bytes);
+    bench.engine.close().await;
+    drop(bench);
+    let bench = Bench::spilling(Arc::clone(&broker), None, spilling(dir.path(), 1 << 30)).await;
+    let restored = status(&bench, |q| q.state == QueryState::Running).await;
+    assert!(restored.counts.spilled_bytes > ABOVE, "they lie on the disk again: {:?}", restored.counts);
+    feed_of(&bench, arrivals, 150..240).await;
+    // All sessions close but that of the last reading.
+    bench.write_keyed("v", 0, &[r#"{"p":"patient-0000","x":1,"ts":1000000}"#.to_owned()]).await;
+    let expected = history(&bench, &format!("{SESSIONS} HAVING window_end <= TIMESTAMP '1970-01-01 00:16:30'")).await;
+    assert!(expected.len() >= 2400 && expected.iter().any(|row| row.contains("\"n\":2")));
+    assert_eq!(bench.values("o", expected.len()).await, expected);
+    status(&bench, |q| q.lag == 0 && q.counts.spilled_bytes == 0).await;
     bench.engine.close().await;
 }
