@@ -37,6 +37,10 @@ pub(super) struct Group {
     pub shown: bool,
     /// Whether it has come to its end, and now only corrects what it has said.
     pub fired: bool,
+    /// When the last row came for it, in rounds of what goes to the disk.
+    pub touched: u32,
+    /// Which of all notes was the last that it has changed.
+    pub noted: u64,
 }
 
 /// What one input partition has brought for a group.
@@ -67,7 +71,8 @@ impl Groups {
     pub(super) fn group(&mut self, key: &[u8]) -> (u32, bool) {
         let (at, new) = self.table.slot(key);
         if new {
-            let group = Group { until: i64::MAX, first: NONE, due: Due::Nothing, shown: false, fired: false };
+            let (due, shown, fired) = (Due::Nothing, false, false);
+            let group = Group { until: i64::MAX, first: NONE, due, shown, fired, touched: 0, noted: 0 };
             match self.groups.get_mut(at as usize) {
                 Some(free) => *free = group,
                 None => self.groups.push(group),

@@ -5,6 +5,9 @@ mod again;
 #[cfg(test)]
 mod again_tests;
 mod behind;
+mod cold;
+#[cfg(test)]
+mod cold_tests;
 mod groups;
 mod operator;
 mod saved;

@@ -3,8 +3,11 @@
 //! A group is a key, or a key and a window. It lives for ever, until no row has come for it for so long, or until the end
 //! of its window or of the time in its key; and it speaks at its end, or whenever a commit finds it changed, and with
 //! GRACE once more for every row behind its end. Always: what a group is made of is a function of each partition's rows in
-//! their order, partitions in order of number; whatever leaves at an end leaves in order of end and key; a correction
-//! holds the rows on time and the late ones up to its own, in order of (the watermark before them, partition, offset).
+//! their order, partitions in order of number; whatever leaves at an end leaves in order of end and key; what is asked for its
+//! changes is told in the order in which they came; a correction holds the rows on time and the late ones up to its own, in order of
+//! (the watermark before them, partition, offset).
+//!
+//! A group is in memory or on the disk (`cold`), whole. A row for it brings it back, and so does the watermark at its end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,13 +19,15 @@ use super::behind::{Counted, Picked};
 use super::groups::{Due, Groups, NONE};
 use super::shown::Shown;
 use super::states::{State, States};
-use crate::stream::keyed::Buffer;
+use crate::stream::keyed::{Buffer, ColdKeys};
 use crate::stream::over::OverExpiry;
 use crate::stream::rowwise::{evaluate, evaluate_flat, row_by_row};
 use crate::stream::source::millis;
 use crate::stream::stateless::condition_of;
 use crate::stream::window::{Maker, WindowColumn, WindowRule};
-use crate::stream::{Aside, AsideRow, Expr, FoldFactory, NO_TIME, Operator, Output, Rows, Scope, StateReader, StateWriter, StreamError};
+use crate::stream::{
+    Aside, AsideRow, Expr, FoldFactory, NO_TIME, Operator, Output, Rows, Scope, SpillSpace, StateReader, StateWriter, StreamError,
+};
 use crate::time::Timestamp;
 
 /// Results leave in batches of at most this many rows.
@@ -47,6 +52,18 @@ pub enum GroupLife {
     },
     /// Until a time that one of its keys says.
     Key(OverExpiry),
+}
+
+impl GroupLife {
+    /// When time reaches a part whose last row came at `last`, of a group whose last moment this is; the greatest time for never.
+    pub(super) const fn reached(&self, until: i64, fired: bool, last: i64) -> i64 {
+        match self {
+            Self::Open { ttl_ms: None } => i64::MAX,
+            Self::Open { ttl_ms: Some(ttl) } => last.saturating_add(*ttl),
+            Self::Window { grace_ms, .. } if fired => until.saturating_add(*grace_ms),
+            Self::Window { .. } | Self::Key(_) => until,
+        }
+    }
 }
 
 /// When a group speaks.
@@ -84,15 +101,21 @@ pub struct UpdateAggregate {
     pub(super) spec: UpdateSpec,
     pub(super) groups: Groups,
     pub(super) states: States,
-    /// The groups whose last moment this is, until it has passed.
-    ends: BTreeMap<i64, Vec<u32>>,
+    /// The groups on the disk.
+    pub(super) cold: ColdKeys,
+    /// Counts up whenever it is asked to put something on the disk.
+    pub(super) round: u32,
+    /// The groups whose last moment this is, until it has passed; none where all of them lie on the disk.
+    pub(super) ends: BTreeMap<i64, Vec<u32>>,
     /// Those that have spoken, by the last moment of their grace.
-    closing: BTreeMap<i64, Vec<u32>>,
+    pub(super) closing: BTreeMap<i64, Vec<u32>>,
     /// The parts that are to be looked at behind a time: it, or a later one, is their last.
-    expiries: BTreeMap<i64, Vec<u32>>,
+    pub(super) expiries: BTreeMap<i64, Vec<u32>>,
     /// Rows behind the end of their window, in a task that merges partitions.
     pub(super) waiting: Buffer,
-    changed: Vec<u32>,
+    /// The groups that have changed, each with the note that says so; one that has a later note, or nothing to say, is none of them.
+    changed: Vec<(u32, u64)>,
+    notes: u64,
     pub(super) turn: VecDeque<u32>,
     pub(super) mark: i64,
 }
@@ -119,11 +142,14 @@ impl UpdateAggregate {
             spec,
             groups: Groups::default(),
             states: States::new(maker),
+            cold: ColdKeys::default(),
+            round: 1,
             ends: BTreeMap::new(),
             closing: BTreeMap::new(),
             expiries: BTreeMap::new(),
             waiting: Buffer::default(),
             changed: Vec::new(),
+            notes: 0,
             turn: VecDeque::new(),
             mark: i64::MIN,
         })
@@ -222,6 +248,9 @@ impl UpdateAggregate {
             keys.insert(0, Arc::new(Int64Array::from(rows.untils.to_vec())));
         }
         let encoded = self.groups.table.encode(&keys)?;
+        if let Some(brought) = self.cold.take(&encoded, rows.times.len())? {
+            self.enter(&brought)?;
+        }
         let mut at = Vec::with_capacity(rows.times.len());
         for (row, time) in rows.times.iter().enumerate() {
             let (group, new) = self.groups.group(encoded.key(row));
@@ -242,6 +271,7 @@ impl UpdateAggregate {
             let part_of = &mut self.groups.parts[part as usize];
             part_of.last = part_of.last.max(*time);
             at.push(self.states.touch(part, &mut part_of.state));
+            self.groups.get_mut(group).touched = self.round;
             self.note(group);
         }
         self.states.update(&rows.columns[..arguments], &at)
@@ -262,17 +292,16 @@ impl UpdateAggregate {
 
     /// Notes that a group has changed.
     fn note(&mut self, group: u32) {
-        let of = &mut self.groups.groups[group as usize];
-        if of.due == Due::Nothing {
-            of.due = Due::Changed;
-            if self.spec.emit == GroupEmit::OnUpdate {
-                self.changed.push(group);
-            }
+        if self.groups.get(group).due == Due::Nothing {
+            self.owe(group, Due::Changed);
         }
     }
 
     /// The groups whose last moment lies before the watermark speak.
     pub(super) fn fire(&mut self, at: i64, out: &mut Output) -> Result<(), StreamError> {
+        if let Some(brought) = self.cold.take_before(at)? {
+            self.enter(&brought)?;
+        }
         self.mark = self.mark.max(at);
         let open = self.ends.split_off(&at);
         let ended = std::mem::replace(&mut self.ends, open);
@@ -307,7 +336,7 @@ impl UpdateAggregate {
         let Some(ttl) = self.ttl_ms() else { return Ok(()) };
         let later = self.expiries.split_off(&at);
         let looked_at = std::mem::replace(&mut self.expiries, later);
-        let mut gone = Vec::new();
+        let (mut gone, mut fewer) = (Vec::new(), Vec::new());
         for part in looked_at.into_values().flatten() {
             let of = self.groups.parts[part as usize];
             let until = of.last.saturating_add(ttl);
@@ -316,9 +345,11 @@ impl UpdateAggregate {
             } else if self.groups.drop_part(part) {
                 gone.push(of.group);
             } else {
-                self.note(of.group);
+                fewer.push(of.group);
             }
         }
+        self.groups.sort(&mut fewer);
+        fewer.into_iter().for_each(|group| self.note(group));
         self.groups.sort(&mut gone);
         for groups in gone.chunks(BATCH_ROWS) {
             let shown: Vec<u32> = groups.iter().copied().filter(|group| self.groups.get(*group).shown).collect();
@@ -331,9 +362,11 @@ impl UpdateAggregate {
     }
 
     fn tidy(&mut self) -> Result<(), StreamError> {
-        if !self.states.is_untidy(self.groups.kept) {
-            return Ok(());
-        }
+        if self.states.is_untidy(self.groups.kept) { self.pack() } else { Ok(()) }
+    }
+
+    /// Copies together the states of the groups that are in memory, and lets go of all others.
+    pub(super) fn pack(&mut self) -> Result<(), StreamError> {
         self.states.rest(&mut self.groups.parts)?;
         let mut spots = Vec::with_capacity(self.groups.kept);
         for part in self.groups.parts.iter_mut().filter(|part| part.group != NONE) {
@@ -343,15 +376,35 @@ impl UpdateAggregate {
         self.states.keep(&spots)
     }
 
-    /// The groups that are on the waiting list for the next commit, once more: a state that was restored.
+    /// A group has this to say, behind those that have already.
     pub(super) fn owe(&mut self, group: u32, due: Due) {
         self.groups.get_mut(group).due = due;
         match due {
             Due::Nothing => {}
-            Due::Changed if self.spec.emit == GroupEmit::OnUpdate => self.changed.push(group),
+            Due::Changed if self.spec.emit == GroupEmit::OnUpdate => {
+                self.notes += 1;
+                self.groups.get_mut(group).noted = self.notes;
+                self.changed.push((group, self.notes));
+            }
             Due::Changed => {}
             Due::Turn => self.turn.push_back(group),
         }
+    }
+
+    /// Whether a group of the list of those that have changed is to speak: it may have gone meanwhile, another in its place, or have
+    /// spoken at its end.
+    fn is_changed(&self, (group, noted): (u32, u64)) -> bool {
+        let of = self.groups.get(group);
+        of.due == Due::Changed && of.first != NONE && of.noted == noted
+    }
+
+    /// All groups in memory: first those that have changed, as they are to speak.
+    pub(super) fn in_order(&self) -> Vec<u32> {
+        let mut all: Vec<u32> = self.changed.iter().filter(|of| self.is_changed(**of)).map(|(group, _)| *group).collect();
+        let mut listed = vec![false; self.groups.groups.len()];
+        all.iter().for_each(|group| listed[*group as usize] = true);
+        all.extend(self.groups.table.in_use().into_iter().filter(|group| !listed[*group as usize]));
+        all
     }
 
     /// Looks at a part again once it may have lived long enough.
@@ -415,16 +468,9 @@ impl Operator for UpdateAggregate {
 
     fn flush(&mut self, out: &mut Output) -> Result<bool, StreamError> {
         if self.turn.is_empty() {
-            let mut changed = std::mem::take(&mut self.changed);
-            // A group that has gone, or spoken at its end, is on the list still; one that came in its place may be twice.
-            changed.retain(|group| {
-                let of = &mut self.groups.groups[*group as usize];
-                let is_due = of.due == Due::Changed && of.first != NONE;
-                if is_due {
-                    of.due = Due::Turn;
-                }
-                is_due
-            });
+            let changed = std::mem::take(&mut self.changed);
+            let mut changed: Vec<u32> = changed.into_iter().filter(|of| self.is_changed(*of)).map(|(group, _)| group).collect();
+            changed.iter().for_each(|group| self.groups.get_mut(*group).due = Due::Turn);
             if changed.len() > TURN_GROUPS {
                 // Which of them speak in this commit must not depend on how partitions interleaved.
                 self.groups.sort(&mut changed);
@@ -451,6 +497,14 @@ impl Operator for UpdateAggregate {
 
     fn state_bytes(&self) -> usize {
         let lists = (self.ends.len() + self.closing.len() + self.expiries.len()) * 64 + self.groups.kept * 8;
-        self.groups.bytes() + self.states.bytes() + self.waiting.bytes() + lists
+        self.groups.bytes() + self.states.bytes() + self.waiting.bytes() + lists + self.cold.bytes()
+    }
+
+    fn spill(&mut self, want: usize, space: &SpillSpace) -> Result<usize, StreamError> {
+        self.put_away(want, space)
+    }
+
+    fn spilled_bytes(&self) -> u64 {
+        self.cold.spilled_bytes()
     }
 }

@@ -13,8 +13,8 @@ use crate::stream::window::{ints, ints_of};
 use crate::stream::{StateReader, StateWriter, StreamError};
 
 /// What a group's number says besides what is due: that the reader has a row of it, and that it has come to its end.
-const SHOWN: i64 = 4;
-const FIRED: i64 = 8;
+pub(super) const SHOWN: i64 = 4;
+pub(super) const FIRED: i64 = 8;
 
 fn misfit(why: &str) -> StreamError {
     StreamError::Restore { operator: "the aggregate that is kept up to date".to_owned(), why: why.to_owned() }
@@ -29,24 +29,27 @@ pub(super) fn batch(named: Vec<(String, ArrayRef)>, rows: usize) -> Result<Recor
 }
 
 impl UpdateAggregate {
+    /// What is due of a group and what it has said, as a number.
+    pub(super) fn said(&self, group: u32) -> i64 {
+        let of = self.groups.get(group);
+        of.due as i64 + i64::from(of.shown) * SHOWN + i64::from(of.fired) * FIRED
+    }
+
     pub(super) fn write(&mut self, state: &mut StateWriter) -> Result<(), StreamError> {
         state.put("mark", ints(vec![("mark", vec![self.mark])])?);
         if let Some(waiting) = self.waiting.save()? {
             state.put("waiting", waiting);
         }
-        let groups = self.groups.table.in_use();
+        self.cold.save(state)?;
+        let groups = self.in_order();
         if groups.is_empty() {
             return Ok(());
         }
         self.states.rest(&mut self.groups.parts)?;
         let number = |of: &dyn Fn(u32) -> i64| Arc::new(groups.iter().map(|group| of(*group)).collect::<Int64Array>()) as ArrayRef;
-        let said = |group: u32| {
-            let of = self.groups.get(group);
-            of.due as i64 + i64::from(of.shown) * SHOWN + i64::from(of.fired) * FIRED
-        };
         let mut columns = vec![
             ("until".to_owned(), number(&|group| self.groups.get(group).until)),
-            ("said".to_owned(), number(&said)),
+            ("said".to_owned(), number(&|group| self.said(group))),
             ("parts".to_owned(), number(&|group| self.groups.parts_of(group).count() as i64)),
         ];
         let keys = self.groups.keys(&groups)?;
@@ -72,6 +75,7 @@ impl UpdateAggregate {
                 return Err(misfit("the waiting rows have other columns"));
             }
         }
+        self.restore_cold(state)?;
         let Some(groups) = state.get("groups").next() else { return Ok(()) };
         let parts = state.get("parts").next().ok_or_else(|| misfit("the parts are missing"))?;
         let width = self.states.maker().frozen_width();

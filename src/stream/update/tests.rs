@@ -19,7 +19,7 @@ use crate::stream::{
 };
 use crate::time::Timestamp;
 
-const ONE: Scope = Scope::Partition(PartitionId(0));
+pub(super) const ONE: Scope = Scope::Partition(PartitionId(0));
 
 fn folds() -> Vec<Arc<dyn FoldFactory>> {
     let value = || Arc::new(Column(2)) as Arc<dyn Expr>;
@@ -410,27 +410,30 @@ impl Expr for WindowEnd {
     }
 }
 
+/// Groups of a key and a time: the end of the window of ten that a row lies in, and theirs.
+pub(super) fn until_its_window_ends(scope: Scope) -> UpdateAggregate {
+    let spec = UpdateSpec {
+        scope,
+        keys: vec![Arc::new(Column(0)), Arc::new(WindowEnd)],
+        folds: folds(),
+        life: GroupLife::Key(OverExpiry { key: 1, plus_ms: -1 }),
+        emit: GroupEmit::OnClose,
+        columns: vec![WindowColumn::Key(0), WindowColumn::Key(1), WindowColumn::Agg(0), WindowColumn::Agg(1), WindowColumn::Agg(2)],
+        schema: Arc::new(Schema::new(vec![
+            Field::new("key", DataType::Utf8, true),
+            Field::new("to", time_type(), true),
+            Field::new("count", DataType::Int64, false),
+            Field::new("sum", DataType::Float64, true),
+            Field::new("words", DataType::Utf8, true),
+        ])),
+        shown: None,
+    };
+    UpdateAggregate::new(spec).unwrap()
+}
+
 #[test]
 fn groups_with_a_time_in_their_key_leave_once_when_it_has_passed_in_order_of_it_and_of_the_key() {
-    let chain = |scope: Scope| {
-        let spec = UpdateSpec {
-            scope,
-            keys: vec![Arc::new(Column(0)), Arc::new(WindowEnd)],
-            folds: folds(),
-            life: GroupLife::Key(OverExpiry { key: 1, plus_ms: -1 }),
-            emit: GroupEmit::OnClose,
-            columns: vec![WindowColumn::Key(0), WindowColumn::Key(1), WindowColumn::Agg(0), WindowColumn::Agg(1), WindowColumn::Agg(2)],
-            schema: Arc::new(Schema::new(vec![
-                Field::new("key", DataType::Utf8, true),
-                Field::new("to", time_type(), true),
-                Field::new("count", DataType::Int64, false),
-                Field::new("sum", DataType::Float64, true),
-                Field::new("words", DataType::Utf8, true),
-            ])),
-            shown: None,
-        };
-        Chain::new(vec![Box::new(UpdateAggregate::new(spec).unwrap())])
-    };
+    let chain = |scope: Scope| Chain::new(vec![Box::new(until_its_window_ends(scope))]);
     for seed in 0..3 {
         for partitions in [1, 3] {
             let (inputs, stamped, marks) = inputs(seed, partitions, 4);

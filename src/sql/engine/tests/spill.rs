@@ -5,6 +5,7 @@ use std::path::Path;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 
+use super::updates::left;
 use super::*;
 use crate::sql::engine::{Outcome, QueryStatus};
 use crate::stream::SpillSpace;
@@ -18,6 +19,7 @@ const WINDOWS: &str =
 const SESSIONS: &str =
     "SELECT p, count(*) AS n, sum(x) AS s FROM TABLE(SESSION(TABLE v PARTITION BY p, DESCRIPTOR(ts), INTERVAL '2' MINUTE))
     GROUP BY p, window_start, window_end";
+const GROUPS: &str = "SELECT p, count(*) AS n, sum(x) AS s FROM v GROUP BY p";
 /// So much may be in memory.
 const ABOVE: u64 = 48 << 10;
 
@@ -204,4 +206,53 @@ async fn sessions_go_on_from_the_disk_also_after_a_restart() {
     assert_eq!(bench.values("o", expected.len()).await, expected);
     status(&bench, |q| q.lag == 0 && q.counts.spilled_bytes == 0).await;
     bench.engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_without_a_window_go_on_from_the_disk_also_after_a_restart_and_from_a_savepoint() {
+    let broker = TestDisk::default().broker().await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::spilling(Arc::clone(&broker), None, spilling(dir.path(), 1 << 30)).await;
+    run(&bench, &format!("{STREAM} CREATE QUERY q AS INSERT INTO o {GROUPS};")).await;
+    let (most, spilled) = feed_of(&bench, arrivals, 0..150).await;
+    assert!(spilled > 2 * ABOVE && most < 4 * ABOVE, "{most} bytes in memory, {spilled} on the disk");
+    bench.engine.close().await;
+    drop(bench);
+    let bench = Bench::spilling(Arc::clone(&broker), None, spilling(dir.path(), 1 << 30)).await;
+    let restored = status(&bench, |q| q.state == QueryState::Running).await;
+    assert!(restored.counts.spilled_bytes > ABOVE, "they lie on the disk again: {:?}", restored.counts);
+    feed_of(&bench, arrivals, 150..240).await;
+    let all = history(&bench, GROUPS).await;
+    let by_key: Vec<(&str, &str)> = all.iter().map(|row| (row.split('"').nth(3).unwrap(), row.as_str())).collect();
+    assert!(by_key.len() == 2400 && all.iter().any(|row| row.contains("\"n\":2")));
+    left(&bench, "o", &by_key).await;
+    run(&bench, "CREATE SAVEPOINT s FOR QUERY q;").await;
+    run(&bench, &format!("CREATE QUERY r WITH ('start' = 'savepoint:s') AS INSERT INTO later {GROUPS};")).await;
+    // One of those that no row has come for since the beginning.
+    bench.write_keyed("v", 0, &[r#"{"p":"patient-0001","x":1,"ts":240000}"#.to_owned()]).await;
+    left(&bench, "later", &[("patient-0001", r#"{"p":"patient-0001","n":2,"s":32}"#)]).await;
+    bench.engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_lie_on_the_disk_stops_at_the_limit_and_names_its_operator() {
+    for (query, operator) in [
+        ("SELECT p, n, x FROM (SELECT p, x, row_number() OVER (PARTITION BY p ORDER BY x DESC) AS n FROM v) WHERE n <= 2", "-top"),
+        ("SELECT n, sum(s) AS s FROM (SELECT p, count(*) AS n, sum(x) AS s FROM v GROUP BY p) GROUP BY n", "-regroup"),
+        (
+            "SELECT p, sum(x) OVER (PARTITION BY p ORDER BY ts RANGE BETWEEN INTERVAL '1' DAY PRECEDING AND CURRENT ROW) AS s FROM v",
+            "-over",
+        ),
+    ] {
+        let broker = TestDisk::default().broker().await;
+        let dir = tempfile::tempdir().unwrap();
+        let bench = Bench::spilling(broker, Some(96 << 10), spilling(dir.path(), 1 << 30)).await;
+        run(&bench, &format!("{STREAM} CREATE QUERY q AS INSERT INTO o {query};")).await;
+        for at in 0..150 {
+            bench.write_keyed("v", 0, &arrivals(at)).await;
+        }
+        let error = bench.failure("q").await;
+        assert!(error.contains("may take 96 KiB") && error.contains(operator) && !error.contains("could be put on the disk"), "{error}");
+        bench.engine.close().await;
+    }
 }

@@ -26,7 +26,7 @@ async fn records(bench: &Bench, name: &str) -> Vec<Written> {
 }
 
 /// Waits until the last value of each key is this.
-async fn left(bench: &Bench, name: &str, expected: &[(&str, &str)]) {
+pub(super) async fn left(bench: &Bench, name: &str, expected: &[(&str, &str)]) {
     let begun = Instant::now();
     loop {
         let mut last: BTreeMap<String, String> = BTreeMap::new();
