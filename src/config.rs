@@ -93,7 +93,8 @@ pub const SETTINGS: &[Setting] = &[
         "engine.state_memory",
         "536870912",
         "above so many bytes of a query's state in memory, or three quarters of what it may hold if that is less, what has not been worked \
-         on of late goes to the disk and comes back when it is needed; 0 for none",
+         on of late goes to the disk and comes back when it is needed: of windows, sessions, groups and joins within a range of time; what \
+         other operators hold stays in memory; 0 for none",
     ),
     setting(
         "engine.state_disk",

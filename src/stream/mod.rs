@@ -2,6 +2,22 @@
 //!
 //! This room owns event time. It names crate `arrow` and, through the traits in `operator`, borrows
 //! expressions and aggregates from `sql`, which stands above it.
+//!
+//! # What may be larger than memory
+//!
+//! Above [`Spilling::above`] bytes a task asks its operators to put on the disk what no row has come for of late (`spill`). What comes
+//! out is the same, and so is what a restored state goes on with, whether it was on the disk or not, there and here.
+//!
+//! | operator | on the disk | in memory all the same |
+//! |---|---|---|
+//! | [`WindowAggregate`], [`WindowCombine`], [`WindowCollect`] | panes | those that rows come for; a window while it is put together |
+//! | [`SessionAggregate`] | the sessions of a key | some 50 bytes a key; in a task that merges partitions, rows whose turn has not come |
+//! | [`UpdateAggregate`] | groups that have nothing to say before their end | some 50 bytes a group; rows that correct what has not come to its turn |
+//! | [`GroupingSets`] | what the aggregate in it puts there | what that keeps |
+//! | [`Interval`] | blocks of rows | the key and time of each row |
+//! | all others: [`Over`], [`Ahead`], [`Lead`], [`Keyed`], [`Rank`], [`Top`], [`Regroup`], [`AsOf`], [`MatchRecognize`], [`Absent`], [`GapFill`] | nothing | all |
+//!
+//! A query whose tasks still hold more than it may ends with [`StreamError::Full`], which names the operator that holds most.
 
 mod absent;
 mod budget;
