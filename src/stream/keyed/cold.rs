@@ -149,8 +149,8 @@ impl ColdKeys {
             }
         }
         let brought = wanted.into_iter().map(|(file, rows)| self.bring(file, |row, _| rows.contains(&(row as u32))));
-        let brought = brought.collect::<Result<_, _>>()?;
-        joined(brought)
+        let brought = brought.collect::<Result<Vec<_>, _>>()?;
+        joined(&brought)
     }
 
     /// The same of all keys that a time before `at` reaches.
@@ -159,7 +159,7 @@ impl ColdKeys {
         while let Some((_, number)) = self.wakes.first().copied().filter(|(time, _)| *time < at) {
             brought.push(self.bring(number, |_, time| time < at)?);
         }
-        joined(brought)
+        joined(&brought)
     }
 
     /// The same of all that lie in small files, where there are many of these: before more is put here.
@@ -169,8 +169,8 @@ impl ColdKeys {
         if small.len() < MANY_SMALL {
             return Ok(None);
         }
-        let brought = small.into_iter().map(|number| self.bring(number, |_, _| true)).collect::<Result<_, _>>()?;
-        joined(brought)
+        let brought = small.into_iter().map(|number| self.bring(number, |_, _| true)).collect::<Result<Vec<_>, _>>()?;
+        joined(&brought)
     }
 
     /// The keys of a file that have a row for which this holds.
@@ -272,7 +272,7 @@ impl ColdKeys {
                 here.push(self.bring(number, |row, _| taken.contains(&row))?);
             }
         }
-        if left.is_empty() { joined(here) } else { Err(misfit("a file is missing")) }
+        if left.is_empty() { joined(&here) } else { Err(misfit("a file is missing")) }
     }
 
     /// About how many bytes of memory it takes.
@@ -288,7 +288,7 @@ impl ColdKeys {
 }
 
 /// Batches as one, where there are any.
-fn joined(batches: Vec<RecordBatch>) -> Result<Option<RecordBatch>, StreamError> {
+fn joined(batches: &[RecordBatch]) -> Result<Option<RecordBatch>, StreamError> {
     let Some(first) = batches.first() else { return Ok(None) };
-    concat_batches(&first.schema(), &batches).map(Some).map_err(|e| arrow_error("keys on the disk", &e))
+    concat_batches(&first.schema(), batches).map(Some).map_err(|e| arrow_error("keys on the disk", &e))
 }
