@@ -25,7 +25,7 @@ use self::log::{may_pass, open_bus, patiently};
 use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
 use crate::broker::security::SecurityTerms;
 use crate::broker::{Broker, BrokerConfig};
-use crate::bus::{Bus, TopicBatch, TopicSpec, partition_for_key};
+use crate::bus::{Bus, BusError, TopicBatch, TopicSpec, partition_for_key};
 use crate::config::{Config, KafkaListener, Webhook};
 use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
 use crate::log::{Log, LogConfig, RealDisk};
@@ -210,7 +210,10 @@ impl Node {
         let query_threads = QueryThreads(Some(query_runtime));
         let alerts = TopicName::new(ALERTS_TOPIC).expect("a constant name");
         let spec = TopicSpec { partitions: ALERT_PARTITIONS, configs: engine_topic_configs() };
-        let alert_partitions = patiently(may_pass, || bus.ensure_topic(&alerts, &spec)).await;
+        // The node's own log answers at once, also that it cannot.
+        let on_cluster = config.kafka_cluster.is_some();
+        let log_may_pass = |error: &BusError| on_cluster && may_pass(error);
+        let alert_partitions = patiently(log_may_pass, || bus.ensure_topic(&alerts, &spec)).await;
         let alert_partitions = alert_partitions.map_err(|e| inside("could not make topic alerts")(e.to_string()))?;
         let engine_options = EngineOptions {
             commit_interval: config.commit_interval,
@@ -224,9 +227,9 @@ impl Node {
         };
         let rules = Arc::new(Rules { partitions: alert_partitions });
         let open = || Engine::open(Arc::clone(&bus), rules.clone(), clock, query_handle.clone(), engine_options.clone());
-        let engine = patiently(may_pass, open).await.map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
+        let engine = patiently(log_may_pass, open).await.map_err(|e| inside("could not open the query catalogue")(e.to_string()))?;
         for file in &files {
-            let applied = patiently(SqlError::may_pass, || engine.apply(&file.text)).await;
+            let applied = patiently(|error: &SqlError| on_cluster && error.may_pass(), || engine.apply(&file.text)).await;
             applied.map_err(|e| NodeError::Query { file: file.name.clone(), rendered: e.render(&file.text) })?;
         }
         let notify = config.webhooks.keys().map(|name| (name.clone(), Arc::new(NotifyStats::default()))).collect();

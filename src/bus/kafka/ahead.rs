@@ -55,8 +55,11 @@ impl Ahead {
         let orders = self.orders()?;
         for parcel in parcels {
             way.goes(parcel.batch.len_bytes());
-            let handed = orders.send(Handing { parcel, way: Arc::clone(way) });
-            handed.map_err(|_| BusError::Retriable("the thread that writes results has ended".to_owned()))?;
+            if orders.send(Handing { parcel, way: Arc::clone(way) }).is_err() {
+                // The next hand-over begins another.
+                self.orders.lock().take();
+                return Err(BusError::Retriable("the thread that writes results has ended".to_owned()));
+            }
         }
         Ok(())
     }
