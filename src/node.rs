@@ -4,9 +4,11 @@
 //! inwards: listeners, queries (last commit, snapshot), alerts, broker, log. Always: nothing is served before
 //! what it needs is restored, and `/readyz` says what is missing. Called by `cli` and by tests.
 
+mod chores;
 mod doors;
 mod figures;
 mod log;
+mod opening;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,25 +24,20 @@ use tokio_util::sync::CancellationToken;
 
 use self::doors::Doors;
 use self::log::{may_pass, open_bus, patiently};
-use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, Notifier, NotifyStats, Rules, Target};
-use crate::broker::security::SecurityTerms;
-use crate::broker::{Broker, BrokerConfig};
+use self::opening::{engine_topic_configs, listener_terms, open_broker, query_files, spilling, workspace};
+use crate::alerts::{ALERTS_TOPIC, AlertRecord, Desk, NotifyStats, Rules};
+use crate::broker::Broker;
 use crate::bus::{Bus, BusError, TopicBatch, TopicSpec, partition_for_key};
-use crate::config::{Config, KafkaListener, Webhook};
+use crate::config::Config;
 use crate::http::{Access, App, Board, Check, Host, HostFuture, TopicInfo};
-use crate::log::{Log, LogConfig, RealDisk};
-use crate::metrics::{Metrics, raise};
+use crate::metrics::Metrics;
 use crate::record::{BatchBuilder, TopicName, TopicPartition};
-use crate::server::{Limits, ListenerTerms, SaslTerms, Server, Tls, listen as listen_at};
-use crate::sql::{Engine, EngineOptions, Outcome, QueryStatus, Spill, SqlError, Workspace, parse_script};
-use crate::stream::{SpillSpace, Spilling};
+use crate::server::{Limits, ListenerTerms, Server, Tls, listen as listen_at};
+use crate::sql::{Engine, EngineOptions, Outcome, QueryStatus, SqlError, parse_script};
 use crate::time::{Clock, Timestamp};
 
 /// How many partitions the alerts topic gets.
 const ALERT_PARTITIONS: i32 = 1;
-/// How often retention and compaction look, and the board forgets. Kafka's cleaner rests as long (`log.cleaner.backoff.ms`).
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
-
 /// Why a node does not start, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -427,274 +424,6 @@ impl Node {
         let outputs =
             outputs.map(|(p, records)| TopicBatch { to: TopicPartition::new(topic.clone(), crate::record::PartitionId(p)), records });
         self.inner.bus.append(outputs.collect()).await.map_err(|e| e.to_string())
-    }
-}
-
-/// Topics that VitalSQL makes keep thirty days, counted from when a record was received.
-fn engine_topic_configs() -> BTreeMap<String, String> {
-    BTreeMap::from([("retention.ms".to_owned(), "2592000000".to_owned())])
-}
-
-/// What SELECTs work in. Where nothing can be put on the disk they do without.
-fn workspace(config: &Config) -> Result<Workspace, NodeError> {
-    let spill = (config.spill_bytes > 0).then(|| Spill { dir: config.data_dir.join("spill"), bytes: config.spill_bytes });
-    let opened = Workspace::open(config.select_memory, spill.as_ref()).or_else(|error| {
-        tracing::warn!(%error, "SELECTs have no room on the disk: what needs more than sql.memory fails");
-        Workspace::open(config.select_memory, None)
-    });
-    opened.map_err(|e| inside("could not set memory for SELECTs aside")(e.to_string()))
-}
-
-/// Room on the disk for the state of queries, where they are given some.
-fn spilling(config: &Config) -> Option<Spilling> {
-    // An earlier process may have had some, and this one needs none of it.
-    let opened = SpillSpace::open(&config.data_dir.join("spilled-state"), config.state_disk, config.min_free_bytes.saturating_mul(2));
-    let is_asked_for = config.state_memory > 0 && config.state_disk > 0;
-    match opened {
-        Ok(space) => is_asked_for.then_some(Spilling { space, above: config.state_memory }),
-        Err(error) => {
-            tracing::warn!(%error, "the state of queries has no room on the disk: it stays in memory");
-            None
-        }
-    }
-}
-
-fn query_files(config: &Config, mut files: Vec<QueryFile>) -> Result<Vec<QueryFile>, NodeError> {
-    let Some(dir) = &config.queries_dir else { return Ok(files) };
-    let unreadable = |path: &std::path::Path, e: std::io::Error| NodeError::Data { dir: path.to_owned(), why: e.to_string() };
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).map_err(|e| unreadable(dir, e))?.flatten().map(|e| e.path()).collect();
-    paths.retain(|p| p.extension().is_some_and(|e| e == "sql"));
-    paths.sort();
-    for path in paths {
-        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
-        files.push(QueryFile { name: path.display().to_string(), text });
-    }
-    Ok(files)
-}
-
-async fn open_broker(config: &Config, clock: Clock) -> Result<Arc<Broker>, NodeError> {
-    let data = |why: String| NodeError::Data { dir: config.data_dir.clone(), why };
-    let log_config = LogConfig { cache_bytes: config.cache_bytes as usize, min_free_bytes: config.min_free_bytes, ..LogConfig::default() };
-    let dir = config.data_dir.clone();
-    // Recovery reads files: not on a network thread.
-    let log = tokio::task::spawn_blocking(move || {
-        RealDisk::open(&dir).map_err(|e| e.to_string()).and_then(|disk| Log::open(Arc::new(disk), log_config).map_err(|e| e.to_string()))
-    })
-    .await
-    .map_err(|e| data(e.to_string()))?
-    .map_err(data)?;
-    let broker_config = BrokerConfig {
-        auto_create_topics: config.auto_create_topics,
-        default_partitions: config.default_partitions,
-        group_initial_rebalance_delay: config.group_initial_rebalance_delay,
-        group_session_timeout: (config.group_min_session_timeout, BrokerConfig::default().group_session_timeout.1),
-        segment_bytes: config.segment_bytes,
-        max_reauth: config.kafka_security.listeners.iter().filter_map(|listener| listener.max_reauth).min(),
-        security: SecurityTerms {
-            super_users: config.kafka_security.super_users.clone(),
-            allow_everyone: config.kafka_security.allow_everyone,
-        },
-        ..BrokerConfig::default()
-    };
-    let broker = Broker::open(log, broker_config, clock).await.map_err(|e| inside("could not open the broker")(e.to_string()))?;
-    for (user, path) in &config.kafka_security.users {
-        let failed = |why: String| inside("could not make a user of the configuration")(format!("{user}: {why}"));
-        let password = std::fs::read_to_string(path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
-        let password = password.trim_end_matches(['\r', '\n']);
-        if password.is_empty() {
-            return Err(failed(format!("{} is empty", path.display())));
-        }
-        if broker.security().introduce(user, password).await.map_err(|e| failed(e.to_string()))? {
-            tracing::info!(%user, "user made");
-        }
-    }
-    Ok(broker)
-}
-
-/// What holds at a listener, its files read.
-fn listener_terms(listener: &KafkaListener) -> Result<ListenerTerms, NodeError> {
-    let name = &listener.name;
-    let tls = listener.tls.clone().map(Tls::open).transpose();
-    let tls = tls.map_err(|why| inside("could not read certificates")(format!("listener {name}: {why}")))?;
-    let sasl = listener.protocol.has_sasl().then(|| SaslTerms { mechanisms: listener.mechanisms.clone(), max_reauth: listener.max_reauth });
-    Ok(ListenerTerms { name: name.clone(), advertised: listener.advertised.clone(), tls, sasl })
-}
-
-/// A webhook over HTTP.
-struct HttpTarget {
-    url: String,
-    bearer: Option<PathBuf>,
-    agent: ureq::Agent,
-}
-
-impl HttpTarget {
-    fn new(hook: &Webhook) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build();
-        Self { url: hook.url.clone(), bearer: hook.bearer_token_file.clone(), agent: ureq::Agent::new_with_config(config) }
-    }
-}
-
-impl Target for HttpTarget {
-    fn send(&self, body: &[u8]) -> Result<(), String> {
-        let mut request = self.agent.post(&self.url).content_type("application/json");
-        if let Some(path) = &self.bearer {
-            // Read each time: a rotated token needs no restart.
-            let token = std::fs::read_to_string(path).map_err(|e| format!("could not read the token file: {e}"))?;
-            request = request.header("authorization", format!("Bearer {}", token.trim()));
-        }
-        request.send(body).map(|_| ()).map_err(|e| e.to_string())
-    }
-}
-
-impl Inner {
-    fn start_tasks(self: &Arc<Self>, config: &Config, alert_partitions: i32, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let mut tasks = Vec::new();
-        let (me, stop) = (Arc::clone(self), stopped.clone());
-        tasks.push(tokio::spawn(async move {
-            if let Err(error) = me.desk.run(me.bus.as_ref(), alert_partitions, stop).await {
-                tracing::error!(%error, "the alarm desk stopped reading");
-            }
-        }));
-        let (me, stop) = (Arc::clone(self), stopped.clone());
-        tasks.push(tokio::spawn(async move { me.follow_vitals(stop).await }));
-        let (me, stop) = (Arc::clone(self), stopped.clone());
-        tasks.push(tokio::spawn(async move { me.count_alerts(stop).await }));
-        let (me, stop) = (Arc::clone(self), stopped.clone());
-        tasks.push(tokio::spawn(async move { me.keep_house(stop).await }));
-        for (name, hook) in &config.webhooks {
-            let stats = self.notify.get(name).cloned().unwrap_or_default();
-            let notifier = Notifier {
-                name: name.clone(),
-                target: Arc::new(HttpTarget::new(hook)),
-                bus: Arc::clone(&self.bus),
-                clock: self.clock,
-                stats,
-            };
-            let stop = stopped.clone();
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) = notifier.attend(alert_partitions, stop).await {
-                    tracing::error!(%error, "a notifier stopped");
-                }
-            }));
-        }
-        tasks
-    }
-
-    /// Feeds the board from stream `vitals`, once there is one. It is a view: what it cannot keep up with, it leaves out.
-    async fn follow_vitals(&self, mut stop: watch::Receiver<bool>) {
-        loop {
-            let feeds = self.engine.feeds("vitals").await;
-            if !feeds.is_empty() {
-                let follow = feeds.iter().map(|feed| self.follow(feed));
-                tokio::select! {
-                    _ = futures::future::join_all(follow) => {}
-                    changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
-                changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
-            }
-        }
-    }
-
-    /// Reads one partition until something fails; the caller begins again.
-    async fn follow(&self, feed: &crate::stream::Feed) {
-        let since = self.clock.now().plus(-900_000);
-        let Ok(start) = crate::stream::start_of(self.bus.as_ref(), feed.partition(), crate::stream::StartAt::At(since)).await else {
-            return;
-        };
-        let mut position = start;
-        loop {
-            match feed.poll_ahead(position).await {
-                Ok(Some(chunk)) => {
-                    self.board.take(&chunk.rows, self.clock.now());
-                    position = chunk.next;
-                }
-                Ok(None) => {
-                    if self.bus.wait(feed.partition(), position).await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
-    async fn count_alerts(&self, mut stop: watch::Receiver<bool>) {
-        let mut changes = self.desk.changes();
-        loop {
-            let change = tokio::select! {
-                change = changes.recv() => change,
-                changed = stop.changed() => {
-                    if changed.is_err() || *stop.borrow() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            match change {
-                Ok(alert) => {
-                    self.metrics.alerts.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
-                    if alert.state == crate::alerts::AlertState::Active
-                        && !alert.stale
-                        && let (Some(event), Some(recorded)) = (Timestamp::parse(&alert.ts), Timestamp::parse(&alert.recorded_at))
-                    {
-                        let seconds = recorded.since(event).max(0) as f64 / 1000.0;
-                        self.metrics.alert_latency_seconds.with_label_values(&[alert.rule.as_str()]).observe(seconds);
-                    }
-                }
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    }
-
-    async fn keep_house(&self, mut stop: watch::Receiver<bool>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(HOUSEKEEPING) => {}
-                changed = stop.changed() => if changed.is_err() || *stop.borrow() { return },
-            }
-            self.board.sweep(self.clock.now());
-            self.engine.follow_growth().await;
-            if let Err(error) = self.broker.enforce_retention().await {
-                tracing::warn!(%error, "retention could not be enforced");
-            }
-        }
-    }
-
-    async fn bring_over(&self) {
-        let m = &self.metrics;
-        let now = self.clock.now();
-        self.tell_queries(now).await;
-        for (stream, bad) in self.engine.bad_records() {
-            raise(&m.dead_letters.with_label_values(&[stream.as_str()]), bad);
-        }
-        m.alerts_active.reset();
-        for alert in self.desk.open() {
-            m.alerts_active.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
-        }
-        for (target, stats) in &self.notify {
-            for (outcome, count) in
-                [("delivered", &stats.delivered), ("failed_attempt", &stats.failed_attempts), ("given_up", &stats.given_up)]
-            {
-                raise(&m.notifications.with_label_values(&[target.as_str(), outcome]), count.load(Ordering::Relaxed));
-            }
-        }
-        for (ward, numbers) in self.board.wards(now) {
-            let label = [ward.as_str()];
-            m.ward_beds.with_label_values(&label).set(numbers.beds);
-            m.ward_beds_silent.with_label_values(&label).set(numbers.silent);
-            m.ward_beds_high_risk.with_label_values(&label).set(numbers.high_risk);
-            for (vital, (sum, count)) in numbers.vitals {
-                // A mean over a handful would be somebody's value.
-                if count >= 5 {
-                    m.ward_vital_mean.with_label_values(&[ward.as_str(), vital]).set(sum / count as f64);
-                }
-            }
-        }
-        self.broker.export(m);
     }
 }
 

@@ -1,9 +1,12 @@
-//! What queries and their operators have done, brought over to the metrics at a scrape.
+//! What queries and their operators have done, alerts, wards and the broker, brought over to the metrics at a scrape.
 //!
 //! Always: every series is told anew, so that those of a dropped query are gone; and labels are names of queries, and places
 //! and kinds of operators, of which a query has at most [`MOST_OPERATORS`] series.
 
+use std::sync::atomic::Ordering;
+
 use super::Inner;
+use crate::metrics::raise;
 use crate::sql::QueryStatus;
 use crate::stream::OperatorFigures;
 use crate::time::Timestamp;
@@ -14,8 +17,42 @@ const MOST_OPERATORS: usize = 64;
 const REST: &str = "rest";
 
 impl Inner {
+    /// Brings everything over that is not counted there as it happens.
+    pub(super) async fn bring_over(&self) {
+        let m = &self.metrics;
+        let now = self.clock.now();
+        self.tell_queries(now).await;
+        for (stream, bad) in self.engine.bad_records() {
+            raise(&m.dead_letters.with_label_values(&[stream.as_str()]), bad);
+        }
+        m.alerts_active.reset();
+        for alert in self.desk.open() {
+            m.alerts_active.with_label_values(&[alert.rule.as_str(), alert.priority.as_str(), alert.state.as_str()]).inc();
+        }
+        for (target, stats) in &self.notify {
+            for (outcome, count) in
+                [("delivered", &stats.delivered), ("failed_attempt", &stats.failed_attempts), ("given_up", &stats.given_up)]
+            {
+                raise(&m.notifications.with_label_values(&[target.as_str(), outcome]), count.load(Ordering::Relaxed));
+            }
+        }
+        for (ward, numbers) in self.board.wards(now) {
+            let label = [ward.as_str()];
+            m.ward_beds.with_label_values(&label).set(numbers.beds);
+            m.ward_beds_silent.with_label_values(&label).set(numbers.silent);
+            m.ward_beds_high_risk.with_label_values(&label).set(numbers.high_risk);
+            for (vital, (sum, count)) in numbers.vitals {
+                // A mean over a handful would be somebody's value.
+                if count >= 5 {
+                    m.ward_vital_mean.with_label_values(&[ward.as_str(), vital]).set(sum / count as f64);
+                }
+            }
+        }
+        self.broker.export(m);
+    }
+
     /// Brings over the figures of all queries.
-    pub(super) async fn tell_queries(&self, now: Timestamp) {
+    async fn tell_queries(&self, now: Timestamp) {
         let m = &self.metrics;
         let queries = self.engine.statuses().await;
         let each =

@@ -9,7 +9,9 @@
 //! stream it writes. A view is both, what can be read and what runs, and its name is taken in both. Functions have a third, savepoints a
 //! fourth.
 
+mod checks;
 mod record;
+mod same;
 mod savepoint;
 mod stream;
 
@@ -17,11 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use record::{CATALOG_TOPIC, CatalogRecord, RecordError, ViewDef};
+pub use same::same_text;
 pub use savepoint::{OriginDef, SAVEPOINT_FORMAT, SavedPlace, SavepointDef};
 pub use stream::StreamDef;
 
-use super::dialect::split_script;
-use super::dialect::tokens::{is_word, word, words_at};
 use super::error::{Code, Place, SqlError, did_you_mean};
 use super::inline::{self, Views};
 use super::macros::{self, Functions};
@@ -541,120 +542,10 @@ impl Catalog {
         Ok(Arc::new(entry))
     }
 
-    /// A view's name is one of a relation and of what runs: neither may be there.
-    fn check_both_spaces(&self, kind: Kind, name: &Name) -> Result<(), SqlError> {
-        let other = match kind {
-            Kind::View => self.tasks.get(&name.text),
-            Kind::Query | Kind::Alert => self.relations.get(&name.text).filter(|entry| entry.kind == Kind::View),
-            Kind::Stream | Kind::Table | Kind::PlainView | Kind::Function | Kind::Savepoint => None,
-        };
-        match other {
-            None => Ok(()),
-            Some(other) => Err(SqlError::new(Code::NameTaken, format!("there is already a {} \"{name}\"", other.kind.word()))
-                .at(name.place)
-                .hint("choose another name: a view has the name of what can be read and of what runs")),
-        }
-    }
-
     /// Whether a topic is the one that a view keeps its rows in.
     #[must_use]
     pub fn is_of_a_view(&self, topic: &TopicName) -> bool {
         self.all(Kind::View).filter_map(|view| view.stream.as_ref()).any(|view| view.topic == *topic)
-    }
-
-    /// A query writes a stream (a new one is made for a new name), and only columns that lie in the record's value.
-    fn check_sink(&self, into: &Name, columns: &[Name]) -> Result<(), SqlError> {
-        let Some(sink) = self.relation(&into.text) else { return Ok(()) };
-        // Whatever the topic is called by.
-        if self.is_of_a_view(&sink.topic) {
-            return Err(SqlError::new(Code::BadDefinition, format!("\"{into}\" is a view\'s, which its own SELECT alone writes"))
-                .at(into.place)
-                .hint("write into another stream or table"));
-        }
-        for column in columns {
-            if !sink.written_columns().any(|c| c.name == *column) {
-                let known: Vec<&str> = sink.written_columns().map(|c| c.name.text.as_str()).collect();
-                return Err(SqlError::no_such("column", &column.text, known.iter().copied())
-                    .at(column.place)
-                    .note(format!("columns: {}", known.join(", "))));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses what would write where only the node writes: an alert that no rule has found would look like one.
-    fn check_written(&self, statement: &Statement) -> Result<(), SqlError> {
-        let own = |topic: &TopicName, place| {
-            Err(SqlError::new(Code::BadDefinition, format!("topic \"{topic}\" is written by the node alone"))
-                .at(place)
-                .hint("write into another one"))
-        };
-        if let Statement::CreateQuery(query) | Statement::CreateView(query) = statement {
-            let made = TopicName::new(&query.insert_into.text).ok();
-            let topic = self.relation(&query.insert_into.text).map_or(made.as_ref(), |def| Some(&def.topic));
-            return match topic.filter(|topic| topic.is_written_by_node_alone()) {
-                Some(topic) => own(topic, query.insert_into.place),
-                None => Ok(()),
-            };
-        }
-        let Some(def) = StreamDef::of(statement) else { return Ok(()) };
-        let others = std::iter::once(&def.dlq_topic).chain(&def.options.late_topic);
-        if let Some(topic) = others.into_iter().find(|topic| topic.is_written_by_node_alone()) {
-            return own(topic, None);
-        }
-        let is_written = self.tasks.values().any(|task| task.writes() == Some(def.name.as_str()));
-        if is_written && def.topic.is_written_by_node_alone() { own(&def.topic, None) } else { Ok(()) }
-    }
-
-    /// Refuses a query that would feed itself through others.
-    fn check_circle(&self, entry: &Entry, into: &Name) -> Result<(), SqlError> {
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        let mut open = self.reads_through(entry.reads());
-        while let Some(Name { text: stream, .. }) = open.pop() {
-            if stream == into.text {
-                return Err(SqlError::new(
-                    Code::BadDefinition,
-                    format!("{} \"{}\" would feed itself: what it reads is made from \"{into}\"", entry.kind.word(), entry.name),
-                )
-                .at(into.place)
-                .hint("write into another stream"));
-            }
-            if seen.contains(&stream) {
-                continue;
-            }
-            for task in self.all_tasks().filter(|t| (t.kind, &t.name) != (entry.kind, &entry.name) && t.writes() == Some(stream.as_str())) {
-                open.extend(self.reads_through(task.reads()));
-            }
-            seen.insert(stream);
-        }
-        Ok(())
-    }
-
-    /// Refuses a view that would stand for itself, or with which a query would feed itself.
-    fn check_view_circle(&self, view: &Entry) -> Result<(), SqlError> {
-        let (mut seen, mut open): (BTreeSet<&str>, Vec<&Name>) = (BTreeSet::new(), view.reads().iter().collect());
-        while let Some(read) = open.pop() {
-            if read.text == view.name {
-                return Err(SqlError::new(Code::BadDefinition, format!("view \"{}\" would stand for itself", view.name))
-                    .hint("a view is a name for a query's text: it cannot repeat itself"));
-            }
-            if seen.insert(&read.text)
-                && let Some(other) = self.get(Kind::PlainView, &read.text)
-            {
-                open.extend(other.reads());
-            }
-        }
-        if self.get(Kind::PlainView, &view.name).is_none() {
-            return Ok(());
-        }
-        let mut tried = self.clone();
-        tried.relations.insert(view.name.clone(), Arc::new(view.clone()));
-        for user in tried.running_users(view) {
-            if let Statement::CreateQuery(query) | Statement::CreateView(query) = &*user.statement {
-                tried.check_circle(user, &query.insert_into).map_err(|error| SqlError { place: None, ..error })?;
-            }
-        }
-        Ok(())
     }
 
     /// "No such": with the kind it has instead, or a suggestion.
@@ -714,32 +605,6 @@ fn intent(statement: &Statement) -> (bool, bool) {
         Statement::CreateSavepoint(s) => (false, s.if_not_exists),
         _ => (false, false),
     }
-}
-
-/// Whether two statements say the same: blanks, comments, the case of words, OR REPLACE and IF NOT EXISTS aside.
-#[must_use]
-pub fn same_text(a: &str, b: &str) -> bool {
-    a == b || matches!((essence(a), essence(b)), (Some(a), Some(b)) if a == b)
-}
-
-/// The words and signs of a statement.
-fn essence(text: &str) -> Option<Vec<String>> {
-    let piece = split_script(text).ok()?.into_iter().next()?;
-    let mut tokens = piece.tokens;
-    if words_at(&tokens, 1, &["OR", "REPLACE"]) {
-        tokens.drain(1..3);
-    }
-    if words_at(&tokens, 1, &["MATERIALIZED", "VIEW"]) {
-        tokens.remove(1);
-    }
-    if words_at(&tokens, 2, &["IF", "NOT", "EXISTS"]) {
-        tokens.drain(2..5);
-    }
-    if tokens.get(1).is_some_and(|t| is_word(t, "SOURCE")) {
-        tokens[1] = super::dialect::tokens::made_word("STREAM", tokens[1].span);
-    }
-    // Case means nothing outside quotes.
-    Some(tokens.iter().map(|t| word(t).map_or_else(|| t.token.to_string(), str::to_ascii_lowercase)).collect())
 }
 
 #[cfg(test)]
