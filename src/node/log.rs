@@ -38,11 +38,15 @@ pub(super) async fn patiently<T, E: fmt::Display, F: Future<Output = Result<T, E
     may_pass: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, E> {
-    let begun = Instant::now();
+    let (begun, mut told) = (Instant::now(), String::new());
     loop {
         match attempt().await {
             Err(error) if may_pass(&error) && begun.elapsed() < PATIENCE => {
-                tracing::warn!(%error, "the start waits for the log");
+                let error = error.to_string();
+                if error != told {
+                    tracing::warn!(%error, "the start waits for the log; it ends {} s after it began", PATIENCE.as_secs());
+                    told = error;
+                }
                 tokio::time::sleep(AGAIN).await;
             }
             done => return done,
