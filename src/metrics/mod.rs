@@ -186,7 +186,12 @@ impl Metrics {
                 "How far a query's watermark is behind the clock.",
                 &["query"],
             ),
-            query_input_lag: gauges_told(&r, "vitalsql_query_input_lag_records", "Records a query has still to read.", &["query"]),
+            query_input_lag: gauges_told(
+                &r,
+                "vitalsql_query_input_lag_records",
+                "Records a query has still to read, where that is known.",
+                &["query"],
+            ),
             query_state_bytes: gauges_told(&r, "vitalsql_query_state_bytes", "Bytes of state a query holds in memory.", &["query"]),
             query_spilled_bytes: gauges_told(&r, "vitalsql_query_spilled_bytes", "Bytes of state a query has put on the disk.", &["query"]),
             query_state_max_bytes: gauges_told(

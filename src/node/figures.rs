@@ -70,7 +70,7 @@ impl Inner {
         m.query_spilled_bytes.tell(each(&|q| q.counts.spilled_bytes as f64));
         let capped = queries.iter().filter_map(|q| Some(([q.name.as_str()], q.state_max? as f64)));
         m.query_state_max_bytes.tell(capped);
-        m.query_input_lag.tell(each(&|q| q.lag as f64));
+        m.query_input_lag.tell(queries.iter().filter_map(|q| Some(([q.name.as_str()], q.lag? as f64))));
         m.query_watermark_gap_seconds.tell(queries.iter().filter_map(|q| Some(([q.name.as_str()], behind(q.watermark?)))));
         m.query_state.tell(queries.iter().map(|q| ([q.name.as_str(), q.state.as_str()], 1.0)));
         m.query_tasks.tell(each(&|q| f64::from(q.time.tasks)));

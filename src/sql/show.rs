@@ -32,7 +32,7 @@ pub struct TaskLine {
     pub late: u64,
     /// The least watermark of its partitions.
     pub watermark: Option<Timestamp>,
-    /// Records it has not read yet.
+    /// Records it has not read yet, where that is known.
     pub lag: Option<i64>,
     /// What went wrong.
     pub error: Option<String>,

@@ -57,7 +57,7 @@ async fn settled(node: &Node) -> [u64; 2] {
         loop {
             let status = node.query_status(query).await.expect("it is there");
             assert_ne!(status.state, QueryState::Failed, "{:?}", status.error);
-            if status.state == QueryState::Running && status.lag == 0 {
+            if status.state == QueryState::Running && status.lag == Some(0) {
                 *spilled = status.counts.spilled_bytes;
                 break;
             }

@@ -103,7 +103,9 @@ def settle(processes):
                 if q["state"] == "failed" and "trying again" not in q["error"]: sys.exit(f"a query failed at {p.name}: {q}")
                 away = sum(len(e["tasks"]) for e in q["elsewhere"])
                 tasks, here, out, lag = seen.get(q["name"], (q["tasks"], 0, 0, 0))
-                seen[q["name"]] = (tasks, here + q["tasks"] - away, out + q["rows_out"], lag + q["lag"])
+                # What is not known yet, since a task is being restored, is no zero.
+                ahead = lag + (float("inf") if q["lag"] is None else q["lag"])
+                seen[q["name"]] = (tasks, here + q["tasks"] - away, out + q["rows_out"], ahead)
         still = still + 1 if seen == last else 0
         # The mark that ends a transaction is never read: where it is the last thing in a partition of results it counts as one record that lies ahead.
         ahead = any(lag > 0 for *_, lag in seen.values())

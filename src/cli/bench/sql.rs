@@ -304,7 +304,7 @@ impl Bench<'_> {
             if let Some(error) = status.error {
                 return Err(Failure::new(format!("the query failed: {error}")));
             }
-            if status.counts.rows_in >= self.records() && status.lag == 0 {
+            if status.counts.rows_in >= self.records() && status.lag == Some(0) {
                 return Ok(status);
             }
             if begun.elapsed() > LIMIT {

@@ -432,7 +432,7 @@ impl Engine {
                 rows_out: status.counts.rows_out,
                 late: status.counts.late,
                 watermark: status.watermark,
-                lag: Some(status.lag),
+                lag: status.lag,
                 error: status.error.clone(),
             }
         });

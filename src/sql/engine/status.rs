@@ -1,5 +1,6 @@
 //! How queries and alerts are doing, put together from their tasks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::running::QueryState;
@@ -34,8 +35,8 @@ pub struct QueryStatus {
     pub refill: Refill,
     /// Where it stands in each partition of what it reads.
     pub inputs: Vec<InputProgress>,
-    /// Records it has still to read.
-    pub lag: i64,
+    /// Records it has still to read; `None` where that is not known: a task is being restored, or the log does not say where it ends.
+    pub lag: Option<i64>,
     /// The least watermark of its partitions that have one.
     pub watermark: Option<Timestamp>,
     /// Its sources, operators and sink in the order of its chain, over its tasks.
@@ -95,22 +96,16 @@ impl Engine {
     }
 
     /// The same with what the log knows: how much there is still to read, and who runs what does not run here.
-    async fn completed(&self, mut found: Vec<(QueryStatus, Vec<Place>, i32)>) -> Vec<QueryStatus> {
-        let mut ends: std::collections::HashMap<TopicPartition, Offset> = std::collections::HashMap::new();
+    async fn completed(&self, mut found: Vec<(QueryStatus, Option<Vec<Place>>, i32)>) -> Vec<QueryStatus> {
+        let mut ends: HashMap<TopicPartition, Option<Offset>> = HashMap::new();
         for (status, places, first) in &mut found {
-            let mut lag = 0;
-            for (place, position) in places {
-                let end = match ends.get(place) {
-                    Some(end) => *end,
-                    None => {
-                        let end = self.bus.bounds(place).await.map_or(*position, |b| b.end);
-                        ends.insert(place.clone(), end);
-                        end
-                    }
-                };
-                lag += (end.0 - position.0).max(0);
+            for (place, _) in places.iter().flatten() {
+                if !ends.contains_key(place) {
+                    ends.insert(place.clone(), self.bus.bounds(place).await.ok().map(|bounds| bounds.end));
+                }
             }
-            status.lag = lag;
+            let ahead = |(place, position): &Place| Some((ends[place]?.0 - position.0).max(0));
+            status.lag = places.as_ref().and_then(|places| places.iter().map(ahead).sum());
             let away: Vec<i32> = std::mem::take(&mut status.elsewhere).into_iter().flat_map(|(_, tasks)| tasks).collect();
             status.elsewhere = self.elsewhere(&format!("{}.{}", status.kind.as_str(), status.name), &away, *first);
         }
@@ -122,15 +117,16 @@ impl Engine {
 type Place = (TopicPartition, Offset);
 
 impl Running {
-    /// How it is doing, where it reads, and how many of its tasks are of a first phase, where there are two: what lies between the phases is
-    /// to be read as its input is, and shown as what it holds is, in its figures.
-    fn status(&self) -> (QueryStatus, Vec<Place>, i32) {
+    /// How it is doing, where it reads, as far as all its tasks here know that already, and how many of its tasks are of a first phase, where
+    /// there are two: what lies between the phases is to be read as its input is, and shown as what it holds is, in its figures.
+    fn status(&self) -> (QueryStatus, Option<Vec<Place>>, i32) {
         let mut counts = TaskCounts::default();
         let (first, between) = match &self.phases {
             Some((first, topic)) => (*first, Some(topic)),
             None => (self.tasks.len(), None),
         };
-        let mut places = Vec::new();
+        // One that is paused stands somewhere too, and nobody is there who knows where.
+        let mut places = (!self.tasks.is_empty()).then(Vec::new);
         let mut refill = Refill::default();
         let mut inputs = Vec::new();
         let (mut state, mut error) = (QueryState::Running, None);
@@ -148,9 +144,15 @@ impl Running {
             refill.add(task.stats.refill_progress());
             let standing = task.state();
             if standing.0 != QueryState::Elsewhere {
-                for input in task.stats.inputs() {
+                let of_task = task.stats.inputs();
+                if standing.0 == QueryState::Starting || of_task.is_empty() {
+                    places = None;
+                }
+                for input in of_task {
                     let topic = if is_second { between } else { self.inputs.get(input.source).map(|of| &of.topic) };
-                    places.extend(topic.map(|topic| (TopicPartition::new(topic.clone(), input.partition), input.position)));
+                    if let (Some(places), Some(topic)) = (&mut places, topic) {
+                        places.push((TopicPartition::new(topic.clone(), input.partition), input.position));
+                    }
                     if !is_second {
                         inputs.push(input);
                     }
@@ -187,7 +189,7 @@ impl Running {
             counts,
             refill,
             inputs,
-            lag: 0,
+            lag: None,
             watermark,
             operators,
             time,

@@ -25,11 +25,13 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
         QueryState::Running => {}
     }
     let mut lines = places(status);
-    if status.counts.rows_in == 0 && status.lag == 0 {
+    if status.counts.rows_in == 0 && status.lag == Some(0) {
         lines.push(format!("its stream \"{}\" has brought nothing: is anything written to its topic, and with the right names and types? Bad records go to the dead-letter topic", status.source));
     }
-    if status.lag > 0 {
-        lines.push(format!("it has still {} records to read", status.lag));
+    match status.lag {
+        Some(0) => {}
+        Some(lag) => lines.push(format!("it has still {lag} records to read")),
+        None => lines.push("the log does not say how much there is still to read: is it well?".to_owned()),
     }
     let behind = |at: Timestamp| now.since(at) as f64 / 1000.0;
     if plan.waits {
@@ -86,8 +88,13 @@ pub(super) fn explain(status: &QueryStatus, plan: &QueryPlan, now: Timestamp) ->
 pub(super) fn figures(status: &QueryStatus, now: Timestamp) -> String {
     let c = &status.counts;
     let mut text = format!(
-        "figures  rows in {}, out {}, late {}, failed {}, ahead of the clock {}; lag {} records\n",
-        c.rows_in, c.rows_out, c.late, c.failed, c.ahead, status.lag
+        "figures  rows in {}, out {}, late {}, failed {}, ahead of the clock {}; lag {}\n",
+        c.rows_in,
+        c.rows_out,
+        c.late,
+        c.failed,
+        c.ahead,
+        status.lag.map_or_else(|| "not known".to_owned(), |lag| format!("{lag} records"))
     );
     text.push_str(&state_line(c.state_bytes, status.state_max, c.spilled_bytes));
     if status.time.tasks > 0 {

@@ -165,7 +165,7 @@ impl Bench {
             if let Some(failed) = statuses.iter().find(|q| q.state == QueryState::Failed) {
                 return Err(format!("query {} failed: {}", failed.name, failed.error.clone().unwrap_or_default()));
             }
-            if statuses.iter().all(|q| q.state == QueryState::Running && q.lag == 0) {
+            if statuses.iter().all(|q| q.state == QueryState::Running && q.lag == Some(0)) {
                 return Ok(());
             }
             if begun.elapsed() > DEADLINE {

@@ -26,7 +26,7 @@ pub(super) async fn read_all(bench: &Bench) {
     let begun = Instant::now();
     loop {
         let statuses = bench.engine.statuses().await;
-        if statuses.iter().all(|s| s.lag == 0 && s.state == QueryState::Running) {
+        if statuses.iter().all(|s| s.lag == Some(0) && s.state == QueryState::Running) {
             return;
         }
         assert!(begun.elapsed() < DEADLINE, "{statuses:?}");

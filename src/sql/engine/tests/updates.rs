@@ -48,7 +48,7 @@ pub(super) async fn left(bench: &Bench, name: &str, expected: &[(&str, &str)]) {
 
 async fn read_all(bench: &Bench) {
     let begun = Instant::now();
-    while bench.engine.statuses().await.iter().any(|q| q.state != QueryState::Running || q.lag > 0) {
+    while bench.engine.statuses().await.iter().any(|q| q.state != QueryState::Running || q.lag != Some(0)) {
         assert!(begun.elapsed() < DEADLINE, "{:?}", bench.engine.statuses().await);
         tokio::task::yield_now().await;
     }

@@ -11,6 +11,10 @@ pub(super) trait Watch: Send + Sync + 'static {
     fn asked(&self) -> Result<(), BusError> {
         Ok(())
     }
+    /// Somebody asks where a partition ends.
+    fn asked_for_its_end(&self) -> Result<(), BusError> {
+        Ok(())
+    }
     /// Something has been written, or a writer taken over.
     fn is_done(&self) {}
     /// A partition has been opened.
@@ -47,7 +51,10 @@ impl<W: Watch> Bus for Watched<W> {
         Box::pin(self.then_tell(self.log.delete_topic(topic)))
     }
     fn bounds<'a>(&'a self, of: &'a TopicPartition) -> BusFuture<'a, Range<Offset>> {
-        self.log.bounds(of)
+        Box::pin(async move {
+            self.by.asked_for_its_end()?;
+            self.log.bounds(of).await
+        })
     }
     fn offset_at<'a>(&'a self, of: &'a TopicPartition, at: i64) -> BusFuture<'a, Option<Offset>> {
         self.log.offset_at(of, at)
