@@ -379,7 +379,7 @@ pub fn run_beside(shelf: &Shelf, chain: &dyn Fn() -> Chain, sources: &[&[Partiti
             on.save(&mut state).unwrap();
             if chance.random_bool(0.8) {
                 on = chain();
-                on.restore(&StateReader { parts: state.parts }).unwrap();
+                on.restore(&StateReader::of(state.parts)).unwrap();
             }
         }
     }

@@ -148,7 +148,7 @@ mod tests {
         let other = batch(vec![("input", Arc::new(Int32Array::from(vec![1])))]).unwrap();
         state.put("0/own", other.clone());
         save([(0, &one), (3, &two)].into_iter(), &mut state).unwrap();
-        let mut back = StateReader { parts: state.parts };
+        let mut back = StateReader::of(state.parts);
         assert_eq!(take(&mut back).unwrap(), BTreeMap::from([(0, one), (3, two)]));
         assert_eq!((back.parts.len(), back.get("0/own").next()), (1, Some(&other)));
         assert!(take(&mut back).unwrap().is_empty());

@@ -1,9 +1,11 @@
 //! The contract of every streaming operator, and the two seams through which `sql` lends them DataFusion.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
 
 use super::element::{Output, Rows};
 use super::spill::{Parked, SpillSpace};
@@ -172,16 +174,24 @@ impl StateWriter {
     }
 }
 
-/// Named Arrow batches of one operator's state, on the way back.
+/// Named Arrow batches of one operator's state, on the way back. It notes what it is asked for: what nobody asks for, nobody took back.
 #[derive(Debug, Default)]
 pub struct StateReader {
     /// What was written, in order.
     pub parts: Vec<(String, StatePart)>,
+    asked: Mutex<HashSet<String>>,
 }
 
 impl StateReader {
+    /// What was written, on the way back.
+    #[must_use]
+    pub fn of(parts: Vec<(String, StatePart)>) -> Self {
+        Self { parts, ..Self::default() }
+    }
+
     /// The batches under a name, in the order they were put.
     pub fn get<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RecordBatch> {
+        self.asked.lock().insert(name.to_owned());
         self.parts.iter().filter_map(move |(n, part)| match part {
             StatePart::Batch(batch) if n == name => Some(batch),
             _ => None,
@@ -190,7 +200,20 @@ impl StateReader {
 
     /// What was put under a name by [`StateWriter::put_parked`], in order: on the disk again, or in memory where there is no room.
     pub fn parked<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a StatePart> {
+        self.asked.lock().insert(format!("{PARKED}{name}"));
         self.parts.iter().filter(move |(n, _)| n.strip_prefix(PARKED) == Some(name)).map(|(_, part)| part)
+    }
+
+    /// What was put under any of these names, in the order it was put.
+    pub fn among<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a StatePart)> {
+        self.asked.lock().extend(names.iter().map(|name| (*name).to_owned()));
+        self.parts.iter().map(|(name, part)| (name.as_str(), part)).filter(|(name, _)| names.contains(name))
+    }
+
+    /// A part that nobody has asked for.
+    pub(super) fn unasked(&self) -> Option<&str> {
+        let asked = self.asked.lock();
+        self.parts.iter().map(|(name, _)| name.as_str()).find(|name| !asked.contains(*name))
     }
 }
 

@@ -134,7 +134,7 @@ fn run(plan: &QueryPlan, script: &str, cutting: Cutting) -> String {
             let mut state = StateWriter::default();
             chain.save(&mut state).unwrap();
             chain = plan.chain(scope).unwrap();
-            chain.restore(&StateReader { parts: state.parts }).unwrap();
+            chain.restore(&StateReader::of(state.parts)).unwrap();
         }
     }
     chain.watermark(crate::time::Timestamp::MAX, &mut out).unwrap();

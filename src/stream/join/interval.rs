@@ -310,12 +310,12 @@ impl Interval {
         let (rows, marks) = (format!("{}.rows", side.word()), format!("{}.marks", side.word()));
         let (mut marked, mut parked) = (state.get(&marks), state.parked(&rows));
         // One after the other, as they were written: rows in memory say their times themselves.
-        for (name, part) in &state.parts {
+        for (name, part) in state.among(&[&rows, &marks]) {
             match part {
-                StatePart::Batch(batch) if *name == rows && batch.num_columns() >= 2 => {
+                StatePart::Batch(batch) if name == rows && batch.num_columns() >= 2 => {
                     self.restore_block(side, batch, &batch.columns()[2..], batch.num_rows(), None)?;
                 }
-                _ if *name == marks => {
+                _ if name == marks => {
                     let (Some(marks), Some(rows)) = (marked.next(), parked.next()) else {
                         return Err(misfit("rows on the disk have no times, or times no rows"));
                     };
@@ -327,8 +327,7 @@ impl Interval {
                         }
                     }
                 }
-                _ if *name == rows => return Err(misfit("the kept rows have no times")),
-                _ => {}
+                _ => return Err(misfit("the kept rows have no times")),
             }
         }
         if marked.next().is_some() || parked.next().is_some() {

@@ -104,7 +104,7 @@ fn a_state_is_saved_without_bringing_what_lies_on_the_disk_and_restored_with_it(
     assert_eq!(shelf.used().1, 0, "no file was read");
     let new = || Interval::new(spec(JoinKind::Full, -1_000_000, 1_000_000, None)).unwrap();
     let mut again = new();
-    again.restore(&StateReader { parts: state.parts.clone() }).unwrap();
+    again.restore(&StateReader::of(state.parts.clone())).unwrap();
     assert_eq!(again.spilled_bytes(), on.spilled_bytes());
     drop(on);
     assert_eq!(told(ended(&mut again, 70)), told(ended(&mut plain, 70)));
@@ -113,7 +113,7 @@ fn a_state_is_saved_without_bringing_what_lies_on_the_disk_and_restored_with_it(
         let place = state.parts.iter().position(|(name, _)| name == gone).unwrap();
         let mut parts = state.parts.clone();
         parts.remove(place);
-        let error = new().restore(&StateReader { parts }).unwrap_err();
+        let error = new().restore(&StateReader::of(parts)).unwrap_err();
         assert!(error.to_string().contains("could not restore"), "{error}");
     }
 }

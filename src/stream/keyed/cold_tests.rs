@@ -155,7 +155,7 @@ fn keys_on_the_disk_come_back_whole_and_once_when_they_are_asked_for_or_time_rea
                             *part = StatePart::Batch(parked.load().unwrap());
                         }
                     }
-                    both.restored(&StateReader { parts }).unwrap();
+                    both.restored(&StateReader::of(parts)).unwrap();
                 }
             }
             assert_eq!(both.here.len() + both.away.len(), 300);
@@ -189,9 +189,9 @@ fn a_state_that_lacks_a_file_or_says_that_more_has_left_than_there_was_is_refuse
     assert!(away > 4, "{away}");
     let mut state = StateWriter::default();
     both.cold.save(&mut state).unwrap();
-    let without = |name: &str| StateReader { parts: state.parts.iter().filter(|(n, _)| n != name).cloned().collect() };
+    let without = |name: &str| StateReader::of(state.parts.iter().filter(|(n, _)| n != name).cloned().collect());
     assert!(both.restored(&without("parked:away")).unwrap_err().to_string().contains("a file is missing"));
-    let mut other = StateReader { parts: state.parts.clone() };
+    let mut other = StateReader::of(state.parts.clone());
     for (name, part) in &mut other.parts {
         if name == "left" {
             let columns: [(&str, ArrayRef); 2] =
@@ -200,6 +200,6 @@ fn a_state_that_lacks_a_file_or_says_that_more_has_left_than_there_was_is_refuse
         }
     }
     assert!(both.restored(&other).unwrap_err().to_string().contains("more has left"));
-    both.restored(&StateReader { parts: state.parts.clone() }).unwrap();
+    both.restored(&StateReader::of(state.parts.clone())).unwrap();
     assert!(both.here.len() + both.away.len() == 9 && both.away.len() > 4);
 }

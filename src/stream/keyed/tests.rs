@@ -162,7 +162,7 @@ fn a_state_of_other_functions_is_refused() {
     one.watermark(Timestamp(6), &mut out).unwrap();
     let mut state = StateWriter::default();
     one.save(&mut state).unwrap();
-    let reader = StateReader { parts: state.parts };
+    let reader = StateReader::of(state.parts);
     assert!(chain(vec![lag(1), lag(2)]).restore(&reader).is_err());
     assert!(Chain::default().restore(&reader).is_err());
     assert!(chain(vec![lag(1)]).restore(&reader).is_ok());

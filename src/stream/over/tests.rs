@@ -365,7 +365,7 @@ fn a_state_of_other_functions_is_refused() {
     one.watermark(Timestamp(6), &mut out).unwrap();
     let mut state = StateWriter::default();
     one.save(&mut state).unwrap();
-    let reader = StateReader { parts: state.parts };
+    let reader = StateReader::of(state.parts);
     assert!(chain(&every(range(10, 0))[..3]).restore(&reader).is_err());
     assert!(chain(&every(range(10, 0))).restore(&reader).is_ok());
 }

@@ -96,7 +96,7 @@ fn a_state_with_sessions_on_the_disk_is_restored_with_them_there_or_in_memory() 
     assert_eq!(shelf.used().1, 0, "no file was read");
     let parts = state.parts;
     let mut there = operator(10, ONE);
-    there.restore(&StateReader { parts: parts.clone() }).unwrap();
+    there.restore(&StateReader::of(parts.clone())).unwrap();
     assert!(there.spilled_bytes() > 0 && there.spilled_bytes() == one.spilled_bytes());
     // A node that puts nothing on the disk reads the same state.
     let here = |part: &StatePart| match part {
@@ -105,7 +105,7 @@ fn a_state_with_sessions_on_the_disk_is_restored_with_them_there_or_in_memory() 
     };
     let loaded = parts.iter().map(|(name, part)| (name.clone(), here(part))).collect();
     let mut without = operator(10, ONE);
-    without.restore(&StateReader { parts: loaded }).unwrap();
+    without.restore(&StateReader::of(loaded)).unwrap();
     assert_eq!((without.spilled_bytes(), without.due(Timestamp(15))), (0, one.due(Timestamp(15))));
     drop(parts);
     for of in [&mut one, &mut there, &mut without] {

@@ -38,7 +38,7 @@ fn again(of: &mut UpdateAggregate, make: &dyn Fn() -> UpdateAggregate, brings: b
         }
     }
     let mut restored = make();
-    restored.restore(&StateReader { parts }).unwrap();
+    restored.restore(&StateReader::of(parts)).unwrap();
     restored
 }
 

@@ -152,7 +152,7 @@ pub(super) fn carried_through(
             on.save(&mut state).unwrap();
             if chance.random_bool(0.7) {
                 on = Chain::new(make());
-                on.restore(&StateReader { parts: state.parts }).unwrap();
+                on.restore(&StateReader::of(state.parts)).unwrap();
             }
         }
     }
@@ -481,7 +481,7 @@ fn what_most_commits_can_hold_is_told_in_turns_of_one_order() {
     let mut state = StateWriter::default();
     first.save(&mut state).unwrap();
     let mut restored = operator(ONE, life, GroupEmit::OnUpdate, None);
-    restored.restore(&StateReader { parts: state.parts }).unwrap();
+    restored.restore(&StateReader::of(state.parts)).unwrap();
     let mut backwards = operator(ONE, life, GroupEmit::OnUpdate, None);
     let reversed: Vec<String> = names.iter().rev().cloned().collect();
     let mut again = Output::default();

@@ -91,7 +91,7 @@ fn a_state_is_saved_and_restored_without_bringing_what_lies_on_the_disk() {
     let mut state = StateWriter::default();
     one.save(&mut state).unwrap();
     let mut again = operator(WindowRule::hop(10, 100, 0).unwrap(), ONE, true);
-    again.restore(&StateReader { parts: state.parts.clone() }).unwrap();
+    again.restore(&StateReader::of(state.parts.clone())).unwrap();
     assert_eq!((shelf.files(), shelf.used().1), (files, 0), "no file was read, and none written");
     assert_eq!(again.spilled_bytes(), one.spilled_bytes());
     drop(one);
@@ -101,11 +101,11 @@ fn a_state_is_saved_and_restored_without_bringing_what_lies_on_the_disk() {
     for gone in ["file", "lying"] {
         let parts: Vec<_> = all.iter().filter(|(name, _)| !name.ends_with(gone)).cloned().collect();
         assert!(parts.len() < all.len());
-        let restored = operator(WindowRule::hop(10, 100, 0).unwrap(), ONE, true).restore(&StateReader { parts });
+        let restored = operator(WindowRule::hop(10, 100, 0).unwrap(), ONE, true).restore(&StateReader::of(parts));
         assert_eq!(restored.is_err(), gone == "file", "without {gone}");
     }
     let mut other = operator(WindowRule::hop(10, 100, 0).unwrap(), ONE, false);
-    let error = other.restore(&StateReader { parts: all }).map(|()| ended(&mut other)).unwrap().unwrap_err();
+    let error = other.restore(&StateReader::of(all)).map(|()| ended(&mut other)).unwrap().unwrap_err();
     assert!(error.to_string().contains("other groups"), "{error}");
 }
 

@@ -265,9 +265,9 @@ fn a_state_that_does_not_fit_is_refused_and_not_believed() {
     assert!(one.state_bytes() > 0);
     for missing in ["mark", "groups"] {
         let parts = saved.parts.iter().filter(|(name, _)| name != missing).cloned().collect();
-        assert!(operator(rule, ONE, true).restore(&StateReader { parts }).is_err(), "without {missing}");
+        assert!(operator(rule, ONE, true).restore(&StateReader::of(parts)).is_err(), "without {missing}");
     }
-    let reader = StateReader { parts: saved.parts };
+    let reader = StateReader::of(saved.parts);
     assert!(operator(rule, ONE, false).restore(&reader).is_err(), "another number of keys");
     assert!(operator(rule, ONE, true).restore(&reader).is_ok());
 }

@@ -43,7 +43,7 @@ fn run(plan: &QueryPlan, scripts: [&str; 2], cutting: Cutting, seed: usize) -> S
             let mut state = StateWriter::default();
             chain.save(&mut state).unwrap();
             chain = plan.chain(scope).unwrap();
-            chain.restore(&StateReader { parts: state.parts }).unwrap();
+            chain.restore(&StateReader::of(state.parts)).unwrap();
         }
     }
     chain.watermark(crate::time::Timestamp::MAX, &mut out).unwrap();

@@ -38,7 +38,7 @@ pub(super) fn told(plan: &QueryPlan, script: &str, cutting: Cutting) -> (Vec<Str
             let mut state = StateWriter::default();
             chain.save(&mut state).unwrap();
             chain = plan.chain(Scope::Merged).unwrap();
-            chain.restore(&StateReader { parts: state.parts }).unwrap();
+            chain.restore(&StateReader::of(state.parts)).unwrap();
         }
         for rows in &out.rows {
             let options = FormatOptions::default().with_null("-");

@@ -39,7 +39,7 @@ fn spec(rule: WindowRule, scope: Scope, keyed: bool) -> WindowAggregateSpec {
 fn saved(operator: &mut dyn Operator) -> StateReader {
     let mut state = StateWriter::default();
     operator.save(&mut state).unwrap();
-    StateReader { parts: state.parts }
+    StateReader::of(state.parts)
 }
 
 /// What an operator made in one call.
