@@ -50,6 +50,14 @@ pub(in crate::stream) struct ColdRow {
     pub time: i64,
 }
 
+/// A key that may go to the disk: its number with its operator, its hash, and its place among the others, of which the least goes first.
+#[derive(Debug)]
+pub(in crate::stream) struct ColdKey<R> {
+    pub key: u32,
+    pub hash: u64,
+    pub rank: R,
+}
+
 #[derive(Debug)]
 struct ColdFile {
     parked: Arc<Parked>,
@@ -100,6 +108,17 @@ impl ColdKeys {
     /// Whether there is a key of this hash: then no other is put here.
     pub(in crate::stream) fn holds(&self, hash: u64) -> bool {
         self.places.contains_key(&hash)
+    }
+
+    /// Which of these keys go, in their order, where memory is to be freed of about `want` bytes, a key takes `of_key` of them, and so many
+    /// that have just come back are to go again. Of keys that share their hash one goes, and none where one lies here.
+    pub(in crate::stream) fn choose<R: Ord>(&self, mut keys: Vec<ColdKey<R>>, want: usize, of_key: usize, again: usize) -> Vec<ColdKey<R>> {
+        keys.sort_unstable_by(|a, b| (a.hash, &a.rank).cmp(&(b.hash, &b.rank)));
+        keys.dedup_by_key(|of| of.hash);
+        keys.retain(|of| !self.holds(of.hash));
+        keys.sort_unstable_by(|a, b| a.rank.cmp(&b.rank));
+        keys.truncate(want.div_ceil(of_key.max(1)).saturating_add(again));
+        keys
     }
 
     /// Puts keys into a file, none of which shares its hash with another here: a batch that says in its first column which key a row is

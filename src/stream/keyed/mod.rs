@@ -13,7 +13,7 @@ mod table;
 mod tests;
 
 pub(super) use buffer::{Buffer, Held};
-pub(super) use cold::{ColdKeys, ColdRow, keys_of_file};
+pub(super) use cold::{ColdKey, ColdKeys, ColdRow, keys_of_file};
 pub(super) use named::RowKeys;
 pub use operator::{Keyed, KeyedFunction, KeyedSpec};
 pub(super) use table::KeyTable;

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 
 use super::aggregate::SessionAggregate;
-use crate::stream::keyed::{ColdRow, keys_of_file};
+use crate::stream::keyed::{ColdKey, ColdRow, keys_of_file};
 use crate::stream::rowwise::arrow_error;
 use crate::stream::window::ints_of;
 use crate::stream::{Operator, SpillSpace, StateReader, StreamError};
@@ -15,13 +15,8 @@ use crate::stream::{Operator, SpillSpace, StateReader, StreamError};
 /// What a row says of its session before the columns of the key, and those of the slot's state behind.
 const COLUMNS: [&str; 4] = ["key", "start", "last", "number"];
 
-/// A key whose sessions may go to the disk.
-struct Cold {
-    key: u32,
-    hash: u64,
-    /// When the last of its sessions ends, and which that is.
-    end: (i64, u64),
-}
+/// A key whose sessions may go to the disk: those that end last go first.
+type Cold = ColdKey<Reverse<(i64, u64)>>;
 
 impl SessionAggregate {
     /// Puts sessions on the disk, those first that end last; see [`Operator::spill`].
@@ -41,16 +36,11 @@ impl SessionAggregate {
             if self.touched[key] < round
                 && let Some(bytes) = self.table.key(key as u32)
             {
-                cold.push(Cold { key: key as u32, hash: self.cold.hash(bytes), end });
+                cold.push(Cold { key: key as u32, hash: self.cold.hash(bytes), rank: Reverse(end) });
             }
         }
-        // Of keys that share their hash one goes.
-        cold.sort_unstable_by_key(|of| (of.hash, Reverse(of.end)));
-        cold.dedup_by_key(|of| of.hash);
-        cold.retain(|of| !self.cold.holds(of.hash));
         let of_key = self.state_bytes().saturating_sub(self.waiting.bytes() + self.cold.bytes()) / here.max(1);
-        cold.sort_unstable_by_key(|of| Reverse(of.end));
-        cold.truncate(want.div_ceil(of_key.max(1)).saturating_add(again));
+        let cold = self.cold.choose(cold, want, of_key, again);
         // All of them are taken from their accumulators at once, once a file has shown that there is room.
         let (first, others) = cold.split_at(keys_of_file(of_key).min(cold.len()));
         if self.park(first, keys_of_file(of_key), space)? {

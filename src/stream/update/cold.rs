@@ -9,21 +9,15 @@ use super::groups::Due;
 use super::operator::{GroupEmit, GroupLife, UpdateAggregate};
 use super::saved::{FIRED, SHOWN, batch};
 use super::states::State;
-use crate::stream::keyed::{ColdRow, keys_of_file};
+use crate::stream::keyed::{ColdKey, ColdRow, keys_of_file};
 use crate::stream::window::ints_of;
 use crate::stream::{Operator, SpillSpace, StateReader, StreamError};
 
 /// What a row says of its group and part before the columns of the key, and those of the part's state behind.
 const COLUMNS: [&str; 5] = ["group", "until", "said", "partition", "last"];
 
-/// A group that may go to the disk.
-struct Cold {
-    group: u32,
-    hash: u64,
-    /// When time first reaches it.
-    time: i64,
-    touched: u32,
-}
+/// A group that may go to the disk: by when time first reaches it, and by when it was touched.
+type Cold = ColdKey<(Reverse<i64>, u32, u32)>;
 
 impl UpdateAggregate {
     /// Puts groups on the disk: those first that end last, and of those without an end the longest untouched; see [`Operator::spill`].
@@ -39,6 +33,7 @@ impl UpdateAggregate {
         let here = self.groups.table.in_use();
         // What tells its changes has to be there when it is asked for them, which is soon.
         let waits = self.spec.emit == GroupEmit::OnClose;
+        let ends = !matches!(self.spec.life, GroupLife::Open { .. });
         let mut cold = Vec::new();
         for group in here.iter().copied() {
             let of = self.groups.get(group);
@@ -47,18 +42,12 @@ impl UpdateAggregate {
                 && let Some(key) = self.groups.table.key(group)
             {
                 let times = self.groups.parts_of(group).map(|(_, part)| self.spec.life.reached(of.until, of.fired, part.last));
-                let time = times.min().unwrap_or(i64::MAX);
-                cold.push(Cold { group, hash: self.cold.hash(key), time, touched: of.touched });
+                let time = if ends { times.min().unwrap_or(i64::MAX) } else { 0 };
+                cold.push(Cold { key: group, hash: self.cold.hash(key), rank: (Reverse(time), of.touched, group) });
             }
         }
-        // Of keys that share their hash one goes.
-        cold.sort_unstable_by_key(|of| (of.hash, of.group));
-        cold.dedup_by_key(|of| of.hash);
-        cold.retain(|of| !self.cold.holds(of.hash));
-        let ends = !matches!(self.spec.life, GroupLife::Open { .. });
-        cold.sort_unstable_by_key(|of| (Reverse(if ends { of.time } else { 0 }), of.touched, of.group));
         let of_group = self.state_bytes().saturating_sub(self.waiting.bytes() + self.cold.bytes()) / here.len().max(1);
-        cold.truncate(want.div_ceil(of_group.max(1)).saturating_add(again));
+        let cold = self.cold.choose(cold, want, of_group, again);
         if cold.is_empty() {
             return Ok(0);
         }
@@ -82,7 +71,7 @@ impl UpdateAggregate {
     fn park(&mut self, cold: &[Cold], space: &SpillSpace) -> Result<bool, StreamError> {
         let mut columns: [Vec<i64>; 5] = Default::default();
         let (mut groups, mut spots, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, Cold { group, hash, .. }) in cold.iter().enumerate() {
+        for (at, Cold { key: group, hash, .. }) in cold.iter().enumerate() {
             let (of, said) = (self.groups.get(*group), self.said(*group));
             for (_, part) in self.groups.parts_of(*group) {
                 let cells = [at as i64, of.until, said, i64::from(part.partition), part.last];
@@ -105,7 +94,7 @@ impl UpdateAggregate {
     /// Lets go of groups that lie on the disk.
     fn forget(&mut self, cold: &[Cold]) {
         let mut goes = vec![false; self.groups.groups.len()];
-        cold.iter().for_each(|of| goes[of.group as usize] = true);
+        cold.iter().for_each(|of| goes[of.key as usize] = true);
         let stays = |group: u32| goes.get(group as usize) != Some(&true);
         // A time at which a group on the disk ends is due as it was.
         self.ends.values_mut().for_each(|groups| groups.retain(|group| stays(*group)));
@@ -118,7 +107,7 @@ impl UpdateAggregate {
             own.retain(|part| stays(parts[*part as usize].group));
             !own.is_empty()
         });
-        cold.iter().for_each(|of| self.groups.drop_group(of.group));
+        cold.iter().for_each(|of| self.groups.drop_group(of.key));
     }
 
     /// Takes back groups that lay on the disk.
