@@ -43,6 +43,7 @@ use super::figures::{operator_table, shown_time};
 use super::functions::stateful;
 use super::lower::join::compares_times;
 use super::lower::{How, QueryPlan, Source, frames, lower, over};
+use super::overflow;
 use super::pattern::PatternTable;
 use super::session::Session;
 use super::statement::{Name, Select};
@@ -190,7 +191,7 @@ fn cut_history(select: &Select, stored: &StoredByName, now: Timestamp) -> Result
     let logical = session.logical(&query)?;
     let optimized = session.optimize(&logical)?;
     let cutter = Cutter { session: &session, stored, sources: &sources, parts: RefCell::default() };
-    let plan = cutter.cut(&optimized)?;
+    let plan = overflow::strict(cutter.cut(&optimized)?)?;
     let parts = cutter.parts.into_inner();
     Ok((session, plan, parts))
 }

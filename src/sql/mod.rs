@@ -19,6 +19,7 @@ mod inline;
 mod lower;
 mod macros;
 mod options;
+mod overflow;
 mod parse;
 mod pattern;
 mod pick;

@@ -29,6 +29,7 @@ use super::analyze::RecogniseWindows;
 use super::asof::RecogniseAsOf;
 use super::error::{Code, SqlError};
 use super::functions;
+use super::overflow::strict_constants;
 use super::pattern::PatternPlanner;
 use super::windows::WindowPlanner;
 use super::workspace::Workspace;
@@ -125,13 +126,13 @@ impl Session {
         SessionContext::new_with_state(self.state.clone())
     }
 
-    /// The logical plan of a query, as written: not yet analysed, nothing folded.
+    /// The logical plan of a query, as written: not yet analysed, nothing folded; see [`super::overflow`].
     pub fn logical(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
         // Our catalogue is in memory: nothing in there ever waits.
         let planned = self.state.statement_to_plan(statement).now_or_never();
         let planned = planned.ok_or_else(|| SqlError::new(Code::Internal, "planning waited for something"))?;
-        planned.map_err(SqlError::from)
+        Ok(strict_constants(planned?)?)
     }
 
     /// An expression over the columns of `schema`, types coerced and constants folded.

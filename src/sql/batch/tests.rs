@@ -412,7 +412,51 @@ fn values_are_cast_to_the_columns_they_are_written_to() {
     expect![[r#"column "ts" is NOT NULL: give it a value"#]].assert_eq(&insert("INSERT INTO vitals (patient_id) VALUES ('p1')"));
     expect![[r#"a value for column "hr" cannot be read as DOUBLE"#]]
         .assert_eq(&insert("INSERT INTO vitals VALUES ('p1', 'high', '1970-01-01')"));
+    expect!["the result of + does not fit BIGINT: CAST an operand to DECIMAL(38, 0) or DOUBLE, which reach further"]
+        .assert_eq(&insert("INSERT INTO vitals VALUES ('p1', 9223372036854775807 + 1, '1970-01-01')"));
     expect!["2 values are given and 3 columns are written"].assert_eq(&insert("INSERT INTO vitals VALUES ('p1', 1)"));
+}
+
+#[test]
+fn numbers_that_do_not_fit_fail_and_do_not_wrap_around() {
+    const MOST: &str = "9223372036854775807";
+    for (column, what) in [
+        (format!("k_offset + {MOST}"), "the result of + does not fit BIGINT"),
+        ("k_partition - 2147483647 - 2".to_owned(), ""),
+        (format!("k_offset * 2 * {MOST} AS n"), "the result of * does not fit BIGINT"),
+        (format!("{MOST} + 1"), "the result of + does not fit BIGINT"),
+        (format!("sum(k_offset + {MOST} - k_offset)"), "the result of + does not fit BIGINT"),
+        (format!("sum(k_offset * 0 + {MOST})"), "a number is out of the range of BIGINT"),
+        (format!("count(*) FILTER (WHERE k_offset - {MOST} - k_offset < 0)"), ""),
+        (format!("CASE WHEN k_offset < 0 THEN k_offset * {MOST} ELSE 1 END"), ""),
+    ] {
+        let answer = ask(&format!("SELECT {column} FROM vitals"), Memory::of(RECORDS));
+        match answer {
+            Ok(answer) => assert!(what.is_empty(), "{column} gives {answer}"),
+            Err(error) => assert!(!what.is_empty() && error.to_string().contains(what), "{column}: {error}"),
+        }
+    }
+    let wide = ask(&format!("SELECT CAST(k_offset AS DECIMAL(38, 0)) + {MOST} AS n FROM vitals WHERE k_offset = 4"), Memory::of(RECORDS));
+    assert_eq!(wide.unwrap().lines().nth(1), Some("| 9223372036854775811 |"));
+    // Names, types and NULLs are what they are without.
+    check(
+        "SELECT k_partition + 1, k_offset * 2 - k_offset AS o, CAST(hr AS BIGINT) - 1 FROM vitals WHERE k_offset + 1 > 4 OR k_offset = 0 ORDER BY 2, 1",
+        expect![[r#"
+            | vitals.k_partition + Int64(1) | o | vitals.hr - Int64(1) |
+            | 1                             | 0 | 79                   |
+            | 2                             | 0 | 59                   |
+            | 1                             | 4 | 9                    |
+        "#]],
+    );
+    check(
+        "SELECT k_partition, sum(k_offset), sum(k_offset) FILTER (WHERE k_offset < 0) AS none, sum(DISTINCT k_partition) AS d, avg(k_offset) AS a, sum(hr) AS h
+         FROM vitals GROUP BY k_partition HAVING sum(k_offset) > 0 ORDER BY k_partition",
+        expect![[r#"
+            | k_partition | sum(vitals.k_offset) | none | d | a   | h     |
+            | 0           | 8                    |      | 0 | 2.0 | 280.0 |
+            | 1           | 1                    |      | 1 | 0.5 | 130.0 |
+        "#]],
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! sqlparser's and DataFusion's errors, put into our words: lower case, with the place and a suggestion where there is one.
 
+use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::TokenizerError;
@@ -179,7 +180,9 @@ fn from_root(error: &DataFusionError) -> SqlError {
         DataFusionError::ArrowError(inner, _) if of_types(&inner.to_string()).is_some() => {
             of_types(&inner.to_string()).unwrap_or_else(|| SqlError::new(Code::Execution, tidy(&inner.to_string())))
         }
-        DataFusionError::ArrowError(inner, _) => SqlError::new(Code::Execution, tidy(&inner.to_string())),
+        DataFusionError::ArrowError(inner, _) => {
+            SqlError::new(Code::Execution, out_of_range(inner).unwrap_or_else(|| tidy(&inner.to_string())))
+        }
         DataFusionError::External(inner) => match inner.downcast_ref::<SqlError>() {
             // Our own planner's error, on its way through DataFusion.
             Some(own) => own.clone(),
@@ -189,6 +192,20 @@ fn from_root(error: &DataFusionError) -> SqlError {
         DataFusionError::Internal(text) => SqlError::new(Code::Internal, tidy(text)).hint("this is a bug: please report the statement"),
         other => SqlError::new(Code::Plan, tidy(&other.strip_backtrace())),
     }
+}
+
+/// What an error says of a number that does not fit a type, without the number: it is made of what lies in the log.
+fn out_of_range(error: &ArrowError) -> Option<String> {
+    let text = error.to_string();
+    let (_, to) = text.rsplit_once(" is out of range ")?;
+    let of = match to.trim() {
+        "Int64" => "BIGINT",
+        "Int32" => "INT",
+        "Int16" => "SMALLINT",
+        "Int8" => "TINYINT",
+        other => other,
+    };
+    Some(format!("a number is out of the range of {of}"))
 }
 
 fn from_schema(error: &SchemaError) -> SqlError {
