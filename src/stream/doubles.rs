@@ -367,7 +367,8 @@ pub fn run_beside(shelf: &Shelf, chain: &dyn Fn() -> Chain, sources: &[&[Partiti
             on.watermark(Timestamp(mark), &mut out).unwrap();
             told.take(out);
         }
-        if how.spill && chance.random_bool(0.5) {
+        // Each time writes files: rows that come one by one do not meet it at every second of them.
+        if how.spill && chance.random_bool(if how.batch < 4 { 0.15 } else { 0.5 }) {
             // What no row has come for since the first time goes with the second.
             on.spill(usize::MAX, &space).unwrap();
             if chance.random_bool(0.7) {

@@ -54,7 +54,7 @@ class Kafka:
     the disk, if there is room, and gone once it has stopped. With `secrets` it has a second port, of SASL_SSL."""
     def __init__(self, folder, settings, features=(), options=("-Xms512m", "-Xmx512m"), node=0, controllers=None, name=None, in_memory=False, secrets=None):
         self.folder, self.port, self.process = folder, free_port(), None
-        self.memory = memory("vitalsql-kafka-") if in_memory else None
+        self.shm = memory("vitalsql-kafka-") if in_memory else None
         more, self.secure_port = "", free_port() if secrets else None
         if secrets: settings, more = {**settings, **secrets.of_broker()}, f",SECURE://127.0.0.1:{self.secure_port}"
         self.jars, controllers = jars(), controllers or [free_port()]
@@ -70,7 +70,7 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}{more}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL
-log.dirs={self.memory or folder}/data
+log.dirs={self.shm or folder}/data
 """ + "".join(f"{k}={v}\n" for k, v in settings.items()))
         with open(os.path.join(folder, "log4j2.xml"), "w") as f:
             f.write(f"""<Configuration><Appenders><File name="f" fileName="{folder}/kafka.log"><PatternLayout pattern="%d %p %m (%c)%n"/></File></Appenders>
@@ -94,7 +94,7 @@ log.dirs={self.memory or folder}/data
             self.process.terminate()
             try: self.process.wait(timeout=30)
             except subprocess.TimeoutExpired: self.process.kill(); self.process.wait()
-        if self.memory: shutil.rmtree(self.memory, ignore_errors=True)
+        if self.shm: shutil.rmtree(self.shm, ignore_errors=True)
     def kill(self):
         """As a machine that goes down takes it."""
         self.process.kill(); self.process.wait()

@@ -63,8 +63,8 @@ crate_tests() { # CRATE VERSION ARGS..: runs a crate's own tests, what they say 
   need cargo cargo
   source=$(crate_source "$1" "$2") || skip_suite "the source of crate $1 could not be fetched"
   [ -e "$folder" ] || { cp -r "$source" "$folder.new" && chmod -R u+w "$folder.new" && rm -f "$folder.new"/rust-toolchain* && mv "$folder.new" "$folder"; }
-  # The suites' crates share what they compile.
-  export CARGO_TARGET_DIR=$cache/target CARGO_TERM_COLOR=never
+  # The suites' crates share what they compile, and nobody looks at it with a debugger.
+  export CARGO_TARGET_DIR=$cache/target CARGO_TERM_COLOR=never CARGO_PROFILE_DEV_DEBUG=0
   shift 2
   # What a crate's lock file names may be too old for today's compiler.
   [ -z "${outdated:-}" ] || (cd "$folder" && cargo update -q -p "$outdated") >"$work/build.log" 2>&1
