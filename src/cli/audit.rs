@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::kafka::{Broker, PATIENCE};
 use super::{CommandResult, Failure};
 use crate::broker::security::{AUDIT_TOPIC, Chain};
+use crate::bus::kafka::bounds_of;
 
 /// The audit trail.
 #[derive(Args)]
@@ -43,7 +44,7 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     let mut config = broker.client();
     config.set("group.id", "vitalsql-audit").set("enable.auto.commit", "false").set("fetch.wait.max.ms", "100");
     let consumer: BaseConsumer = config.create().map_err(|e| failed("could not make a consumer", &e))?;
-    let (start, end) = consumer.fetch_watermarks(AUDIT_TOPIC, 0, PATIENCE).map_err(|e| failed("could not read the audit trail", &e))?;
+    let (start, end) = bounds_of(&consumer, AUDIT_TOPIC, 0, PATIENCE).map_err(|e| failed("could not read the audit trail", &e))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(AUDIT_TOPIC, 0, Offset::Beginning).map_err(|e| failed("could not read the audit trail", &e))?;
     consumer.assign(&list).map_err(|e| failed("could not read the audit trail", &e))?;

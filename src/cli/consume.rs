@@ -12,6 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::kafka::{Broker, PATIENCE};
 use super::{CommandResult, Failure, output};
+use crate::bus::kafka::bounds_of;
 use crate::time::{Timestamp, parse_duration};
 
 /// Records to stdout.
@@ -67,8 +68,8 @@ pub fn run(arguments: &Arguments) -> CommandResult {
     let mut ends = BTreeMap::new();
     if arguments.exit_at_end {
         for partition in &partitions {
-            let (low, high) =
-                consumer.fetch_watermarks(&arguments.topic, *partition, PATIENCE).map_err(|e| failed("could not read offsets", &e))?;
+            let bounds = bounds_of(&consumer, &arguments.topic, *partition, PATIENCE);
+            let (low, high) = bounds.map_err(|e| failed("could not read offsets", &e))?;
             if high > low {
                 ends.insert(*partition, high);
             }

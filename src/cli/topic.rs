@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::kafka::{Broker, PATIENCE, runtime};
 use super::{CommandResult, Failure, output};
+use crate::bus::kafka::bounds_of;
 
 /// Topics.
 #[derive(Args)]
@@ -115,9 +116,8 @@ fn list(broker: &Broker, internal: bool) -> CommandResult {
     for topic in metadata.topics().iter().filter(|t| internal || !t.name().starts_with("__")) {
         let mut records = 0;
         for partition in topic.partitions() {
-            let (low, high) = consumer
-                .fetch_watermarks(topic.name(), partition.id(), PATIENCE)
-                .map_err(|e| broker.failed("could not read offsets", &e))?;
+            let bounds = bounds_of(&consumer, topic.name(), partition.id(), PATIENCE);
+            let (low, high) = bounds.map_err(|e| broker.failed("could not read offsets", &e))?;
             records += high - low;
         }
         rows.push((topic.name().to_owned(), topic.partitions().len(), records));
@@ -144,8 +144,8 @@ fn describe(broker: &Broker, name: &str) -> CommandResult {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:>9}  {:>6}  {:>14}  {:>14}  {:>12}", "PARTITION", "LEADER", "FIRST OFFSET", "NEXT OFFSET", "RECORDS")?;
     for partition in topic.partitions() {
-        let (low, high) =
-            consumer.fetch_watermarks(name, partition.id(), PATIENCE).map_err(|e| broker.failed("could not read offsets", &e))?;
+        let bounds = bounds_of(&consumer, name, partition.id(), PATIENCE);
+        let (low, high) = bounds.map_err(|e| broker.failed("could not read offsets", &e))?;
         writeln!(out, "{:>9}  {:>6}  {low:>14}  {high:>14}  {:>12}", partition.id(), partition.leader(), high - low)?;
     }
     let admin = broker.admin()?;

@@ -15,7 +15,7 @@ use super::snapshot::Gathered;
 use super::source::AheadRows;
 use super::spill::SpillSpace;
 use crate::bus::{Bus, BusError};
-use crate::record::{BatchBuilder, TopicName, TopicPartition};
+use crate::record::{BatchBuilder, Offset, TopicName, TopicPartition};
 
 /// The largest part of a snapshot.
 pub const PART_BYTES: usize = 512 * 1024;
@@ -289,7 +289,7 @@ pub async fn read(bus: &dyn Bus, of: &TopicPartition, space: Option<&SpillSpace>
         let from = reader.position();
         let batches = reader.poll(8 << 20).await?;
         if batches.is_empty() && reader.position() == from {
-            break;
+            return Err(BusError::Retriable(format!("{of} ends at offset {from}, and it said {}", bounds.end)).into());
         }
         for batch in batches {
             let records = batch.records().map_err(|e| corrupt(&e.to_string()))?;
@@ -307,6 +307,10 @@ pub async fn read(bus: &dyn Bus, of: &TopicPartition, space: Option<&SpillSpace>
                 }
             }
         }
+    }
+    if bounds.start > Offset::ZERO && restored.snapshot.is_none() && restored.commits.is_empty() {
+        // It is let go of up to its last snapshot and no further. To begin anew would be to write everything a second time.
+        return Err(BusError::Retriable(format!("{of} holds no snapshot from offset {} on, where its last one began", bounds.start)).into());
     }
     Ok(restored)
 }
@@ -332,6 +336,25 @@ pub(super) fn corrupt(why: &str) -> StreamError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::TestDisk;
+    use crate::bus::{EmbeddedBus, TopicBatch, TopicSpec};
+    use crate::record::PartitionId;
+
+    #[tokio::test]
+    async fn a_checkpoint_that_has_lost_its_snapshot_is_an_error_and_no_beginning() {
+        let bus = EmbeddedBus::new(TestDisk::default().broker().await);
+        let place = TopicPartition::new(TopicName::new("__checkpoint.query.q").unwrap(), PartitionId(0));
+        bus.ensure_topic(&place.topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap();
+        assert_eq!(read(&bus, &place, None).await.unwrap().epoch(), 0);
+        let mut records = BatchBuilder::new();
+        put_commit(&mut records, 0, &CommitRecord { epoch: 7, ..CommitRecord::default() });
+        bus.append(vec![TopicBatch { to: place.clone(), records }]).await.unwrap();
+        assert_eq!(read(&bus, &place, None).await.unwrap().epoch(), 7);
+        let end = bus.bounds(&place).await.unwrap().end;
+        bus.trim(&place, end).await.unwrap();
+        let error = read(&bus, &place, None).await.map(drop).unwrap_err().to_string();
+        assert!(error.contains("__checkpoint.query.q") && error.contains("holds no snapshot from offset 1 on"), "{error}");
+    }
 
     #[test]
     fn milestones_are_few_however_long_it_runs_and_the_last_ones_lie_close() {

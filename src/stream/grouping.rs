@@ -362,7 +362,7 @@ mod tests {
         let input = [Partition::new(0, 5, &readings(7, 120, 4, 12))];
         let made = || chain(rule, ONE, Arc::new(Column(2)));
         let shelf = Shelf::default();
-        let told = run_beside(&shelf, &made, &[&input], How { seed: 1, batch: 3, spill: true, ..PLAIN });
+        let told = run_beside(&shelf, &made, &[&input], How { seed: 1, batch: 4, spill: true, ..PLAIN });
         assert_eq!(told, run(&made, &input, PLAIN));
         assert!(shelf.used().0 > 10 && shelf.used().1 > 10, "{:?} files written and read", shelf.used());
     }

@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::ends::{bounds_of, offset_of};
 use super::error::{is_missing, said, told, told_code};
 use super::reader::Readers;
 use super::settings::{Context, KafkaTerms};
@@ -218,10 +219,10 @@ impl Cluster {
 
     async fn bounds_now(&self, of: &TopicPartition) -> Result<Range<Offset>, BusError> {
         let (name, partition) = (self.name(&of.topic), of.partition.0);
-        match self.ask(move |consumer| consumer.fetch_watermarks(&name, partition, PATIENCE)).await? {
+        match self.ask(move |consumer| bounds_of(consumer, &name, partition, PATIENCE)).await? {
             Ok((low, high)) => {
                 self.readers.context().well();
-                Ok(Offset(low)..Offset(high.max(low)))
+                Ok(Offset(low)..Offset(high))
             }
             Err(error) if is_missing(&error) => Err(self.missing(of).await?),
             Err(error) => {
@@ -249,20 +250,9 @@ impl Cluster {
         let end = self.bounds(of).await?.end;
         let what = format!("could not look for a time in {of}");
         let (name, partition, at) = (self.name(&of.topic), of.partition.0, at.max(0));
-        let found = self
-            .ask(move |consumer| {
-                let mut wanted = TopicPartitionList::new();
-                wanted.add_partition_offset(&name, partition, KafkaOffset::Offset(at))?;
-                let found = consumer.offsets_for_times(wanted, PATIENCE)?;
-                let found = found.find_partition(&name, partition).map(|one| one.error().map(|()| one.offset()));
-                found.transpose()
-            })
-            .await?
-            .map_err(|e| told(&what, &e))?;
-        Ok(match found {
-            Some(KafkaOffset::Offset(offset)) if offset < end.0 => Some(Offset(offset)),
-            _ => None,
-        })
+        let found = self.ask(move |consumer| offset_of(consumer, &name, partition, KafkaOffset::Offset(at), PATIENCE)).await?;
+        let found = found.map_err(|e| told(&what, &e))?;
+        Ok(found.map(Offset).filter(|offset| *offset < end))
     }
 
     /// Lets records below `before` go. Where no broker does it just now they stay: the next time asks for all that is below, too.

@@ -68,6 +68,7 @@
 
 mod ahead;
 mod cluster;
+mod ends;
 mod error;
 mod group;
 mod lane;
@@ -82,6 +83,7 @@ mod shares;
 pub(super) mod tests;
 mod transaction;
 
+pub use ends::bounds_of;
 pub use settings::{COMMON_PROPERTIES, KafkaTerms, is_property, is_secret, refused_property};
 
 use std::collections::BTreeMap;

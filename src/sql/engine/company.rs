@@ -153,7 +153,7 @@ impl Engine {
             let at = reader.position();
             let batches = reader.poll(4 << 20).await?;
             if batches.is_empty() && reader.position() == at {
-                break;
+                return Err(BusError::Retriable(format!("{} ends at offset {at}, and it said {end}", place())));
             }
             for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
                 let records = batch.records().map_err(|e| BusError::Corrupt(e.to_string()))?;

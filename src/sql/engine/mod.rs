@@ -357,7 +357,8 @@ async fn replay(bus: &dyn Bus, of: &TopicPartition) -> Result<(Catalog, Offset),
         let from = reader.position();
         let batches = reader.poll(4 << 20).await?;
         if batches.is_empty() && reader.position() == from {
-            break;
+            // Whoever went on would be without the queries that are said behind it.
+            return Err(BusError::Retriable(format!("{of} ends at offset {from}, and it said {}", bounds.end)));
         }
         for batch in batches {
             let records = batch.records().map_err(|e| BusError::Corrupt(e.to_string()))?;
