@@ -279,8 +279,23 @@ pub fn put_commit(into: &mut BatchBuilder, at: i64, commit: &CommitRecord) {
 /// A checkpoint record on its way out.
 pub type KeyAndValue = (&'static [u8], Vec<u8>);
 
-/// Reads a task's checkpoint partition from its start. Parts of the state that lay on the disk are put into `space` again.
+/// How often what is read may be let go of meanwhile: a task that runs does so with each snapshot.
+const MOST_AGAIN: usize = 20;
+
+/// Reads a task's checkpoint partition from its start, also while the task runs. Parts of the state that lay on the disk are put into
+/// `space` again.
 pub async fn read(bus: &dyn Bus, of: &TopicPartition, space: Option<&SpillSpace>) -> Result<Restored, StreamError> {
+    let mut again = 0;
+    loop {
+        match read_once(bus, of, space).await {
+            // Let go of since its beginning was asked for: there is a later one.
+            Err(StreamError::Bus(BusError::OutOfRange { .. })) if again < MOST_AGAIN => again += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn read_once(bus: &dyn Bus, of: &TopicPartition, space: Option<&SpillSpace>) -> Result<Restored, StreamError> {
     let bounds = bus.bounds(of).await?;
     let mut restored = Restored::default();
     let mut parts = Gathered::default();
@@ -354,6 +369,32 @@ mod tests {
         bus.trim(&place, end).await.unwrap();
         let error = read(&bus, &place, None).await.map(drop).unwrap_err().to_string();
         assert!(error.contains("__checkpoint.query.q") && error.contains("holds no snapshot from offset 1 on"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_checkpoint_is_read_while_its_task_writes_it_and_lets_go_of_what_it_replaces() {
+        let bus = std::sync::Arc::new(EmbeddedBus::new(TestDisk::default().broker().await));
+        let place = TopicPartition::new(TopicName::new("__checkpoint.query.q").unwrap(), PartitionId(0));
+        bus.ensure_topic(&place.topic, &TopicSpec { partitions: 1, ..TopicSpec::default() }).await.unwrap();
+        let writer = tokio::spawn({
+            let (bus, place) = (std::sync::Arc::clone(&bus), place.clone());
+            async move {
+                for epoch in 1..=300 {
+                    let mut records = BatchBuilder::new();
+                    put_commit(&mut records, 0, &CommitRecord { epoch, ..CommitRecord::default() });
+                    bus.append(vec![TopicBatch { to: place.clone(), records }]).await.unwrap();
+                    bus.trim(&place, Offset(epoch as i64 - 1)).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let mut last = 0;
+        while last < 300 {
+            let epoch = read(bus.as_ref(), &place, None).await.unwrap().epoch();
+            assert!(epoch >= last, "{epoch} after {last}");
+            last = epoch;
+        }
+        writer.await.unwrap();
     }
 
     #[test]
