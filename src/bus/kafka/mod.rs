@@ -228,7 +228,7 @@ impl KafkaBus {
             let from = reader.position();
             let batches = reader.poll(1 << 20).await?;
             if batches.is_empty() && reader.position() == from {
-                break;
+                return Err(BusError::Retriable(format!("{of} ends at offset {from}, and it said {end}")));
             }
             for batch in batches {
                 let records = batch.records().map_err(|e| BusError::Corrupt(e.to_string()))?;

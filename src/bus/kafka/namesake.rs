@@ -94,7 +94,7 @@ impl Namesakes {
             let from = reader.position();
             let batches = reader.poll(1 << 20).await?;
             if batches.is_empty() && reader.position() == from {
-                break;
+                return Err(BusError::Retriable(format!("{} ends at offset {from}, and it said {}", self.place, range.end)));
             }
             self.hear(&batches, from);
         }
